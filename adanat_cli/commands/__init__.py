@@ -1,0 +1,1 @@
+"""Subcommands: parse, build a configuration, call a run, print."""

@@ -1,0 +1,139 @@
+"""Where commands speak: progress on stderr (rich on a terminal, plain lines otherwise), results on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from adanat_cli.core.runs.reporter import Reporter, Task
+
+_PLAIN_SECONDS = 15.0
+"""Time between two progress lines where stderr is no terminal."""
+
+
+def _show(fields: dict[str, Any]) -> str:
+    """Format what a run shows beside its bar."""
+    return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
+
+
+def _duration(seconds: float) -> str:
+    """Format seconds as h:mm:ss."""
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+
+class _Meter:
+    """Counts a task's progress and its rate since the task began."""
+
+    def __init__(self, total: int | None, unit: str, done: int) -> None:
+        self.total, self.unit, self.done, self.first = total, unit, done, done
+        self.start = time.monotonic()
+        self.fields: dict[str, Any] = {}
+
+    def advance(self, amount: int, fields: dict[str, Any]) -> None:
+        self.done += amount
+        self.fields.update(fields)
+
+    @property
+    def rate(self) -> float:
+        return (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+
+
+class _PlainTask:
+    """Prints a line now and then, for logs."""
+
+    def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
+        self._description, self._meter = description, _Meter(total, unit, done)
+        self._printed = time.monotonic()
+
+    def advance(self, amount: int = 1, **fields: Any) -> None:
+        self._meter.advance(amount, fields)
+        if time.monotonic() - self._printed > _PLAIN_SECONDS:
+            self._print()
+
+    def _print(self) -> None:
+        meter, self._printed = self._meter, time.monotonic()
+        left = ""
+        if meter.total is not None and meter.rate > 0:
+            left = f", {_duration((meter.total - meter.done) / meter.rate)} left"
+        count = f"{meter.done}/{meter.total}" if meter.total is not None else f"{meter.done}"
+        line = f"{self._description}: {count} {meter.unit}, {meter.rate:.1f} {meter.unit}/s{left}  {_show(meter.fields)}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._meter.done > self._meter.first:
+            self._print()
+
+
+class _RichTask:
+    """Draws a live bar."""
+
+    def __init__(self, console: Console, description: str, total: int | None, unit: str, done: int) -> None:
+        self._meter = _Meter(total, unit, done)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[shown]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task(description, total=total, completed=done, rate="", shown="")
+
+    def advance(self, amount: int = 1, **fields: Any) -> None:
+        self._meter.advance(amount, fields)
+        rate = f"{self._meter.rate:.1f} {self._meter.unit}/s"
+        self._progress.update(self._task, advance=amount, rate=rate, shown=_show(self._meter.fields))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+
+class ConsoleReporter:
+    """Tells a run's words and progress on stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def log(self, text: str) -> None:
+        """Say one line."""
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Say one line that the user should not miss."""
+        self._console.print(f"Warning: {text}", style="yellow", markup=False)
+
+    def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
+        """Open a progress bar."""
+        if self._console.is_terminal:
+            return _RichTask(self._console, description, total, unit, done)
+        return _PlainTask(description, total, unit, done)
+
+
+def reporter() -> Reporter:
+    """The reporter of the command line."""
+    return ConsoleReporter()
+
+
+def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    """Print a command's result on stdout: one JSON object, or lines for people."""
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    for line in lines:
+        print(line)

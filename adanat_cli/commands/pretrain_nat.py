@@ -1,0 +1,108 @@
+"""``adanat pretrain-nat``: train the transformer on tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from adanat_cli.commands import console, options
+from adanat_cli.core.config import TRAINING_PRESETS, NATTrainingConfig
+
+_TRAINING = "Training"
+_SIZES = {"imagenet64": "tiny", "digits": "micro"}
+
+
+def command(
+    dataset: options.Dataset,
+    tokens: Annotated[Path, typer.Option("--tokens", "-t", help="Folder that `adanat tokenize` wrote.")],
+    size: Annotated[
+        Literal["micro", "tiny", "small", "large", "muse"] | None,
+        typer.Option(help="Size of the NAT; by default tiny for imagenet64, micro for digits, else large."),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "--tokenizer", "-m", help="Model whose tokenizer made the tokens; by default the data set's own."
+        ),
+    ] = "",
+    output: options.Output = None,
+    classes: options.Classes = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates.", rich_help_panel=_TRAINING)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per update, over all processes.", rich_help_panel=_TRAINING)
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of AdamW.", rich_help_panel=_TRAINING)] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(help="Updates until the peak rate.", rich_help_panel=_TRAINING)
+    ] = None,
+    decay: Annotated[
+        Literal["constant", "cosine"] | None, typer.Option(help="Rate after the warm-up.", rich_help_panel=_TRAINING)
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Of the average that is exported.", rich_help_panel=_TRAINING)
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(help="Cut a process's batch into so many pieces, to save memory.", rich_help_panel=_TRAINING)
+    ] = 1,
+    log_every: Annotated[int | None, typer.Option(help="Updates between notes.", rich_help_panel=_TRAINING)] = None,
+    save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,
+    sample_every: Annotated[
+        int | None, typer.Option(help="Updates between sample grids.", rich_help_panel=_TRAINING)
+    ] = None,
+    seed: options.Seed = 0,
+    device: options.Device = "",
+    precision: options.PrecisionOption = "auto",
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Train a NAT on a token set; the same command again resumes it."""
+    preset = TRAINING_PRESETS.get(dataset, {}).get("nat", {})
+    training = NATTrainingConfig(**preset).replace(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        decay=decay,
+        ema_decay=ema_decay,
+        seed=seed,
+        precision=precision,
+        log_every=log_every,
+        save_every=save_every,
+        sample_every=sample_every,
+    )
+    from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest, plan, pretrain_nat
+
+    request = PretrainNATRequest(
+        dataset,
+        tokens,
+        size or _SIZES.get(dataset, "large"),
+        training,
+        output or Path("runs") / f"nat-{Path(dataset).name}",
+        model,
+        tuple(classes or ()),
+        accumulate,
+        device,
+    )
+    if dry_run:
+        values = plan(request)
+        console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
+        return
+    values = pretrain_nat(request, console.reporter())
+    console.result(values, as_json, _lines(values))
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    """The result for people."""
+    measured = ", ".join(
+        f"{name} {values[key]:.3f}"
+        for name, key in (
+            ("loss", "loss"),
+            ("accuracy", "accuracy"),
+            ("held-out loss", "held_out_loss"),
+            ("held-out accuracy", "held_out_accuracy"),
+        )
+        if key in values
+    )
+    return [f"Model: {values['model']}", f"{values['steps']} updates: {measured}"]

@@ -1,0 +1,96 @@
+"""``adanat tokenize``: turn a data set into token ids once, for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adanat_cli.commands import console, options
+
+_DATA = "Data"
+
+
+def command(
+    dataset: options.Dataset,
+    data_dir: options.DataDir = None,
+    split: options.Split = "train",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--tokenizer", "--model", "-m", help="Model folder or name with the tokenizer; the embedded one by default."
+        ),
+    ] = "",
+    output: options.Output = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the centre crop in pixels; the tokenizer's own by default.")
+    ] = None,
+    flips: Annotated[bool, typer.Option(help="Also store the ids of the flipped images.")] = True,
+    classes: options.Classes = None,
+    num_images: Annotated[
+        int | None, typer.Option(help="Stop after so many images.", min=1, rich_help_panel=_DATA)
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Classes of the labels, where a stream does not tell.", rich_help_panel=_DATA)
+    ] = None,
+    image_column: Annotated[str, typer.Option(help="Column of the images.", rich_help_panel=_DATA)] = "",
+    label_column: Annotated[str, typer.Option(help="Column of the class ids.", rich_help_panel=_DATA)] = "",
+    caption_column: Annotated[str, typer.Option(help="Column of the captions.", rich_help_panel=_DATA)] = "",
+    streaming: options.Streaming = False,
+    max_bad: options.MaxBad = 0.01,
+    preview: Annotated[
+        Path | None, typer.Option(help="PNG of images above their reconstructions; prints the PSNR.")
+    ] = None,
+    preview_only: Annotated[bool, typer.Option("--preview-only", help="Write the picture and nothing else.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images in one pass.", min=1)] = 64,
+    shard_size: Annotated[int, typer.Option(help="Images of one file.", min=1)] = 4096,
+    workers: options.Workers = 2,
+    device: options.Device = "",
+    as_json: options.Json = False,
+) -> None:
+    """Write the token ids of all images as Parquet; the same command again goes on where it was stopped."""
+    if preview_only and preview is None:
+        raise typer.BadParameter("--preview-only needs --preview FILE.png.")
+    if output is None and not preview_only:
+        raise typer.BadParameter("Say where the tokens go: --output FOLDER.")
+    from adanat_cli.core.runs.token_shards import TokenizeOptions
+    from adanat_cli.core.runs.tokenize import TokenizeRequest, run_tokenize
+
+    fields: dict[str, Any] = {
+        "data_dir": str(data_dir or ""),
+        "split": split,
+        "image_size": image_size,
+        "num_classes": num_classes,
+        "image_column": image_column,
+        "label_column": label_column,
+        "caption_column": caption_column,
+        "streaming": streaming,
+        "max_bad": max_bad,
+    }
+    request = TokenizeRequest(
+        dataset=dataset,
+        data_fields=fields,
+        classes=tuple(classes or ()),
+        model=model,
+        output=None if preview_only else output,
+        preview=preview,
+        device=device,
+        options=TokenizeOptions(batch_size, workers, shard_size, num_images, flips),
+    )
+    values = run_tokenize(request, console.reporter())
+    if values:
+        console.result(values, as_json, _lines(values))
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    lines = []
+    if "preview" in values:
+        lines.append(f"Preview: {values['preview']}, PSNR {values['psnr']:.2f} dB")
+    if "output" in values:
+        lines.append(f"Tokens: {values['output']}, {values['num_images']} images in {values['num_shards']} shards")
+        skipped = list(values["skipped"].items())
+        lines += [f"Skipped: {name} ({reason})" for name, reason in skipped[:10]]
+        if len(skipped) > 10:
+            lines.append(f"… and {len(skipped) - 10} more; all are in {values['output']}/token_set.json")
+    return lines

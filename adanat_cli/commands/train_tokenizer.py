@@ -1,0 +1,85 @@
+"""``adanat train-tokenizer``: train a small VQ autoencoder on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adanat_cli.commands import console, options
+from adanat_cli.core.config import TRAINING_PRESETS, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.errors import require
+
+_TRAINING = "Training"
+_CHANNELS = (32, 64, 128, 256, 256)
+"""Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
+
+
+def command(
+    dataset: options.Dataset,
+    data_dir: options.DataDir = None,
+    image_size: options.ImageSize = None,
+    max_bad: options.MaxBad = 0.01,
+    output: options.Output = None,
+    codebook_size: Annotated[int | None, typer.Option(help="K, number of codes.")] = None,
+    downsampling: Annotated[int | None, typer.Option(help="Image pixels per token side: 2, 4, 8, 16 or 32.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates.", rich_help_panel=_TRAINING)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update.", rich_help_panel=_TRAINING)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of Adam.", rich_help_panel=_TRAINING)] = None,
+    adversarial_weight: Annotated[
+        float | None, typer.Option(help="Weight of the patch discriminator; 0 for none.", rich_help_panel=_TRAINING)
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            help="timm backbone for a perceptual loss, as NAME or NAME=FILE.safetensors.", rich_help_panel=_TRAINING
+        ),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits.")] = False,
+    workers: options.Workers = 2,
+    seed: options.Seed = 0,
+    precision: options.PrecisionOption = "auto",
+    save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Train a small VQ autoencoder; the same command again resumes it."""
+    preset = TRAINING_PRESETS.get(dataset, {}).get("tokenizer", {})
+    training = TokenizerTrainingConfig(**preset).replace(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        adversarial_weight=adversarial_weight,
+        perceptual_backbone=perceptual,
+        seed=seed,
+        precision=precision,
+        save_every=save_every,
+    )
+    data = data_config(dataset, image_size=image_size, data_dir=str(data_dir or ""), max_bad=max_bad)
+    tokenizer = _shape(dataset, data.image_size, codebook_size, downsampling)
+    from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
+
+    request = TrainTokenizerRequest(
+        data, tokenizer, training, output or Path("runs") / f"tokenizer-{Path(dataset).name}", workers, half
+    )
+    if dry_run:
+        values = plan(request)
+        console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
+        return
+    values = train_tokenizer(request, console.reporter())
+    console.result(
+        values,
+        as_json,
+        [f"Tokenizer: {values['model']}", f"PSNR {values['psnr']:.2f} dB, perplexity {values['perplexity']:.0f}"],
+    )
+
+
+def _shape(dataset: str, image_size: int, codebook_size: int | None, downsampling: int | None) -> VQAEConfig:
+    """The autoencoder for this data: digits are small enough for a fine grid and few codes."""
+    small = dataset == "digits"
+    factor, codes = downsampling or (2 if small else 8), codebook_size or (64 if small else 1024)
+    require(
+        factor in (2, 4, 8, 16, 32), f"--downsampling is {factor}; expected 2, 4, 8, 16 or 32 pixels per token side."
+    )
+    return VQAEConfig(image_size=image_size, codebook_size=codes, channels=_CHANNELS[: factor.bit_length() - 1])

@@ -1,0 +1,1 @@
+"""What lives on disk: model folders, other people's weight files, and training states."""

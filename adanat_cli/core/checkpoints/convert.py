@@ -1,0 +1,225 @@
+"""From the names and shapes of the authors' weights to our components: which network it is, and how large."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adanat_cli.core.config import NAT_PRESETS, NATConfig, PolicyConfig, VQGANConfig
+from adanat_cli.core.errors import AdaNATError
+
+Kind = Literal["vqgan", "nat", "policy"]
+PolicyLayout = Literal["training", "ppo", "bare"]
+
+_MARKS: dict[Kind, tuple[str, ...]] = {
+    "vqgan": ("encoder.conv_in.weight", "quantize.embedding.weight"),
+    "nat": ("token_emb.word_embeddings.weight", "mlm_layer.fc.weight"),
+    "policy": ("dw_conv.weight", "linear3.weight"),
+}
+"""Names by which a network is known."""
+
+_POLICY_PREFIXES: dict[PolicyLayout, str] = {"training": "policy_old.actor.", "ppo": "actor.", "bare": ""}
+"""Where the evaluated policy lies: in AdaNAT's training checkpoints, in its PPO.save, in AdaGen's files."""
+
+_VQGAN_RENAMES = (
+    (re.compile(r"\.mid\.(\d+)\."), lambda match: f".mid.block_{int(match[1]) + 1}."),
+    (re.compile(r"\.upsample_conv\."), lambda _: ".upsample.conv."),
+)
+"""open-muse and TiTok publish the same VQGAN under these names."""
+
+_TEXT_LENGTH = 77
+_REFERENCE_ORDER = (0, 2, 1, 3)
+"""The authors' outputs are (r, tau2, tau1, w); ours are (r, tau1, tau2, w)."""
+
+
+def policy_layout(tensors: Mapping[str, Tensor]) -> PolicyLayout | None:
+    """Tell how a file holds its policy; None if it holds none."""
+    for layout, prefix in _POLICY_PREFIXES.items():
+        if all(prefix + mark in tensors for mark in _MARKS["policy"]):
+            return layout
+    return None
+
+
+def identify(tensors: Mapping[str, Tensor], source: str) -> Kind:
+    """Tell the network by the names of its weights.
+
+    Raises:
+        AdaNATError: if no known network has these names.
+    """
+    for kind in ("vqgan", "nat"):
+        if all(mark in tensors for mark in _MARKS[kind]):
+            return kind
+    if policy_layout(tensors):
+        return "policy"
+    raise AdaNATError(
+        f"{source} holds {len(tensors)} tensors, such as {', '.join(list(tensors)[:3])}, that are of no network known "
+        "here; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
+    )
+
+
+def vqgan_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring both published spellings of the VQGAN's names to the authors' one."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _VQGAN_RENAMES:
+            name = pattern.sub(replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def num_vqgan_levels(tensors: Mapping[str, Tensor]) -> int:
+    """Resolutions of a VQGAN; at least 1."""
+    return max(1, _count(tensors, "encoder.down"))
+
+
+def vqgan_config(tensors: Mapping[str, Tensor], image_size: int, source: str) -> VQGANConfig:
+    """Read a VQGAN's size off its weights; the image size is not among them.
+
+    Raises:
+        AdaNATError: if a needed weight is missing or the sizes make no VQGAN.
+    """
+    codes = _shape(tensors, "quantize.embedding.weight", 2, "VQGAN", source)
+    base = _shape(tensors, "encoder.conv_in.weight", 4, "VQGAN", source)[0]
+    levels = _count(tensors, "encoder.down")
+    widths = [
+        _shape(tensors, f"encoder.down.{level}.block.0.conv1.weight", 4, "VQGAN", source)[0] for level in range(levels)
+    ]
+    if not widths or any(width % base for width in widths):
+        raise AdaNATError(f"{source} is no VQGAN: its widths {widths} are not multiples of the first, {base}.")
+    return VQGANConfig(
+        image_size=image_size,
+        codebook_size=codes[0],
+        code_width=codes[1],
+        base_channels=base,
+        channel_multipliers=tuple(width // base for width in widths),
+        num_res_blocks=_count(tensors, "encoder.down.0.block"),
+    )
+
+
+def nat_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the constant position ids that some files carry."""
+    return {name: tensor for name, tensor in tensors.items() if "position_ids" not in name}
+
+
+def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str) -> NATConfig:
+    """Read a NAT's size off its weights; the number of heads is not among them.
+
+    Args:
+        tensors: the state dict.
+        num_heads: None takes the number of the preset of the same width.
+        source: the file, for messages.
+
+    Raises:
+        AdaNATError: if a needed weight is missing, or the number of heads is needed.
+    """
+    num_words, width = _shape(tensors, "token_emb.word_embeddings.weight", 2, "NAT", source)
+    num_tokens = _shape(tensors, "token_emb.position_embeddings.weight", 2, "NAT", source)[0]
+    hidden = _shape(tensors, "mid_block.mlp.fc1.weight", 2, "NAT", source)[0]
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens or hidden % width:
+        raise AdaNATError(
+            f"{source} is no NAT: {num_tokens} positions and an MLP of {hidden} over width {width}; expected a square "
+            "grid and a multiple of the width."
+        )
+    heads = num_heads or {row["width"]: row["num_heads"] for row in NAT_PRESETS.values()}.get(width)
+    if heads is None:
+        raise AdaNATError(f"{source} is a NAT of width {width}, a size not known here; give its --num-heads.")
+    if "context_embed.weight" in tensors:
+        text_width = _shape(tensors, "context_embed.weight", 2, "NAT", source)[1]
+        condition = {"condition": "text", "text_width": text_width, "text_length": _TEXT_LENGTH}
+    else:
+        # The last row is the null label.
+        rows = _shape(tensors, "context_embed.word_embeddings.weight", 2, "NAT", source)[0]
+        condition = {"condition": "class", "num_classes": rows - 1}
+    return NATConfig.from_dict(
+        {
+            "codebook_size": num_words - 1,  # the last word is the mask
+            "grid": (side, side),
+            "width": width,
+            "depth": _count(tensors, "in_blocks") + _count(tensors, "out_blocks"),
+            "num_heads": heads,
+            "mlp_ratio": hidden // width,
+            **condition,
+        },
+        source,
+    )
+
+
+def policy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the evaluated policy out of any layout and bring its outputs into our order."""
+    layout = policy_layout(tensors)
+    prefix = _POLICY_PREFIXES[layout] if layout else ""
+    taken = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    for name in ("linear3.weight", "linear3.bias"):
+        if name in taken and taken[name].dim() and len(taken[name]) == len(_REFERENCE_ORDER):
+            taken[name] = taken[name][torch.tensor(_REFERENCE_ORDER)]
+    return taken
+
+
+def policy_config(
+    tensors: Mapping[str, Tensor],
+    num_steps: int,
+    residual: bool,
+    smoothing: float,
+    grid: tuple[int, int] | None,
+    source: str,
+) -> PolicyConfig:
+    """Read a policy's size off its weights (as ``policy_tensors`` gives them).
+
+    Args:
+        tensors: the state dict.
+        num_steps: T that it was trained for; the weights tell neither this nor the next two.
+        residual: whether its outputs are added to the base schedule.
+        smoothing: over the steps, as in ``PolicyConfig``.
+        grid: of its NAT, if known; by default the square grid with even sides that fits.
+        source: the file, for messages.
+
+    Raises:
+        AdaNATError: if a needed weight is missing, or it is not a policy of four values on this grid.
+    """
+    hidden = _shape(tensors, "dw_conv.weight", 4, "policy", source)[0]
+    channels = _shape(tensors, "pw_conv.weight", 4, "policy", source)[0]
+    flattened = _shape(tensors, "linear1.weight", 2, "policy", source)[1]
+    num_outputs = _shape(tensors, "linear3.weight", 2, "policy", source)[0]
+    if num_outputs != len(_REFERENCE_ORDER):
+        raise AdaNATError(
+            f"{source} gives {num_outputs} values per step; expected a policy with {len(_REFERENCE_ORDER)}."
+        )
+    places = flattened // channels
+    side = 2 * math.isqrt(places)
+    found = grid or (side, side)
+    if math.ceil(found[0] / 2) * math.ceil(found[1] / 2) != places:
+        raise AdaNATError(
+            f"{source} is a policy for a grid of about {side} x {side} tokens, but the NAT's is {found[0]} x "
+            f"{found[1]}; import it into the model that it was trained on."
+        )
+    entered = "x_embedder.weight" in tensors
+    feature_width = _shape(tensors, "x_embedder.weight", 2, "policy", source)[1] if entered else hidden
+    return PolicyConfig(
+        feature_width=feature_width,
+        grid=found,
+        num_steps=num_steps,
+        hidden_width=hidden,
+        residual=residual,
+        smoothing=smoothing,
+    )
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str, num_dims: int, kind: str, source: str) -> tuple[int, ...]:
+    """Shape of a weight that must be there, with all sides at least 1."""
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    if len(shape) != num_dims or 0 in shape:
+        found = f"{name} has shape {shape}" if name in tensors else f"it has no {name}"
+        raise AdaNATError(f"{source} is no {kind}: {found}, expected {num_dims} dimensions; try another --kind.")
+    return shape
+
+
+def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of different indices that follow a prefix."""
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    return len({match[1] for name in tensors if (match := pattern.match(name))})

@@ -1,0 +1,320 @@
+"""The model folder: components with config.json and model.safetensors, under one model_index.json."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from adanat_cli.core.checkpoints.files import fingerprint, load_tensors, read_json, save_tensors, write_json
+from adanat_cli.core.checkpoints.header import Header, read_header
+from adanat_cli.core.errors import AdaNATError, require
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+_INDEX, _LABELS, _CONFIG, _WEIGHTS = "model_index.json", "labels.json", "config.json", "model.safetensors"
+_COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
+_POLICY = re.compile(r"policies/steps-(\d+)")
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """What ``model_index.json`` says.
+
+    Attributes:
+        image_size: side of the images in pixels; 0 while no component has told it.
+        components: names such as "tokenizer", "nat", "policies/steps-8", sorted.
+        provenance: component -> where its weights came from.
+        results: measured results, one mapping each.
+    """
+
+    image_size: int = 0
+    components: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    results: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component about to be written.
+
+    Attributes:
+        name: "tokenizer", "nat" or "policies/steps-<T>".
+        config: JSON values from which the network is built.
+        tensors: its state dict.
+        provenance: where the weights came from.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def policy_component(num_steps: int) -> str:
+    """Name of the component that holds the policy for ``num_steps`` steps."""
+    return f"policies/steps-{num_steps}"
+
+
+class ModelFolder:
+    """A model on disk.
+
+    Reading is strict: what ``model_index.json`` lists must be there and whole. Writing is atomic: all
+    components of one call are first written under hidden temporary names, then renamed, and the index,
+    which alone says what counts, is updated last.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Name a folder; nothing is read or made yet."""
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"ModelFolder({str(self.path)!r})"
+
+    def exists(self) -> bool:
+        """Whether the folder holds a model index."""
+        return (self.path / _INDEX).is_file()
+
+    @property
+    def index(self) -> ModelIndex:
+        """The index as it is on disk now.
+
+        Raises:
+            AdaNATError: if the folder holds no index, a damaged one or one of another version.
+        """
+        file = self.path / _INDEX
+        if not self.path.is_dir():
+            raise AdaNATError(f"Model folder {self.path} does not exist; give a folder that holds {_INDEX}.")
+        if not file.is_file():
+            raise AdaNATError(
+                f"{self.path} is not a model folder: it holds no {_INDEX}; give the folder that does, "
+                "or make one with `adanat import`."
+            )
+        return _parse_index(read_json(file), file)
+
+    def has(self, component: str) -> bool:
+        """Whether the index lists this component."""
+        return component in self.index.components
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Configuration of a component.
+
+        Raises:
+            AdaNATError: if the model has no such component, or its config.json is missing or damaged.
+        """
+        file = self._existing(component) / _CONFIG
+        values = read_json(file)
+        require(isinstance(values, dict), f"{file} holds no JSON object; fetch or write the model again.")
+        return dict(values)
+
+    def read(self, component: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Configuration and tensors of a component, on the CPU and in the stored number format.
+
+        Raises:
+            AdaNATError: if the model has no such component, or a file is missing or damaged.
+        """
+        return self.config(component), load_tensors(self._existing(component) / _WEIGHTS)
+
+    def header(self, component: str) -> Header:
+        """Shapes and metadata of a component's weights, without loading them."""
+        return read_header(self._existing(component) / _WEIGHTS)
+
+    def fingerprint(self, component: str) -> str:
+        """sha256 of a component's stored weights: from the file's metadata, or computed where it is not noted."""
+        noted = self.header(component).metadata.get("fingerprint")
+        return noted or fingerprint(self.read(component)[1])
+
+    def policy_steps(self) -> list[int]:
+        """Step counts for which the model has a policy, ascending."""
+        matches = (_POLICY.fullmatch(name) for name in self.index.components)
+        return sorted(int(match[1]) for match in matches if match)
+
+    def labels(self) -> dict[int, str]:
+        """Class id -> name of the classes that the model has seen; empty if the model names none."""
+        file = self.path / _LABELS
+        if not file.exists():
+            return {}
+        values = read_json(file)
+        if not isinstance(values, dict) or not all(str(key).isdecimal() for key in values):
+            raise AdaNATError(f'{file} holds no class names; expected JSON such as {{"207": "golden retriever"}}.')
+        return {int(key): str(name) for key, name in values.items()}
+
+    def write(
+        self,
+        component: str,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype | None = None,
+        image_size: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write or replace one component; see ``write_all``."""
+        self.write_all([Component(component, config, tensors, provenance or {})], dtype, image_size)
+
+    def write_all(
+        self, components: Sequence[Component], dtype: torch.dtype | None = None, image_size: int | None = None
+    ) -> None:
+        """Write or replace components, all or none unless the very last renames are interrupted.
+
+        Args:
+            components: what to write.
+            dtype: number format to store floating-point tensors in; None keeps each tensor's own. The
+                fingerprint is of the stored values, so a NAT for a tokenizer stored in half precision
+                must name ``folder.fingerprint("tokenizer")``.
+            image_size: in pixels; by default the tokenizer's ``image_size``, else what the index says.
+
+        Raises:
+            AdaNATError: if a name is unknown or the folder cannot be written.
+        """
+        index = self.index if self.exists() else ModelIndex()
+        with self._staged(components, dtype) as staged:
+            names = [component.name for component in components]
+            if replaced := set(names) & set(index.components):
+                # Never let the index name a component that is between its two versions.
+                index = replace(index, components=tuple(name for name in index.components if name not in replaced))
+                self._write_index(index)
+            for name, temporary in zip(names, staged, strict=True):
+                _swap_in(temporary, self.path / name)
+            told = [int(part.config["image_size"]) for part in components if "image_size" in part.config]
+            self._write_index(
+                replace(
+                    index,
+                    image_size=image_size or (told[0] if told else index.image_size),
+                    components=tuple(sorted({*index.components, *names}, key=_order)),
+                    provenance={**index.provenance, **{part.name: dict(part.provenance) for part in components}},
+                )
+            )
+
+    def write_labels(self, labels: Mapping[int, str]) -> None:
+        """Write class id -> name."""
+        write_json(self.path / _LABELS, {str(key): labels[key] for key in sorted(labels)})
+
+    def add_result(self, result: Mapping[str, Any]) -> None:
+        """Note one measured result in the index."""
+        index = self.index
+        self._write_index(replace(index, results=(*index.results, dict(result))))
+
+    def _existing(self, component: str) -> Path:
+        """Folder of a component that the index lists."""
+        components = self.index.components
+        if component not in components:
+            raise AdaNATError(
+                f"Model {self.path} has no {component}; it holds {', '.join(components) or 'nothing yet'}. "
+                "Add it with `adanat import`, or choose another --model."
+            )
+        if not (self.path / component).is_dir():
+            raise AdaNATError(
+                f"Model {self.path} lists {component} but the folder is missing; fetch or import the model again."
+            )
+        return self.path / component
+
+    @contextmanager
+    def _staged(self, components: Sequence[Component], dtype: torch.dtype | None) -> Iterator[list[Path]]:
+        """Write components under temporary names; remove what is left of them, and empty folders, at the end."""
+        for component in components:
+            require(
+                bool(_COMPONENT.fullmatch(component.name)), f"A model component cannot be named {component.name!r}."
+            )
+        temporaries = [_hidden(self.path / component.name, "part") for component in components]
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            for component, temporary in zip(components, temporaries, strict=True):
+                _remove_leftovers(self.path / component.name)
+                tensors = _cast(component.tensors, dtype)
+                save_tensors(temporary / _WEIGHTS, tensors, {"format": "pt", "fingerprint": fingerprint(tensors)})
+                write_json(temporary / _CONFIG, dict(component.config))
+            yield temporaries
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise AdaNATError(
+                f"Cannot write model folder {self.path}: {reason}; choose a folder that you can write to."
+            ) from error
+        finally:
+            for temporary in temporaries:
+                shutil.rmtree(temporary, ignore_errors=True)
+                _remove_if_empty(temporary.parent, below=self.path)
+            for folder in missing:
+                _remove_if_empty(folder)
+
+    def _write_index(self, index: ModelIndex) -> None:
+        write_json(
+            self.path / _INDEX,
+            {
+                "format_version": FORMAT_VERSION,
+                "image_size": index.image_size,
+                "components": list(index.components),
+                "provenance": dict(index.provenance),
+                "results": [dict(result) for result in index.results],
+            },
+        )
+
+
+def _parse_index(values: Any, file: Path) -> ModelIndex:
+    """Check the values of a model index."""
+    if not isinstance(values, dict) or not isinstance(values.get("format_version"), int):
+        raise AdaNATError(f"{file} is not a model index of this toolkit: it has no format_version.")
+    version = values["format_version"]
+    if version != FORMAT_VERSION:
+        raise AdaNATError(
+            f"{file} has format version {version}; this toolkit reads version {FORMAT_VERSION}. "
+            "Upgrade adanat, or take the model in the older format."
+        )
+    components, image_size = values.get("components", []), values.get("image_size", 0)
+    provenance, results = values.get("provenance", {}), values.get("results", [])
+    valid = isinstance(components, list) and isinstance(image_size, int) and isinstance(provenance, dict)
+    if not valid or not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise AdaNATError(f"{file} is damaged: a field has the wrong type; fetch or import the model again.")
+    for name in components:
+        if not isinstance(name, str) or not _COMPONENT.fullmatch(name):
+            raise AdaNATError(f"{file} names a component {name!r} that cannot exist; fetch the model again.")
+    return ModelIndex(image_size, tuple(components), provenance, tuple(results))
+
+
+def _order(name: str) -> tuple[str, int]:
+    """Sort policies by step count, not by spelling; tokenizer and nat come first."""
+    if match := _POLICY.fullmatch(name):
+        return "policies", int(match[1])
+    return {"tokenizer": "0", "nat": "1"}.get(name, name), 0
+
+
+def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Mapping[str, Tensor]:
+    """Change the number format of floating-point tensors."""
+    if dtype is None:
+        return tensors
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _hidden(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+
+
+def _swap_in(temporary: Path, final: Path) -> None:
+    """Give a finished folder its name; an older folder of that name is moved aside first, then removed."""
+    aside = _hidden(final, "old")
+    if final.exists():
+        os.replace(final, aside)
+    os.replace(temporary, final)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_leftovers(final: Path) -> None:
+    """Remove what a writer of this component that was killed has left under hidden names."""
+    for pattern in (f".{final.name}.*.part", f".{final.name}.*.old"):
+        for leftover in final.parent.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path, below: Path | None = None) -> None:
+    """Remove a folder that holds nothing, unless it is ``below`` itself."""
+    if folder != below and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,73 @@
+"""Where images come from: data-set presets and the configuration they fill in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.errors import require
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """One source of images.
+
+    Attributes:
+        source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset
+            tars, or a Hub id ``user/name[@revision]``.
+        image_size: side of the centre crop, in pixels.
+        split: "train" or "validation".
+        data_dir: local copy to read instead of the preset's Hub id; "" if none.
+        image_column, label_column, caption_column: names to read; "" lets the reader find them.
+        num_classes: classes of the label numbering; 0 lets the reader count them.
+        classes: label ids to keep; empty keeps all.
+        streaming: read in order without random access.
+        max_bad: share of unreadable images that is tolerated.
+    """
+
+    source: str
+    image_size: int
+    split: str = "train"
+    data_dir: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    caption_column: str = ""
+    num_classes: int = 0
+    classes: tuple[int, ...] = ()
+    streaming: bool = False
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(bool(self.source), "No data source given; name a preset, a folder, a Parquet file or a Hub id.")
+        require(self.image_size >= 1, f"Image size is {self.image_size}; expected at least 1 pixel.")
+        require(
+            self.split in ("train", "validation"), f"Split {self.split!r} is not known; expected train or validation."
+        )
+        require(0 <= self.max_bad <= 1, f"Tolerated share of bad images is {self.max_bad}; expected 0 to 1.")
+
+
+DATA_PRESETS: dict[str, dict[str, Any]] = {
+    "imagenet64": {"source": "imagenet64", "image_size": 64, "num_classes": 1000},
+    "imagenet256": {"source": "ILSVRC/imagenet-1k", "image_size": 256, "num_classes": 1000},
+    "imagenet512": {"source": "ILSVRC/imagenet-1k", "image_size": 512, "num_classes": 1000},
+    "digits": {"source": "sklearn-digits", "image_size": 16, "num_classes": 10},
+}
+"""Rows by name. ``sklearn-digits`` is scikit-learn's bundled set; ``imagenet64`` has no public home and needs
+``data_dir``; the others are Hub ids that ``data_dir`` overrides."""
+
+
+def data_config(dataset: str, **fields: Any) -> DataConfig:
+    """Resolve ``--dataset``: a preset's row, or a source of its own; ``fields`` that are None change nothing.
+
+    Raises:
+        AdaNATError: if a field is invalid, or an own source comes without image_size.
+    """
+    row = dict(DATA_PRESETS.get(dataset, {"source": dataset}))
+    row.update({key: value for key, value in fields.items() if value is not None})
+    require(
+        "image_size" in row,
+        f"Data {dataset!r} is not a preset ({', '.join(DATA_PRESETS)}), so its image size must be given "
+        "(--image-size).",
+    )
+    return DataConfig(**row)

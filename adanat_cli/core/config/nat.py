@@ -1,0 +1,87 @@
+"""Configuration of the non-autoregressive transformer (NAT) and its presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.errors import AdaNATError, require
+
+
+@dataclass(frozen=True)
+class NATConfig(Config):
+    """Shape of a U-ViT over a grid of token ids.
+
+    Attributes:
+        codebook_size: K; the mask id is K.
+        grid: (h, w) tokens; N = h * w.
+        width, depth, num_heads, mlp_ratio: depth // 2 blocks in, one middle, depth // 2 out.
+        condition: "class" (one label token) or "text" (text_length states of text_width).
+        num_classes: label ids 0 .. num_classes - 1; num_classes itself is the null label.
+        dropout: on the token embedding, in training only.
+        tokenizer_fingerprint: of the tokenizer whose ids it was trained on; "" if not known.
+    """
+
+    codebook_size: int
+    grid: tuple[int, int]
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: int = 4
+    condition: Literal["class", "text"] = "class"
+    num_classes: int = 1000
+    text_width: int = 0
+    text_length: int = 0
+    dropout: float = 0.1
+    tokenizer_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.condition in ("class", "text"), f"NAT condition {self.condition!r}: expected class or text.")
+        for name in ("codebook_size", "width", "depth", "num_heads", "mlp_ratio"):
+            require(getattr(self, name) >= 1, f"NAT {name} is {getattr(self, name)}; expected at least 1.")
+        require(len(self.grid) == 2 and min(self.grid) >= 1, f"NAT grid is {self.grid}; expected (h, w).")
+        require(self.depth % 2 == 0, f"NAT depth is {self.depth}; expected an even number (half in, half out).")
+        require(
+            self.width % self.num_heads == 0,
+            f"NAT width {self.width} is not a multiple of its {self.num_heads} heads.",
+        )
+        require(0 <= self.dropout < 1, f"NAT dropout is {self.dropout}; expected a value in [0, 1).")
+        if self.condition == "text":
+            require(
+                self.text_width >= 1 and self.text_length >= 1,
+                "A text-conditional NAT needs text_width and text_length of at least 1.",
+            )
+        else:
+            require(self.num_classes >= 1, f"NAT num_classes is {self.num_classes}; expected at least 1.")
+
+    @property
+    def num_tokens(self) -> int:
+        """N, tokens per image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def mask_id(self) -> int:
+        """The id that stands for an undecided token."""
+        return self.codebook_size
+
+
+NAT_PRESETS: dict[str, dict[str, Any]] = {
+    "micro": {"width": 128, "depth": 4, "num_heads": 4},
+    "tiny": {"width": 256, "depth": 4, "num_heads": 4},
+    "small": {"width": 512, "depth": 12, "num_heads": 8},
+    "large": {"width": 768, "depth": 24, "num_heads": 8},
+    "muse": {"width": 1152, "depth": 28, "num_heads": 16},
+}
+"""Sizes by name: micro < 1 M, tiny about 4 M, small about 46 M, large about 194 M, muse about 0.5 B parameters."""
+
+
+def nat_preset(name: str, **fields: Any) -> NATConfig:
+    """Build a NAT configuration from a size name and the fields that depend on data and tokenizer.
+
+    Raises:
+        AdaNATError: if no preset has this name.
+    """
+    if name not in NAT_PRESETS:
+        raise AdaNATError(f"NAT size {name!r} is not known; expected one of {', '.join(NAT_PRESETS)}.")
+    return NATConfig(**{**NAT_PRESETS[name], **fields})

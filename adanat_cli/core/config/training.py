@@ -1,0 +1,147 @@
+"""Configurations of the two trainings that come before a policy: tokenizer and NAT."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.errors import require
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class _TrainingFields(Config):
+    """What every training run has.
+
+    Attributes:
+        steps: optimizer updates.
+        batch_size: images per update over all processes.
+        learning_rate, warmup_steps: Adam's rate and its linear warm-up, in updates.
+        ema_decay: of the exponential moving average of the weights; the average is what is exported.
+        seed: all randomness of update n follows from (seed, n).
+        precision: of the forward pass; "auto" measures bf16 against fp32 on a CPU and takes bf16 on a GPU.
+        log_every, save_every, sample_every: in updates.
+        decay: of the learning rate after warm-up: "constant", or "cosine" down to zero at the last update.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 4e-4
+    warmup_steps: int = 500
+    ema_decay: float = 0.999
+    seed: int = 0
+    precision: Precision = "auto"
+    log_every: int = 50
+    save_every: int = 500
+    sample_every: int = 1000
+    decay: Literal["constant", "cosine"] = "constant"
+
+    def learning_rate_at(self, update: int) -> float:
+        """The rate of an update, counted from 0: linear warm-up, then constant or a cosine to zero.
+
+        Updates 0 and 1 both use 0, as in AutoNAT's training, where the scheduler lags by one update.
+        """
+        done = max(update - 1, 0)
+        rate = self.learning_rate * min(done / max(self.warmup_steps, 1), 1.0)
+        if self.decay == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(update / self.steps, 1.0)))
+        return rate
+
+    def _check(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "save_every", "sample_every"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; expected a positive number.")
+        require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more.")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected a value in [0, 1).")
+        require(
+            self.precision in ("auto", "fp32", "bf16"),
+            f"precision {self.precision!r} is not known; expected auto, fp32 or bf16.",
+        )
+        require(
+            self.decay in ("constant", "cosine"), f"decay {self.decay!r} is not known; expected constant or cosine."
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingConfig(_TrainingFields):
+    """Training of the small VQ autoencoder.
+
+    Attributes:
+        commitment_weight: of the pull of encoder outputs towards their codes.
+        adversarial_weight, adversarial_start: of the patch discriminator, and the update it enters at.
+        perceptual_weight, perceptual_backbone: of a feature distance in a timm backbone; "" for none.
+        codebook_decay: of the moving averages that place the code vectors.
+    """
+
+    commitment_weight: float = 0.25
+    adversarial_weight: float = 0.1
+    adversarial_start: int = 2000
+    perceptual_weight: float = 1.0
+    perceptual_backbone: str = ""
+    codebook_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        self._check()
+        require(0 < self.codebook_decay < 1, f"codebook_decay is {self.codebook_decay}; expected a value in (0, 1).")
+
+
+@dataclass(frozen=True)
+class NATTrainingConfig(_TrainingFields):
+    """Masked-token pre-training of the NAT (AdaNAT's NAT is AutoNAT's, arXiv 2406.05478).
+
+    Attributes:
+        beta1, beta2, weight_decay: of AdamW.
+        mask_alpha, mask_beta: of the Beta distribution of mask ratios.
+        label_smoothing: of the cross-entropy.
+        condition_dropout: probability of the null condition.
+        flip: probability of the flipped image's tokens, where the token set has them.
+    """
+
+    steps: int = 500_000
+    batch_size: int = 2048
+    warmup_steps: int = 5000
+    ema_decay: float = 0.9999
+    beta1: float = 0.99
+    beta2: float = 0.99
+    weight_decay: float = 0.03
+    mask_alpha: float = 12.0
+    mask_beta: float = 3.0
+    label_smoothing: float = 0.1
+    condition_dropout: float = 0.15
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._check()
+        for name in ("label_smoothing", "condition_dropout", "flip", "beta1", "beta2"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected a value in [0, 1].")
+        require(min(self.mask_alpha, self.mask_beta) > 0, "mask_alpha and mask_beta must be positive.")
+
+
+TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {
+        "tokenizer": {
+            "steps": 1500,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "adversarial_start": 750,
+            "decay": "cosine",
+        },
+        "nat": {"steps": 2000, "batch_size": 128, "warmup_steps": 100, "ema_decay": 0.99, "learning_rate": 1e-3},
+    },
+    "imagenet64": {
+        "tokenizer": {
+            "steps": 3200,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "warmup_steps": 200,
+            "adversarial_start": 1200,
+            "decay": "cosine",
+        },
+        "nat": {"steps": 20_000, "batch_size": 128, "warmup_steps": 500, "ema_decay": 0.999, "learning_rate": 1e-3},
+    },
+}
+"""Settings by data set that differ from the defaults above, for runs that a laptop finishes."""

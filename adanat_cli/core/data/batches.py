@@ -1,0 +1,170 @@
+"""Endless shuffled batches for training, a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.data.images import Pixels
+from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.errors import AdaNATError, require
+
+Batch = tuple[Tensor, Tensor]
+_SHUFFLE_BUFFER = 2048
+_ATTEMPTS = 16
+
+
+class _Loaded(NamedTuple):
+    pixels: Pixels  # (B, H, W, 3)
+    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    unreadable: dict[str, str]
+
+
+def training_batches(
+    source: ImageSource,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    num_workers: int = 2,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Yield batches for ever: shuffled anew every epoch, half of the images flipped.
+
+    Batch ``step`` follows from (seed, step), so a run resumes at ``first_step`` exactly; with the same number
+    of images per step, all ranks together see the same images whatever their number. An unreadable image is
+    replaced by another and counted. A stream is shuffled in a buffer, and resumed by reading past what was used.
+
+    Args:
+        source: images, all of one size.
+        batch_size: B, images of one step on this rank.
+        seed: of order and flips.
+        first_step: step of the first batch that is yielded.
+        num_workers: decoding threads; 0 decodes in the caller's.
+        rank: this process takes images rank, rank + world_size, … of every step.
+        world_size: number of processes.
+
+    Yields:
+        (B, 3, H, W) uint8 pixels and (B,) int64 labels.
+
+    Raises:
+        AdaNATError: if more than the tolerated share of images is unreadable.
+    """
+    require(batch_size >= 1, f"Batch size is {batch_size}; expected at least 1 image.")
+    total = batch_size * world_size
+    skipped = SkippedImages(source.config.max_bad, source.num_images)
+    jobs = _table_jobs if source.num_images is not None else _stream_jobs
+    share = slice(rank, total, world_size)
+    for loaded in _ahead(jobs(source, total, seed, first_step, share), num_workers):
+        skipped.num_seen += batch_size
+        skipped.add(loaded.unreadable)
+        pixels = torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
+        yield pixels, torch.from_numpy(loaded.labels)
+
+
+class _Job(NamedTuple):
+    """One batch to load: images with their flips, and for each a list of others to fall back on."""
+
+    images: Sequence[Iterable[PendingImage]]
+    flips: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+    def load(self) -> _Loaded:
+        """Decode the images; unreadable ones are replaced."""
+        unreadable: dict[str, str] = {}
+        records = [_first_readable(candidates, unreadable) for candidates in self.images]
+        readable = [record for record in records if record is not None]
+        if not readable:
+            named = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
+            raise AdaNATError(f"A whole batch of images cannot be read: {named}; repair or remove these files.")
+        filled = [record or readable[place % len(readable)] for place, record in enumerate(records)]
+        images = [
+            record.pixels[:, ::-1] if flip else record.pixels
+            for record, flip in zip(filled, self.flips, strict=True)
+            if record.pixels is not None
+        ]
+        return _Loaded(np.stack(images), np.array([record.label for record in filled], np.int64), unreadable)
+
+
+def _first_readable(candidates: Iterable[PendingImage], unreadable: dict[str, str]) -> ImageRecord | None:
+    """Decode until an image can be read; note the others."""
+    for candidate in candidates:
+        record = candidate()
+        if not record.error:
+            return record
+        unreadable[record.name] = record.error
+    return None
+
+
+def _table_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int, share: slice) -> Iterator[_Job]:
+    """Batches of a source with random access: positions of a permutation per epoch."""
+    num_images = source.num_images or 0
+
+    @lru_cache(maxsize=2)
+    def epoch_order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([seed, epoch])
+        return generator.permutation(num_images), generator.random(num_images) < 0.5
+
+    def candidates(position: int) -> Iterator[PendingImage]:
+        # The next images of the order stand in for an unreadable one.
+        for place in range(position, position + _ATTEMPTS):
+            yield partial(source.load, int(epoch_order(place // num_images)[0][place % num_images]))
+
+    for step in itertools.count(first_step):
+        positions = range(step * batch_size, (step + 1) * batch_size)[share]
+        flips = [epoch_order(position // num_images)[1][position % num_images] for position in positions]
+        yield _Job([candidates(position) for position in positions], np.array(flips, np.bool_))
+
+
+def _stream_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int, share: slice) -> Iterator[_Job]:
+    """Batches of a stream: a shuffle buffer over its epochs."""
+    shuffled = _shuffled(source, seed)
+    for step in itertools.count():
+        images = [(image,) for image in itertools.islice(shuffled, batch_size)][share]
+        if step >= first_step:
+            flips = np.random.default_rng([seed, step, 1]).random(batch_size) < 0.5
+            yield _Job(images, flips[share])
+
+
+def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:
+    """Yield the images of a stream for ever, each drawn at random from a buffer."""
+    generator = np.random.default_rng([seed, 0])
+    buffer: list[PendingImage] = []
+    for epoch in itertools.count():
+        is_empty = True
+        for image in source.pending():
+            is_empty = False
+            if len(buffer) < _SHUFFLE_BUFFER:
+                buffer.append(image)
+                continue
+            place = int(generator.integers(_SHUFFLE_BUFFER))
+            drawn, buffer[place] = buffer[place], image
+            yield drawn
+        require(not (is_empty and epoch == 0), f"The stream {source.config.source} holds no images.")
+        if len(buffer) < _SHUFFLE_BUFFER:  # a short stream: empty the buffer every epoch
+            yield from (buffer[place] for place in generator.permutation(len(buffer)))
+            buffer.clear()
+
+
+def _ahead(jobs: Iterator[_Job], num_workers: int) -> Iterator[_Loaded]:
+    """Load batches ahead in threads (Pillow frees the interpreter lock) and keep the order."""
+    if num_workers < 1:
+        yield from (job.load() for job in jobs)
+        return
+    queue: deque[Future[_Loaded]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
+        try:
+            for job in jobs:
+                queue.append(pool.submit(job.load))
+                if len(queue) > 2 * num_workers:
+                    yield queue.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,64 @@
+"""The four values of one generation step, and the activations that make them from a network's outputs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTION_NAMES = ("remask_ratio", "sampling_temperature", "remask_temperature", "guidance_scale")
+"""The order of the four values everywhere: tensors, tables, flags, logs and plots."""
+
+_EPSILON = 1e-6
+"""The inverse activations keep this far from values that no finite number reaches."""
+
+
+class Action(NamedTuple):
+    """What one step does, for every sample of the batch.
+
+    Attributes:
+        remask_ratio: (B,), fraction of N to mask again, in [0, 1).
+        sampling_temperature: (B,), divides the logits that ids are drawn from.
+        remask_temperature: (B,), multiplies the Gumbel noise on the confidence.
+        guidance_scale: (B,), w in ``cond + w * (cond - null)``; 0 is unguided.
+        pre_activations: (B, 4), what the four values are activations of; None for fixed schedules.
+    """
+
+    remask_ratio: Tensor
+    sampling_temperature: Tensor
+    remask_temperature: Tensor
+    guidance_scale: Tensor
+    pre_activations: Tensor | None = None
+
+    def values(self) -> Tensor:
+        """The four values as (B, 4), in the order of ``ACTION_NAMES``."""
+        return torch.stack(self[:4], dim=-1)
+
+
+def action_from_values(values: Tensor) -> Action:
+    """Split (B, 4) values in the order of ``ACTION_NAMES``."""
+    return Action(*values.unbind(-1))
+
+
+def action_from_raw(raw: Tensor, base: Tensor | None = None) -> Action:
+    """Turn a network's outputs into an action: sigmoid for the ratio, softplus for the rest.
+
+    Args:
+        raw: (B, 4), in the order of ``ACTION_NAMES``.
+        base: (4,) or (B, 4), pre-activations that ``raw`` is a residual of; None for none.
+
+    Source: AdaNAT (arXiv 2409.00342); the residual form is the released code's heuristic option.
+    """
+    pre_activations = raw if base is None else raw + base
+    values = torch.cat([pre_activations[:, :1].sigmoid(), F.softplus(pre_activations[:, 1:])], dim=-1)
+    return action_from_values(values)._replace(pre_activations=pre_activations)
+
+
+def raw_from_values(values: Tensor) -> Tensor:
+    """Return the pre-activations (..., 4) of action values (..., 4): the inverse of ``action_from_raw``."""
+    ratio, rest = values[..., :1], values[..., 1:].clamp(min=_EPSILON)
+    # log(exp(y) - 1), written so that neither a small nor a large y loses digits
+    inverse_softplus = rest + torch.log(-torch.expm1(-rest))
+    return torch.cat([torch.logit(ratio, eps=_EPSILON), inverse_softplus], dim=-1)

@@ -1,0 +1,134 @@
+"""One generation step as a pure function of the state, and the loop over all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adanat_cli.core.generation.actions import Action
+from adanat_cli.core.generation.noise import Noise
+from adanat_cli.core.generation.schedules import Schedule
+from adanat_cli.core.generation.state import DecodingState
+
+_MIN_TEMPERATURE = 1e-4
+"""A smaller sampling temperature (softplus can reach 0) would divide logits into infinities."""
+
+
+class Prediction(NamedTuple):
+    """What the network says about every token.
+
+    Attributes:
+        logits: (B, N, K), under the condition.
+        null_logits: (B, N, K), under the null condition; None when not asked for.
+        features: (B, N, D), under the condition; what a policy reads.
+    """
+
+    logits: Tensor
+    null_logits: Tensor | None
+    features: Tensor
+
+
+Predictor = Callable[[Tensor, bool], Prediction]
+"""Maps token ids (B, N) and whether guidance is needed to a prediction, in one network call."""
+
+StepCallback = Callable[[DecodingState, Action], None]
+"""Sees the state after a step and the action that led to it."""
+
+
+def generate(
+    schedule: Schedule,
+    predict: Predictor,
+    state: DecodingState,
+    noise: Noise,
+    on_step: StepCallback | None = None,
+) -> DecodingState:
+    """Take all steps that are left, with exactly one network call each.
+
+    Args:
+        schedule: fixed schedule or learned policy.
+        predict: the network; the null half is left out where a fixed schedule guides no sample.
+        state: usually ``DecodingState.start(...)``.
+        noise: randomness.
+        on_step: called after every step.
+
+    Returns:
+        The last state; its ``sampled_ids`` are the images.
+    """
+    while not state.finished:
+        if schedule.needs_features:
+            prediction = predict(state.token_ids, True)
+            action = schedule(state, prediction.features)
+        else:
+            action = schedule(state, None)
+            prediction = predict(state.token_ids, bool(action.guidance_scale.any()))
+        state = decide(state, action, prediction, noise, schedule.order)
+        if on_step is not None:
+            on_step(state, action)
+    return state
+
+
+def decide(
+    state: DecodingState, action: Action, prediction: Prediction, noise: Noise, order: Tensor | None = None
+) -> DecodingState:
+    """Draw ids at masked positions, keep the most confident, mask the rest again.
+
+    The arithmetic is float32 whatever the network's number format.
+
+    Args:
+        state: before the step.
+        action: the four values, one per sample.
+        prediction: of the network at ``state.token_ids``.
+        noise: randomness.
+        order: (N,), positions in the order to reveal them; None goes by confidence.
+
+    Source: AdaNAT (arXiv 2409.00342), section 3; MaskGIT (arXiv 2202.04200) for the confidence rule.
+    """
+    logits = guide(prediction, action.guidance_scale)  # (B, N, K)
+    temperature = action.sampling_temperature.clamp(min=_MIN_TEMPERATURE)[:, None, None]
+    drawn = noise.choose(logits / temperature, state.step)  # (B, N)
+    sampled_ids = torch.where(state.mask, drawn, state.token_ids)
+    if order is None:
+        log_probs = logits.log_softmax(-1).gather(-1, sampled_ids[..., None])[..., 0]
+        confidence = log_probs + action.remask_temperature[:, None] * noise.gumbel(state.step)
+    else:
+        confidence = -order.argsort().to(logits).expand(sampled_ids.shape)
+    mask = remask(confidence.masked_fill(~state.mask, torch.inf), action.remask_ratio)
+    return DecodingState(
+        token_ids=sampled_ids.masked_fill(mask, logits.shape[-1]),
+        mask=mask,
+        sampled_ids=sampled_ids,
+        step=state.step + 1,
+        num_steps=state.num_steps,
+        last_action=action,
+    )
+
+
+def guide(prediction: Prediction, guidance_scale: Tensor) -> Tensor:
+    """Return ``cond + w * (cond - null)`` as (B, N, K) float32; ids that the network rules out stay ruled out."""
+    logits = prediction.logits.float()
+    if prediction.null_logits is None:
+        return logits
+    difference = (logits - prediction.null_logits.float()).nan_to_num_(nan=0.0)  # -inf - -inf
+    return difference.mul_(guidance_scale[:, None, None]).add_(logits)
+
+
+def remask(confidence: Tensor, remask_ratio: Tensor) -> Tensor:
+    """Choose the least confident tokens to mask again.
+
+    Args:
+        confidence: (B, N); +inf where already decided.
+        remask_ratio: (B,), fraction of N; floor(ratio * N) tokens, at most N - 1.
+
+    Returns:
+        (B, N) bool, True where masked at the next step. Tokens level with the first one kept are kept
+        too, so ties mask fewer; a ratio that asks for more than are undecided masks all of those.
+
+    Source: the released code of AdaNAT (arXiv 2409.00342).
+    """
+    num_tokens = confidence.shape[1]
+    count = (remask_ratio * num_tokens).floor().long().clamp(0, num_tokens - 1)  # (B,)
+    cutoff = confidence.sort(dim=-1).values.gather(-1, count[:, None])  # (B, 1)
+    return confidence < cutoff

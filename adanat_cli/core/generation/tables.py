@@ -1,0 +1,69 @@
+"""Schedules from YAML files: AutoNAT's format, and a table of the four values under our own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.generation.actions import ACTION_NAMES
+from adanat_cli.core.generation.schedules import AutoNATSchedule, TableSchedule
+
+_RATIO, _REMASKING, _SAMPLING, _GUIDANCE = "manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg"
+
+
+def read_autonat(path: Path) -> AutoNATSchedule:
+    """Read AutoNAT's format: T - 1 ratios and re-masking temperatures, T sampling temperatures and scales.
+
+    The last step's ratio and re-masking temperature are 0.
+
+    Raises:
+        AdaNATError: if the file is missing, is not such YAML, or its lists do not fit together or hold
+            impossible values.
+    """
+    lists = _read_lists(path, (_RATIO, _REMASKING, _SAMPLING, _GUIDANCE))
+    num_steps = len(lists[_SAMPLING])
+    expected = {_RATIO: num_steps - 1, _REMASKING: num_steps - 1, _SAMPLING: num_steps, _GUIDANCE: num_steps}
+    _check_lengths(path, lists, expected)
+    columns = ([*lists[_RATIO], 0.0], lists[_SAMPLING], [*lists[_REMASKING], 0.0], lists[_GUIDANCE])
+    return AutoNATSchedule(list(zip(*columns, strict=True)))
+
+
+def read_table(path: Path) -> TableSchedule:
+    """Read T values under each of ``ACTION_NAMES``.
+
+    Raises:
+        AdaNATError: if the file is missing, is not such YAML, or its lists do not fit together.
+    """
+    lists = _read_lists(path, ACTION_NAMES)
+    num_steps = len(lists[ACTION_NAMES[0]])
+    _check_lengths(path, lists, dict.fromkeys(ACTION_NAMES, num_steps))
+    return TableSchedule(list(zip(*(lists[name] for name in ACTION_NAMES), strict=True)))
+
+
+def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
+    """Read a YAML mapping of these keys to lists of numbers."""
+    import yaml  # only a schedule from a file needs it
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdaNATError(f"Schedule file {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AdaNATError(f"Schedule file {path} is not YAML: {str(error).splitlines()[0]}.") from error
+    missing = [key for key in keys if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise AdaNATError(f"Schedule file {path} lacks {', '.join(missing)}; expected the keys {', '.join(keys)}.")
+    return {key: _numbers(path, key, values[key]) for key in keys}
+
+
+def _numbers(path: Path, key: str, values: Any) -> list[float]:
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise AdaNATError(f"Schedule file {path}: {key} is {values!r}; expected a list of numbers.")
+    return [float(value) for value in values]
+
+
+def _check_lengths(path: Path, lists: dict[str, list[float]], expected: dict[str, int]) -> None:
+    if any(len(lists[key]) != length for key, length in expected.items()):
+        found = ", ".join(f"{len(lists[key])} {key} (expected {length})" for key, length in expected.items())
+        raise AdaNATError(f"Schedule file {path}: the lengths do not fit together: {found}.")

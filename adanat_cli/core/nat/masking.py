@@ -1,0 +1,55 @@
+"""Masked-token training of the NAT: which tokens are hidden, and the loss on them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masks_from(ratios: Tensor, uniforms: Tensor) -> Tensor:
+    """Hide a given share of every image's tokens.
+
+    Args:
+        ratios: (B,), share of tokens to hide; the count is rounded half to even and at least 1.
+        uniforms: (B, N), random numbers whose order picks the tokens.
+
+    Returns:
+        (B, N) bool, True where hidden.
+
+    Source: AutoNAT (arXiv 2406.05478), training.
+    """
+    num_masked = (ratios * uniforms.shape[1]).round().clamp(min=1)  # (B,)
+    return uniforms.argsort(dim=1) < num_masked[:, None]
+
+
+def sample_masks(
+    num_samples: int, num_tokens: int, alpha: float, beta: float, generator: torch.Generator
+) -> Tensor:
+    """Draw masks with Beta(alpha, beta) ratios.
+
+    Returns:
+        (B, N) bool, True where hidden, on the generator's device.
+    """
+    shapes = torch.tensor([[alpha], [beta]], dtype=torch.float32, device=generator.device).expand(2, num_samples)
+    gammas = torch._standard_gamma(shapes, generator=generator)
+    ratios = gammas[0] / gammas.sum(dim=0)  # two Gamma draws make one Beta draw
+    uniforms = torch.rand(num_samples, num_tokens, generator=generator, device=generator.device)
+    return masks_from(ratios, uniforms)
+
+
+def masked_cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy, averaged over the hidden tokens of the batch.
+
+    Args:
+        logits: (B, N, K).
+        targets: (B, N) int64, the true ids.
+        mask: (B, N) bool, True where hidden; at least one.
+        label_smoothing: share of the target spread evenly over all K ids.
+    """
+    return F.cross_entropy(logits[mask].float(), targets[mask], label_smoothing=label_smoothing)
+
+
+def masked_accuracy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Share of the hidden tokens whose most likely id is the true one; shapes as above."""
+    return (logits[mask].argmax(dim=-1) == targets[mask]).float().mean()

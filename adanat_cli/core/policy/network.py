@@ -1,0 +1,112 @@
+"""The policy network: NAT features and a step index to raw action values, on any grid."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from adanat_cli.core.config import PolicyConfig
+
+_FREQUENCIES = 256
+_MAX_PERIOD = 10_000
+_POINTWISE_WIDTH = 128
+_FIRST_WIDTH, _SECOND_WIDTH = 1024, 512
+_EPSILON = 1e-6
+
+
+def timestep_embedding(timesteps: Tensor, width: int = _FREQUENCIES) -> Tensor:
+    """Return (B, width) sinusoids of (B,) step indices, cosines first."""
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps[:, None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)  # (B, width / 2)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoids, then two linear layers with SiLU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """(B,) step indices to (B, C)."""
+        return self.mlp(timestep_embedding(timesteps))
+
+
+class AdaptiveLayerNorm(nn.Module):
+    """LayerNorm whose shift and scale come from the timestep (Peebles and Xie 2022, arXiv 2212.09748)."""
+
+    def __init__(self, width: int, condition_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 2 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Normalise (B, ..., D) over D; the condition is (B, C)."""
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
+        shape = (x.shape[0], *(1,) * (x.dim() - 2), self.width)
+        normalized = F.layer_norm(x, (self.width,), eps=_EPSILON)
+        return normalized * (1 + scale.view(shape)) + shift.view(shape)
+
+
+class PolicyNetwork(nn.Module):
+    """Raw action values (or, with one output, the value) of a decoding state.
+
+    Untrained, it returns zeros. The names in its state dict are those of the authors' checkpoints; the
+    order of the four outputs is remask_ratio, sampling_temperature, remask_temperature, guidance_scale.
+
+    Source: AdaNAT (arXiv 2409.00342), the policy network; any grid where the authors' code has 16 x 16.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        """Build with fresh weights, drawn from PyTorch's global generator."""
+        super().__init__()
+        self.config = config
+        width = config.hidden_width
+        num_places = math.ceil(config.grid[0] / 2) * math.ceil(config.grid[1] / 2)
+        # As in the authors' checkpoints, features that already have the width enter as they are.
+        self.x_embedder = nn.Linear(config.feature_width, width) if config.feature_width != width else None
+        self.t_embedder = TimestepEmbedder(width)
+        self.adaLN1 = AdaptiveLayerNorm(width, width)
+        self.dw_conv = nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width)
+        self.pw_conv = nn.Conv2d(width, _POINTWISE_WIDTH, 1)
+        self.linear1 = nn.Linear(_POINTWISE_WIDTH * num_places, _FIRST_WIDTH)
+        self.adaLN2 = AdaptiveLayerNorm(_FIRST_WIDTH, width)
+        self.linear2 = nn.Linear(_FIRST_WIDTH, _SECOND_WIDTH)
+        self.adaLN3 = AdaptiveLayerNorm(_SECOND_WIDTH, width)
+        self.linear3 = nn.Linear(_SECOND_WIDTH, config.out_features)
+        self._initialize()
+
+    def forward(self, features: Tensor, timesteps: Tensor) -> Tensor:
+        """Return (B, out_features) raw values, before residual, smoothing and activation.
+
+        Args:
+            features: (B, N, D), of the NAT, rows of the grid one after the other.
+            timesteps: (B,), step index 0 … T-1.
+        """
+        height, width = self.config.grid
+        condition = self.t_embedder(timesteps)  # (B, C)
+        x = features if self.x_embedder is None else self.x_embedder(features)
+        x = rearrange(self.adaLN1(x, condition), "b (h w) c -> b c h w", h=height, w=width)
+        x = F.gelu(self.pw_conv(F.gelu(self.dw_conv(x))))  # (B, 128, h / 2, w / 2)
+        x = self.linear1(rearrange(x, "b c h w -> b (c h w)"))
+        x = F.gelu(self.adaLN2(x, condition))
+        x = F.gelu(self.adaLN3(self.linear2(x), condition))
+        return self.linear3(x)
+
+    def _initialize(self) -> None:
+        """Xavier for linear layers; modulation and output start at zero; convolutions keep PyTorch's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for name, weight in self.named_parameters():
+            if name.startswith("t_embedder") and weight.dim() == 2:
+                nn.init.normal_(weight, std=0.02)
+            elif "adaLN_modulation" in name or name.startswith("linear3"):
+                nn.init.zeros_(weight)

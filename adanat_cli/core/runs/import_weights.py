@@ -1,0 +1,252 @@
+"""Bring the authors' weight files into a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from adanat_cli.core.checkpoints import convert
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
+from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
+from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.nat import UViT
+from adanat_cli.core.policy import PolicyNetwork
+from adanat_cli.core.runs.models import check_state
+from adanat_cli.core.tokenizer.vqgan import VQGAN
+
+if TYPE_CHECKING:
+    from adanat_cli.core.runs.reporter import Reporter
+
+_PUBLISHED_IMAGE_SIZE, _PUBLISHED_DOWNSAMPLING = 256, 16
+_ADAGEN_SMOOTHING = 0.8
+_IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What to import, and what the files do not tell.
+
+    Attributes:
+        files: weight files, one network each.
+        output: model folder to make or to add to.
+        kind: of every file; "auto" tells by the names of the weights.
+        num_steps: T of the policies.
+        residual: of the policies; None follows the layout of the file.
+        smoothing: of the policies; None follows the layout of the file.
+        num_heads: of the NAT; None takes that of the preset of its width.
+        image_size: in pixels; None takes the model's, or the NAT's grid times the tokenizer's downsampling.
+        replace: whether a component that the model has may be replaced.
+    """
+
+    files: tuple[Path, ...]
+    output: Path
+    kind: Literal["auto", "vqgan", "nat", "policy"] = "auto"
+    num_steps: int | None = None
+    residual: bool | None = None
+    smoothing: float | None = None
+    num_heads: int | None = None
+    image_size: int | None = None
+    replace: bool = False
+
+
+@dataclass
+class _Parts:
+    """The configurations of the model as it will be."""
+
+    image_size: int
+    tokenizer: TokenizerConfig | None = None
+    nat: NATConfig | None = None
+
+
+def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]:
+    """Convert the files and write them into the model folder, all or none.
+
+    Returns:
+        The folder, its image size, and per component its kind, file, sha256, number of parameters and
+        configuration.
+
+    Raises:
+        AdaNATError: if a file is not what it should be, the networks do not belong together, or the
+            folder cannot be written.
+    """
+    folder = ModelFolder(request.output)
+    _check_output(folder)
+    found = [_identify(path, request) for path in request.files]
+    parts = _existing_parts(folder, request, {kind for kind, _ in found})
+    components = []
+    # Tokenizer after NAT, whose grid tells the image size; policies last, whose grid is the NAT's.
+    for kind in ("nat", "vqgan", "policy"):
+        for weights in (weights for its_kind, weights in found if its_kind == kind):
+            component = {"nat": _nat, "vqgan": _vqgan, "policy": _policy}[kind](weights, request, parts)
+            reporter.log(f"{weights.path.name}: {_summary(component)}")
+            components.append(component)
+    _check_together(components, folder, request, parts)
+    image_size = parts.tokenizer.image_size if parts.tokenizer else parts.image_size
+    folder.write_all(components, image_size=image_size)
+    if parts.nat and parts.nat.condition == "class" and not folder.labels():
+        _write_labels(folder, parts.nat.num_classes, reporter)
+    write_card(folder)
+    return {
+        "model": str(folder.path),
+        "image_size": image_size,
+        "components": [
+            {
+                "component": component.name,
+                **component.provenance,
+                "parameters": sum(tensor.numel() for tensor in component.tensors.values()),
+                "config": dict(component.config),
+            }
+            for component in components
+        ],
+    }
+
+
+def _check_output(folder: ModelFolder) -> None:
+    """Refuse to mix a model into a folder of other things."""
+    if folder.exists():
+        _ = folder.index
+    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise AdaNATError(
+            f"{folder.path} holds other files and no model; choose a new or empty --output, or a model folder."
+        )
+
+
+def _identify(path: Path, request: ImportRequest) -> tuple[convert.Kind, ForeignWeights]:
+    weights = read_foreign(path)
+    if request.kind != "auto":
+        return request.kind, weights
+    return convert.identify(convert.vqgan_tensors(weights.tensors), str(path)), weights
+
+
+def _existing_parts(folder: ModelFolder, request: ImportRequest, kinds: set[convert.Kind]) -> _Parts:
+    """What the folder has that is not about to be replaced."""
+    if not folder.exists():
+        return _Parts(request.image_size or 0)
+    parts = _Parts(request.image_size or folder.index.image_size)
+    if folder.has("tokenizer") and "vqgan" not in kinds:
+        parts.tokenizer = tokenizer_config(folder.config("tokenizer"), f"{folder.path}/tokenizer")
+    if folder.has("nat") and "nat" not in kinds:
+        parts.nat = NATConfig.from_dict(folder.config("nat"), f"{folder.path}/nat")
+    return parts
+
+
+def _nat(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
+    tensors = convert.nat_tensors(weights.tensors)
+    parts.nat = convert.nat_config(tensors, request.num_heads, str(weights.path))
+    return _component("nat", "nat", parts.nat, UViT, tensors, weights)
+
+
+def _vqgan(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
+    tensors, source = convert.vqgan_tensors(weights.tensors), str(weights.path)
+    downsampling = 2 ** (convert.num_vqgan_levels(tensors) - 1)
+    by_grid = parts.nat.grid[0] * downsampling if parts.nat else parts.image_size
+    config = convert.vqgan_config(tensors, request.image_size or by_grid or _PUBLISHED_IMAGE_SIZE, source)
+    parts.tokenizer = config
+    return _component("tokenizer", "vqgan", config, VQGAN, tensors, weights)
+
+
+def _policy(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
+    source = str(weights.path)
+    if request.num_steps is None:
+        raise AdaNATError(
+            f"{source} is a policy, and its number of steps is not among its weights; give --steps "
+            "(AdaNAT's ImageNet policies: 8; AdaGen's MaskGIT policy: 16)."
+        )
+    layout = convert.policy_layout(weights.tensors)
+    bare = layout == "bare"
+    # AdaNAT's programs call the residual "heu" and leave it off by default; AdaGen's policies always have it.
+    residual = bare or bool(weights.arguments.get("heu", False))
+    smoothing = _ADAGEN_SMOOTHING if bare else 0.0
+    tensors = convert.policy_tensors(weights.tensors)
+    config = convert.policy_config(
+        tensors,
+        request.num_steps,
+        residual if request.residual is None else request.residual,
+        smoothing if request.smoothing is None else request.smoothing,
+        parts.nat.grid if parts.nat else None,
+        source,
+    )
+    name = policy_component(request.num_steps)
+    return _component(name, "policy", config, PolicyNetwork, tensors, weights, layout=layout)
+
+
+def _component(
+    name: str,
+    kind: convert.Kind,
+    config: Config,
+    network: Any,
+    tensors: dict[str, torch.Tensor],
+    weights: ForeignWeights,
+    **provenance: Any,
+) -> Component:
+    """Check the weights against the network, name by name, and note where they came from."""
+    with torch.device("meta"):
+        module: nn.Module = network(config)
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    check_state(expected, tensors, f"{weights.path} ({kind})")
+    origin = {"kind": kind, "file": weights.path.name, "sha256": weights.sha256, **provenance}
+    return Component(name, config.to_dict(), tensors, origin)
+
+
+def _check_together(
+    components: Sequence[Component], folder: ModelFolder, request: ImportRequest, parts: _Parts
+) -> None:
+    """Refuse networks that cannot work together, doubles, and overwriting without being asked."""
+    names = [component.name for component in components]
+    for name in names:
+        require(names.count(name) == 1, f"Two of the files are a {name}; import one of them into each model.")
+        present = folder.exists() and folder.has(name)
+        require(
+            request.replace or not present,
+            f"Model {folder.path} already has {name}; add --replace to replace it, or choose another --output.",
+        )
+    tokenizer, nat = parts.tokenizer, parts.nat
+    if tokenizer and request.image_size not in (None, tokenizer.image_size):
+        raise AdaNATError(
+            f"--image-size is {request.image_size}, but the model's tokenizer is for {tokenizer.image_size}."
+        )
+    if tokenizer and nat:
+        require(
+            (tokenizer.codebook_size, tokenizer.grid) == (nat.codebook_size, nat.grid),
+            f"The NAT is for {nat.codebook_size} codes on a {nat.grid[0]} x {nat.grid[1]} grid, the tokenizer gives "
+            f"{tokenizer.codebook_size} codes on {tokenizer.grid[0]} x {tokenizer.grid[1]} at {tokenizer.image_size} "
+            "pixels; take the two that belong together, or give another --image-size.",
+        )
+    if not tokenizer and nat and not parts.image_size:
+        parts.image_size = nat.grid[0] * _PUBLISHED_DOWNSAMPLING
+    for component in components:
+        if component.provenance["kind"] == "policy" and nat:
+            width = component.config["feature_width"]
+            require(
+                width == nat.width,
+                f"The policy reads features of width {width}, but the NAT's have {nat.width}; import it into the "
+                "model that it was trained on.",
+            )
+
+
+def _summary(component: Component) -> str:
+    """Say in one line what was found."""
+    num_parameters = sum(tensor.numel() for tensor in component.tensors.values())
+    return f"{component.provenance['kind']}, {num_parameters:,} parameters, becomes {component.name}"
+
+
+def _write_labels(folder: ModelFolder, num_classes: int, reporter: Reporter) -> None:
+    """Name the classes of a model that was trained on ImageNet."""
+    if num_classes != _IMAGENET_CLASSES:
+        return
+    try:
+        from timm.data import ImageNetInfo
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises RuntimeError
+        reporter.warn(f"Class names are left out, timm cannot be imported: {error}.")
+        return
+    imagenet = ImageNetInfo()
+    # Of the synonyms that ImageNet lists, the first.
+    names = {index: imagenet.index_to_description(index).split(",")[0] for index in range(num_classes)}
+    folder.write_labels(names)

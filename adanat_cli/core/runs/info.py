@@ -1,0 +1,111 @@
+"""What a model folder holds, from its configurations and the headers of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.config import NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.runs.models import resolve_model
+
+_SHOWN_CLASSES = 12
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Return what a model holds as JSON values; no weights are loaded.
+
+    Args:
+        model: folder or name, as ``resolve_model`` takes it.
+
+    Raises:
+        AdaNATError: if there is no such model, or a file of it is missing or damaged.
+    """
+    folder = resolve_model(model)
+    index = folder.index
+    components = {name: _component(folder, name) for name in index.components}
+    return {
+        "model": str(folder.path),
+        "image_size": index.image_size,
+        "components": components,
+        "policies": folder.policy_steps(),
+        "classes": {str(label): name for label, name in folder.labels().items()},
+        "matches": _matches(folder),
+        "provenance": dict(index.provenance),
+        "results": [dict(result) for result in index.results],
+    }
+
+
+def _component(folder: ModelFolder, name: str) -> dict[str, Any]:
+    header, config = folder.header(name), folder.config(name)
+    return {
+        "parameters": header.num_parameters,
+        "bytes": header.num_bytes,
+        "formats": list(header.dtypes),
+        "fingerprint": folder.fingerprint(name),
+        "summary": _summary(name, config, f"{folder.path}/{name}"),
+        "config": config,
+    }
+
+
+def _summary(name: str, values: dict[str, Any], source: str) -> str:
+    """The sizes that matter, in words."""
+    if name == "tokenizer":
+        tokenizer = tokenizer_config(values, source)
+        grid = " x ".join(map(str, tokenizer.grid))
+        return f"{tokenizer.kind}, {tokenizer.codebook_size} codes, {grid} grid, downsampling {tokenizer.downsampling}"
+    if name == "nat":
+        nat = NATConfig.from_dict(values, source)
+        condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
+        grid = " x ".join(map(str, nat.grid))
+        return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
+    if name.startswith("policies/"):
+        policy = PolicyConfig.from_dict(values, source)
+        base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"
+        return f"{policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
+    return ""
+
+
+def _matches(folder: ModelFolder) -> dict[str, str]:
+    """Tell for every network that reads another whether it was trained on the one in this folder."""
+    pairs = [("nat", "tokenizer", "tokenizer_fingerprint")]
+    pairs += [(policy_component(steps), "nat", "nat_fingerprint") for steps in folder.policy_steps()]
+    found = {}
+    for reader, read, key in pairs:
+        if folder.has(reader) and folder.has(read):
+            noted = folder.config(reader).get(key, "")
+            same = "yes" if noted == folder.fingerprint(read) else "no"
+            found[f"{reader} and {read}"] = same if noted else "not recorded"
+    return found
+
+
+def lines(values: dict[str, Any]) -> Iterator[str]:
+    """Lay the values of ``describe`` out for people."""
+    yield f"Model       {values['model']}"
+    yield f"Images      {values['image_size']} x {values['image_size']}"
+    for name, part in values["components"].items():
+        yield ""
+        yield f"{name}: {part['summary']}"
+        formats = ", ".join(part["formats"])
+        yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
+        yield f"  fingerprint {part['fingerprint'][:16]}"
+        for key, value in (values["provenance"].get(name) or {}).items():
+            yield f"  {key}: {value}"
+    yield ""
+    yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
+    yield f"Classes     {_classes(values['classes'])}"
+    for pair, answer in values["matches"].items():
+        yield f"Match       {pair}: {answer}"
+    if not values["results"]:
+        yield "Results     none measured"
+    for result in values["results"]:
+        yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
+
+
+def _classes(classes: dict[str, str]) -> str:
+    """Number and first names of the classes that the model has seen."""
+    if not classes:
+        return "no names recorded"
+    shown = [f"{label} {name}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
+    more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
+    return f"{len(classes)}: {', '.join(shown)}{more}"

@@ -1,0 +1,165 @@
+"""From a model's name to its folder, and from a folder to networks that are ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import adanat_cli
+from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.config import NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.errors import AdaNATError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from adanat_cli.core.nat.uvit import UViT
+    from adanat_cli.core.policy.network import PolicyNetwork
+    from adanat_cli.core.tokenizer.base import Tokenizer
+
+Module = TypeVar("Module", bound="nn.Module")
+
+DEFAULT_MODEL = "imagenet64"
+_EMBEDDED = Path(adanat_cli.__file__).parent / "models"
+
+
+def model_names() -> list[str]:
+    """Names of the models that this installation carries."""
+    return sorted(folder.name for folder in _EMBEDDED.glob("*") if ModelFolder(folder).exists())
+
+
+def resolve_model(name_or_path: str) -> ModelFolder:
+    """Find a model: a folder, or a name of an embedded model; "" is the default model.
+
+    Raises:
+        AdaNATError: if there is no such model.
+    """
+    name = name_or_path or DEFAULT_MODEL
+    if ModelFolder(_EMBEDDED / name).exists() and Path(name).name == name:
+        return ModelFolder(_EMBEDDED / name)
+    if Path(name).is_dir():
+        folder = ModelFolder(Path(name))
+        _ = folder.index  # says what is wrong with the folder, if anything
+        return folder
+    raise AdaNATError(
+        f"Model {name!r} is neither a folder nor a known name ({', '.join(model_names()) or 'none installed'}); "
+        "give a folder that holds model_index.json, or make one with `adanat import`."
+    )
+
+
+def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu") -> Tokenizer:
+    """Load the tokenizer: evaluation mode, float32.
+
+    Raises:
+        AdaNATError: if it is missing, damaged, or its weights do not fit its configuration.
+    """
+    from adanat_cli.core.tokenizer.build import build_tokenizer
+
+    values, tensors = folder.read("tokenizer")
+    config = tokenizer_config(values, _config_file(folder, "tokenizer"))
+    return load_strict(lambda: build_tokenizer(config), tensors, f"{folder.path}/tokenizer").to(device)
+
+
+def load_nat(folder: ModelFolder, device: torch.device | str = "cpu") -> UViT:
+    """Load the NAT: evaluation mode, float32.
+
+    Raises:
+        AdaNATError: if it is missing or damaged, its weights do not fit its configuration, or it was
+            trained on the ids of another tokenizer than the folder's.
+    """
+    from adanat_cli.core.nat.uvit import UViT
+
+    values, tensors = folder.read("nat")
+    config = NATConfig.from_dict(values, _config_file(folder, "nat"))
+    check_match(folder, "tokenizer", config.tokenizer_fingerprint, "NAT")
+    return load_strict(lambda: UViT(config), tensors, f"{folder.path}/nat").to(device)
+
+
+def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str = "cpu") -> PolicyNetwork | None:
+    """Load the policy for a step count: evaluation mode, float32; None if the model has none for it.
+
+    Raises:
+        AdaNATError: if it is damaged, its weights do not fit its configuration, or it was trained on
+            another NAT than the folder's.
+    """
+    from adanat_cli.core.policy.network import PolicyNetwork
+
+    component = policy_component(num_steps)
+    if not folder.has(component):
+        return None
+    values, tensors = folder.read(component)
+    config = PolicyConfig.from_dict(values, _config_file(folder, component))
+    check_match(folder, "nat", config.nat_fingerprint, f"policy for {num_steps} steps")
+    return load_strict(lambda: PolicyNetwork(config), tensors, f"{folder.path}/{component}").to(device)
+
+
+def check_match(folder: ModelFolder, component: str, expected: str, reader: str) -> None:
+    """Refuse a network that was trained on another component than the folder's.
+
+    Args:
+        folder: the model.
+        component: whose weights ``expected`` is the fingerprint of; it may be absent.
+        expected: fingerprint; "" if not known.
+        reader: what was trained on the component, for the message.
+    """
+    if not expected or not folder.has(component):
+        return
+    actual = folder.fingerprint(component)
+    if actual != expected:
+        raise AdaNATError(
+            f"The {reader} of {folder.path} was trained with {component} {expected[:12]}, but the folder holds "
+            f"{component} {actual[:12]}; put them that belong together into one folder."
+        )
+
+
+def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], source: str) -> Module:
+    """Build a module around the given weights: float32, evaluation mode.
+
+    Args:
+        build: makes the module; it is called with tensors that take no memory, so that a large network
+            is neither initialised nor held twice.
+        tensors: its whole state dict.
+        source: where the weights came from, for the message.
+
+    Raises:
+        AdaNATError: if a name is missing or unknown, or a shape differs.
+    """
+    import torch  # here, so that a model is found and described without PyTorch
+
+    with torch.device("meta"):
+        module = build()
+    check_state({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors, source)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    everything = [*module.named_parameters(), *module.named_buffers()]
+    if any(name not in state for name, _ in everything):  # buffers that the state dict leaves out need real values
+        module = build()
+        module.load_state_dict(state)
+    else:
+        module.load_state_dict(state, assign=True)
+    return module.eval()
+
+
+def check_state(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], source: str) -> None:
+    """Refuse a state dict whose names or shapes are not exactly the expected ones."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [
+        *(f"missing {name}" for name in expected if name not in shapes),
+        *(f"unknown {name}" for name in shapes if name not in expected),
+        *(
+            f"{name} is {shapes[name]} instead of {expected[name]}"
+            for name in expected
+            if name in shapes and shapes[name] != expected[name]
+        ),
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise AdaNATError(
+            f"Weights of {source} do not fit the network: {', '.join(problems[:3])}{more}; the file is damaged or "
+            "of another version."
+        )
+
+
+def _config_file(folder: ModelFolder, component: str) -> str:
+    return str(folder.path / component / "config.json")

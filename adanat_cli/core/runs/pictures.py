@@ -1,0 +1,45 @@
+"""Pictures of images: arrays, grids and PNG files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import atomic_path
+
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+def to_uint8(images: Tensor) -> Pixels:
+    """Round (B, 3, H, W) floats in [0, 1] to (B, H, W, 3) bytes."""
+    scaled = images.detach().float().clamp(0, 1).mul(255).round()
+    return scaled.permute(0, 2, 3, 1).byte().cpu().numpy()
+
+
+def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
+    """Lay (n, H, W, 3) bytes out in rows on white.
+
+    Args:
+        images: at least one image.
+        columns: images a row; 0 makes the grid about square.
+        gap: pixels between images.
+    """
+    num_images, height, width, _ = images.shape
+    columns = min(columns or math.ceil(math.sqrt(num_images)), num_images)
+    rows = math.ceil(num_images / columns)
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas)
+
+
+def save_png(path: Path, image: Image.Image | Pixels) -> None:
+    """Write a PNG, whole or not at all."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")

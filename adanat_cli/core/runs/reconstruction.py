@@ -1,0 +1,61 @@
+"""Originals above what a tokenizer makes of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adanat_cli.core.data.records import ImageRecord
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.errors import require
+from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
+from adanat_cli.core.runs.token_shards import as_images
+from adanat_cli.core.tokenizer.base import Tokenizer
+
+_COLUMNS = 8
+
+
+def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, num_images: int = 16) -> float:
+    """Write a picture of rows of originals, each above the row of their reconstructions.
+
+    Args:
+        source: images; those shown are spread over it, or the first ones of a stream.
+        tokenizer: on its device, in evaluation mode.
+        path: PNG file.
+        num_images: images to show.
+
+    Returns:
+        Peak signal-to-noise ratio over the shown images, in dB.
+
+    Raises:
+        AdaNATError: if none of the images can be read.
+    """
+    records = _spread(source, num_images)
+    require(bool(records), f"None of the first images of {source.config.source} can be read.")
+    images = as_images(records, tokenizer)  # (B, 3, H, W)
+    with torch.inference_mode():
+        decoded = tokenizer.decode(tokenizer.encode(images)).clamp(0, 1)
+    originals, reconstructions = to_uint8(images), to_uint8(decoded)
+    white = np.full_like(originals[:1], 255)
+    rows = []
+    for start in range(0, len(originals), _COLUMNS):
+        for kind in (originals, reconstructions):
+            row = kind[start : start + _COLUMNS]
+            missing = min(_COLUMNS, len(originals)) - len(row)
+            rows.append(np.concatenate([row, *[white] * missing]))
+    save_png(path, image_grid(np.concatenate(rows), columns=len(rows[0])))
+    error = float((decoded - images).square().mean())
+    return -10 * math.log10(error) if error else math.inf
+
+
+def _spread(source: ImageSource, num_images: int) -> list[ImageRecord]:
+    """Readable images, evenly spread where the source has random access."""
+    if source.num_images is None:
+        records = list(source.read(0, 2 * num_images))
+    else:
+        num_images = min(num_images, source.num_images)
+        records = [source.load(int(index)) for index in np.linspace(0, source.num_images - 1, num_images)]
+    return [record for record in records if not record.error][:num_images]

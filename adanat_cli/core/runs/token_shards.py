@@ -1,0 +1,161 @@
+"""One shard of a token set: its range of the source, its images, their ids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.data.token_set import Ids, Shard
+from adanat_cli.core.errors import require
+from adanat_cli.core.runs.reporter import Task
+from adanat_cli.core.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """How a data set is turned into tokens.
+
+    Attributes:
+        batch_size: images in one pass of the tokenizer.
+        num_workers: decoding threads.
+        shard_size: images of the source per shard.
+        num_images: stop after so many images of the source; None takes all.
+        flips: also store the ids of the flipped images.
+    """
+
+    batch_size: int = 64
+    num_workers: int = 2
+    shard_size: int = 4096
+    num_images: int | None = None
+    flips: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_size"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
+        require(
+            self.num_images is None or self.num_images >= 1, f"num_images is {self.num_images}; expected 1 or more."
+        )
+
+
+@dataclass(frozen=True)
+class ShardRange:
+    """One shard to be: its file name, its place in the source, its images not yet decoded."""
+
+    number: int
+    name: str
+    start: int
+    pending: Iterator[PendingImage]
+
+
+def num_covered(source: ImageSource, options: TokenizeOptions) -> int | None:
+    """Images of the source that the run covers; None where only the end of a stream will tell."""
+    if source.num_images is None:
+        return None
+    return min(source.num_images, options.num_images or source.num_images)
+
+
+def share_of(source: ImageSource, options: TokenizeOptions, rank: int, world_size: int) -> int | None:
+    """Images in this process's shards; None where only the end of a stream will tell."""
+    total, size = num_covered(source, options), options.shard_size
+    if total is None:
+        return None
+    return sum(min(size, total - start) for start in range(rank * size, total, world_size * size))
+
+
+def shard_ranges(source: ImageSource, options: TokenizeOptions) -> Iterator[ShardRange]:
+    """Divide the source into shards."""
+    size, total = options.shard_size, num_covered(source, options)
+    if total is not None:
+        num_shards = -(-total // size)
+        for number, start in enumerate(range(0, total, size)):
+            name = f"tokens-{number:05d}-of-{num_shards:05d}.parquet"
+            yield ShardRange(number, name, start, source.pending(start, min(start + size, total)))
+        return
+    stream = source.pending(0, options.num_images)
+    for number in itertools.count():
+        first = next(stream, None)
+        if first is None:
+            return
+        images = itertools.chain([first], itertools.islice(stream, size - 1))
+        yield ShardRange(number, f"tokens-{number:05d}.parquet", number * size, images)
+
+
+def encode_shard(
+    part: ShardRange,
+    tokenizer: Tokenizer,
+    plan: dict[str, Any],
+    options: TokenizeOptions,
+    skipped: SkippedImages,
+    task: Task,
+) -> Shard:
+    """Decode and encode the images of one shard."""
+    rows = _Rows(tokenizer, options.flips)
+    batch: list[ImageRecord] = []
+    bad: dict[str, str] = {}
+    num_read = 0
+    for record in in_order(part.pending, options.num_workers):
+        num_read += 1
+        skipped.see(record)
+        if record.error:
+            bad[record.name] = record.error
+            task.advance(1, skipped=len(skipped.reasons))
+            continue
+        batch.append(record)
+        if len(batch) == options.batch_size:
+            rows.add(batch)
+            task.advance(len(batch))
+            batch = []
+    if batch:
+        rows.add(batch)
+        task.advance(len(batch))
+    return rows.shard(plan, part.start, part.start + num_read, bad)
+
+
+class _Rows:
+    """The rows of a shard, batch by batch."""
+
+    def __init__(self, tokenizer: Tokenizer, flips: bool) -> None:
+        self._tokenizer, self._flips = tokenizer, flips
+        self._ids: list[Ids] = []
+        self._flipped_ids: list[Ids] = []
+        self._labels: list[int] = []
+        self._captions: list[str] = []
+
+    def add(self, records: list[ImageRecord]) -> None:
+        """Encode one batch of readable images."""
+        images = as_images(records, self._tokenizer)
+        self._ids.append(_encode(self._tokenizer, images))
+        if self._flips:
+            self._flipped_ids.append(_encode(self._tokenizer, images.flip(3)))
+        self._labels.extend(record.label for record in records)
+        self._captions.extend(record.caption for record in records)
+
+    def shard(self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str]) -> Shard:
+        """Return what was added as the shard of a range."""
+        # Without any readable image there is no id that tells N; the writer needs only its own.
+        none = np.empty((0, 1), np.uint16)
+        flipped = (np.concatenate(self._flipped_ids) if self._flipped_ids else none) if self._flips else None
+        ids = np.concatenate(self._ids) if self._ids else none
+        labels = np.array(self._labels, np.int64)
+        return Shard(plan, start, stop, skipped, ids, flipped, labels, self._captions)
+
+
+def as_images(records: list[ImageRecord], tokenizer: Tokenizer) -> Tensor:
+    """Readable records as (B, 3, H, W) floats in [0, 1] on the tokenizer's device."""
+    device = next(tokenizer.parameters()).device
+    pixels = torch.from_numpy(np.stack([record.pixels for record in records if record.pixels is not None]))
+    return pixels.to(device).permute(0, 3, 1, 2).float().div(255)
+
+
+def _encode(tokenizer: Tokenizer, images: Tensor) -> Ids:
+    with torch.inference_mode():
+        ids = tokenizer.encode(images)  # (B, N)
+    return ids.cpu().numpy().astype(np.uint16)

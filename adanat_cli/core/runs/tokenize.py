@@ -1,0 +1,302 @@
+"""``adanat tokenize``: the token ids of a whole data set, in shards that survive a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from adanat_cli.core.checkpoints.files import atomic_path, write_json
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import DATA_PRESETS, data_config
+from adanat_cli.core.data.classes import find_class
+from adanat_cli.core.data.records import SkippedImages
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.token_set import (
+    SUMMARY,
+    ShardHeader,
+    TokenSetInfo,
+    read_header,
+    shard_files,
+    write_shard,
+)
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs.devices import pick_device
+from adanat_cli.core.runs.models import load_tokenizer, resolve_model
+from adanat_cli.core.runs.reconstruction import save_reconstructions
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.token_shards import (
+    TokenizeOptions,
+    encode_shard,
+    num_covered,
+    shard_ranges,
+    share_of,
+)
+from adanat_cli.core.tokenizer.base import Tokenizer
+
+_CARD = """---
+configs:
+- config_name: default
+  data_files: "tokens-*.parquet"
+---
+# {source}, as token ids
+
+{num_images} images of {image_size} x {image_size} pixels as {grid} grids of ids below {codebook_size},
+made by `adanat tokenize`. Tokenizer: `{fingerprint}`.
+"""
+
+
+@dataclass(frozen=True)
+class TokenizeResult:
+    """What a finished run says: the whole set, and what this run added to it."""
+
+    output: str
+    num_images: int
+    num_shards: int
+    num_shards_written: int
+    skipped: dict[str, str]
+    seconds: float
+    images_per_second: float
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TokenizeRequest:
+    """What one run of ``adanat tokenize`` is asked for.
+
+    Attributes:
+        dataset: preset or source of its own.
+        data_fields: fields of ``DataConfig``; None leaves a preset's value.
+        classes: ids or names to keep; empty keeps all.
+        model: folder or name of the model with the tokenizer.
+        output: folder of the token set; None writes none.
+        preview: PNG of reconstructions; None writes none.
+        device: name, or "" for the best one here.
+        options: sizes and workers.
+    """
+
+    dataset: str
+    data_fields: dict[str, Any]
+    classes: tuple[str, ...]
+    model: str
+    output: Path | None
+    preview: Path | None
+    device: str
+    options: TokenizeOptions
+
+
+def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]:
+    """Open data and tokenizer, then write the preview, the token set, or both.
+
+    Returns:
+        What was written and measured; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if data or tokenizer cannot be opened, do not fit, or too many images are unreadable.
+    """
+    # One process may still work while the others wait for it at the end.
+    state = PartialState(cpu=request.device == "cpu", timeout=timedelta(hours=24))
+    device = state.device if state.num_processes > 1 else pick_device(request.device)
+    if not state.is_main_process:
+        reporter = SilentReporter()
+    folder = _tokenizer_folder(request.model)
+    tokenizer = load_tokenizer(folder, device)
+    source = _open(request, tokenizer, reporter)
+    values: dict[str, Any] = {}
+    if request.preview and state.is_main_process:
+        psnr = save_reconstructions(source, tokenizer, request.preview)
+        values |= {"preview": str(request.preview), "psnr": psnr}
+    if request.output is None:
+        return values
+    fingerprint = folder.fingerprint("tokenizer")
+    result = tokenize(source, tokenizer, fingerprint, request.output, request.options, reporter, state)
+    if result is None:
+        return {}
+    values |= dataclasses.asdict(result)
+    values["info"] = {key: value for key, value in result.info.items() if key != "class_names"}
+    return values
+
+
+def _tokenizer_folder(model: str) -> ModelFolder:
+    """The model folder; its tokenizer/ component may be named directly."""
+    path = Path(model)
+    if path.name == "tokenizer" and ModelFolder(path.parent).exists():
+        return ModelFolder(path.parent)
+    return resolve_model(model)
+
+
+def _open(request: TokenizeRequest, tokenizer: Tokenizer, reporter: Reporter) -> ImageSource:
+    """Open the images at the size that was asked for, else at the tokenizer's own."""
+    own_size = tokenizer.config.image_size
+    fields = {**request.data_fields, "image_size": request.data_fields.get("image_size") or own_size}
+    config = data_config(request.dataset, **fields)
+    usual = DATA_PRESETS.get(request.dataset, {}).get("image_size", own_size)
+    if config.image_size == own_size != usual:
+        reporter.warn(
+            f"{request.dataset} is usually read at {usual} pixels; this tokenizer's images are {own_size}, so they "
+            f"are cropped to {config.image_size}. --image-size sets another size."
+        )
+    source = open_source(config)
+    return source.keep(tuple(find_class(name, source.class_names, source.num_classes) for name in request.classes))
+
+
+def tokenize(
+    source: ImageSource,
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    output: Path,
+    options: TokenizeOptions,
+    reporter: Reporter,
+    state: PartialState | None = None,
+) -> TokenizeResult | None:
+    """Write the token ids of all images of a source.
+
+    A shard covers a fixed range of the source, whatever the batch size or the number of processes, and is
+    whole or absent; so a run that was killed is finished by the same call, with the same bytes.
+
+    Args:
+        source: images, their size a multiple of the tokenizer's downsampling.
+        tokenizer: on its device, in evaluation mode.
+        fingerprint: of the tokenizer's weights.
+        output: folder of the set.
+        options: sizes and workers.
+        reporter: told of progress.
+        state: the processes, which take the shards in turn; None for this one alone.
+
+    Returns:
+        The result on the main process, None on others.
+
+    Raises:
+        AdaNATError: if the sizes do not fit, the folder holds other tokens, or too many images are unreadable.
+    """
+    info = _info(source, tokenizer, fingerprint, options)
+    plan = {**source.identity(), "shard_size": options.shard_size, "num_images": options.num_images}
+    rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
+    done = _finished_shards(output, info, plan)
+    skipped = SkippedImages(source.config.max_bad, num_covered(source, options), num_seen=_num_images(done.values()))
+    for header in done.values():
+        skipped.add(dict(header.skipped))
+    if done:
+        reporter.log(f"{output} already holds {len(done)} shards; going on from there.")
+    start_time, num_read, num_written = time.monotonic(), 0, 0
+    mine = [header for header in done.values() if header.start // options.shard_size % world_size == rank]
+    share = share_of(source, options, rank, world_size)
+    with reporter.task("Tokenizing", share, "img", _num_images(mine)) as task:
+        for part in shard_ranges(source, options):
+            if part.name in done or part.number % world_size != rank:
+                deque(part.pending, maxlen=0)  # a stream has to be read past
+                continue
+            shard = encode_shard(part, tokenizer, plan, options, skipped, task)
+            with atomic_path(output / part.name) as temporary:
+                write_shard(temporary, info, shard)
+            num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
+    if state:
+        state.wait_for_everyone()
+    if rank != 0:
+        return None
+    seconds = time.monotonic() - start_time
+    return _finish(output, info, plan, source, num_written, seconds, num_read)
+
+
+def _info(source: ImageSource, tokenizer: Tokenizer, fingerprint: str, options: TokenizeOptions) -> TokenSetInfo:
+    config, image_size = tokenizer.config, source.config.image_size
+    require(
+        image_size % config.downsampling == 0,
+        f"Images of {image_size} pixels do not divide into tokens of {config.downsampling} pixels; "
+        f"give --image-size {config.image_size} or another tokenizer.",
+    )
+    return TokenSetInfo(
+        image_size=image_size,
+        grid=(image_size // config.downsampling,) * 2,
+        codebook_size=config.codebook_size,
+        tokenizer_fingerprint=fingerprint,
+        condition="text" if source.has_captions else "class",
+        num_classes=source.num_classes,
+        has_flips=options.flips,
+        class_names=source.class_names,
+        source=f"{source.identity()['source']} ({source.config.split})",
+    )
+
+
+def _finished_shards(output: Path, info: TokenSetInfo, plan: dict[str, Any]) -> dict[str, ShardHeader]:
+    """Return the shards that an earlier, same run has written.
+
+    Raises:
+        AdaNATError: if the folder holds tokens of another tokenizer, other data or other settings.
+    """
+    asked = {**info.to_json(), **plan}
+    finished = {}
+    for file in shard_files(output):
+        header = read_header(file)
+        there = {**header.info.to_json(), **header.plan}
+        changed = [key for key in asked if _as_json(there.get(key)) != _as_json(asked[key])]
+        if changed:
+            shown = ", ".join(_change(key, there.get(key), asked[key]) for key in changed)
+            raise AdaNATError(f"{output} holds other tokens: {shown}; repeat its settings, or choose another --output.")
+        finished[file.name] = header
+    return finished
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    if key == "class_names":
+        return "other class names"
+    if key == "tokenizer_fingerprint":
+        before, now = str(before)[:12], str(now)[:12]
+    return f"{key} was {before!r}, now {now!r}"
+
+
+def _num_images(shards: Iterable[ShardHeader]) -> int:
+    return sum(header.stop - header.start for header in shards)
+
+
+def _finish(
+    output: Path,
+    info: TokenSetInfo,
+    plan: dict[str, Any],
+    source: ImageSource,
+    num_written: int,
+    seconds: float,
+    num_read: int,
+) -> TokenizeResult:
+    """Write the summary and the card once all shards are there, and clear away what a kill has left."""
+    shards = _finished_shards(output, info, plan)
+    skipped = {name: reason for header in shards.values() for name, reason in header.skipped.items()}
+    SkippedImages(source.config.max_bad, _num_images(shards.values())).add(skipped)
+    num_images = sum(header.num_rows for header in shards.values())
+    require(num_images > 0, f"No image of {info.source} can be read; nothing was tokenized.")
+    for leftover in output.glob(".tokens-*.part"):
+        leftover.unlink(missing_ok=True)
+    card = _CARD.format(
+        source=info.source,
+        num_images=num_images,
+        image_size=info.image_size,
+        grid=f"{info.grid[0]} x {info.grid[1]}",
+        codebook_size=info.codebook_size,
+        fingerprint=info.tokenizer_fingerprint,
+    )
+    with atomic_path(output / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
+    write_json(output / SUMMARY, {**summary, "plan": plan})
+    return TokenizeResult(
+        output=str(output),
+        num_images=num_images,
+        num_shards=len(shards),
+        num_shards_written=num_written,
+        skipped=skipped,
+        seconds=seconds,
+        images_per_second=num_read / seconds if num_read else 0.0,
+        info=info.to_json(),
+    )

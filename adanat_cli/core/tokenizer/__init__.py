@@ -1,0 +1,1 @@
+"""Images to token ids and back."""

@@ -1,0 +1,37 @@
+"""What a tokenizer is: images to token ids and back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from adanat_cli.core.config import TokenizerConfig
+
+
+class Tokenizer(nn.Module):
+    """A VQ autoencoder between images and a grid of token ids."""
+
+    config: TokenizerConfig
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the ids of images.
+
+        Args:
+            images: (B, 3, H, W) floats in [0, 1], sides a multiple of the downsampling.
+
+        Returns:
+            (B, N) int64 in [0, K), rows of the grid one after the other.
+        """
+
+    @abstractmethod
+    def decode(self, token_ids: Tensor) -> Tensor:
+        """Return the images of ids.
+
+        Args:
+            token_ids: (B, N) int64 in [0, K).
+
+        Returns:
+            (B, 3, H, W) floats in [0, 1].
+        """

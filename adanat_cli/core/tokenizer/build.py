@@ -1,0 +1,13 @@
+"""From a configuration to a tokenizer with fresh weights."""
+
+from __future__ import annotations
+
+from adanat_cli.core.config import TokenizerConfig, VQGANConfig
+from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.core.tokenizer.vqae import VQAE
+from adanat_cli.core.tokenizer.vqgan import VQGAN
+
+
+def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """Return the tokenizer of this kind, randomly initialised."""
+    return VQGAN(config) if isinstance(config, VQGANConfig) else VQAE(config)

@@ -1,0 +1,82 @@
+"""Losses of the small autoencoder: reconstruction, patch discriminator, perceptual distance."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from adanat_cli.core.errors import AdaNATError
+
+
+def reconstruction_loss(outputs: Tensor, images: Tensor) -> Tensor:
+    """Mean absolute plus mean squared error, on the [-1, 1] scale; both (B, 3, H, W) in [0, 1]."""
+    difference = 2 * (outputs.float() - images)
+    return difference.abs().mean() + difference.square().mean()
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches (pix2pix, arXiv 1611.07004), with spectral norm instead of batch statistics."""
+
+    def __init__(self, image_size: int, width: int = 48) -> None:
+        super().__init__()
+        # Two halvings where the image has room for them: a patch is about 20 pixels wide.
+        halvings = 2 if image_size >= 32 else 1
+        layers: list[nn.Module] = []
+        before = 3
+        for level in range(halvings):
+            after = width * 2**level
+            layers += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            before = after
+        layers += [spectral_norm(nn.Conv2d(before, 2 * before, 3, padding=1)), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(2 * before, 1, 3, padding=1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 1, h, w) logits, high for real, of (B, 3, H, W) images in [0, 1]."""
+        return self.layers(2 * images - 1)
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss (arXiv 1705.02894)."""
+    return 0.5 * (F.relu(1 - real_logits.float()).mean() + F.relu(1 + fake_logits.float()).mean())
+
+
+class PerceptualLoss(nn.Module):
+    """Distance of channel-normalised feature maps of a frozen timm backbone (LPIPS without its linear weights)."""
+
+    def __init__(self, backbone: str) -> None:
+        """Load the backbone.
+
+        Args:
+            backbone: a timm name with pre-trained weights, or ``name=FILE`` for a local safetensors file.
+
+        Raises:
+            AdaNATError: if it cannot be had.
+        """
+        super().__init__()
+        import timm
+
+        name, _, file = backbone.partition("=")
+        try:
+            overlay = {"file": file} if file else None
+            self.backbone = timm.create_model(
+                name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True
+            ).eval()
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise AdaNATError(
+                f"Perceptual backbone {backbone!r} cannot be loaded ({reason}); give a timm name that can be "
+                "downloaded here, name=FILE.safetensors, or leave the option out."
+            ) from error
+        self.backbone.requires_grad_(False)
+        config = self.backbone.pretrained_cfg
+        self.register_buffer("mean", Tensor(list(config["mean"])).view(1, 3, 1, 1))
+        self.register_buffer("std", Tensor(list(config["std"])).view(1, 3, 1, 1))
+
+    def forward(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """Return a scalar for (B, 3, H, W) images in [0, 1]."""
+        pairs = zip(self._features(outputs), self._features(images), strict=True)
+        return sum(((a - b).square().sum(1).mean() for a, b in pairs), start=outputs.new_zeros(()))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        return [F.normalize(level.float(), dim=1) for level in self.backbone((images - self.mean) / self.std)]

@@ -1,0 +1,82 @@
+"""Schedules from files: AutoNAT's published strategy, and one clear line for a wrong file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from adanat_cli.core.config import NATConfig
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.generation.actions import ACTION_NAMES
+from adanat_cli.core.generation.schedules import CosineSchedule
+from adanat_cli.core.generation.state import DecodingState
+from adanat_cli.core.generation.step import generate
+from adanat_cli.core.generation.tables import read_autonat, read_table
+from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.runs.sampling import predictor
+from tests.support import fill_analytic, fixture, fixture_json, gumbel
+
+
+class StoredNoise:
+    def choose(self, logits: torch.Tensor, step: int) -> torch.Tensor:
+        return (logits + gumbel("noise.ids", (8, 2, 256, 64))[step]).argmax(-1)
+
+    def gumbel(self, step: int) -> torch.Tensor:
+        return gumbel("noise.confidence", (8, 2, 256))[step]
+
+
+@pytest.fixture
+def strategy(tmp_path: Path) -> Path:
+    path = tmp_path / "strategy.yaml"
+    path.write_text(yaml.safe_dump(fixture_json("nat_train_meta")["autonat_T8_strategy"]))
+    return path
+
+
+@torch.no_grad()
+def test_autonat_strategy_generates_what_the_reference_generates(strategy: Path) -> None:
+    stored = fixture("nat_train")
+    config = NATConfig(codebook_size=64, grid=(16, 16), width=32, depth=4, num_heads=4, num_classes=10)
+    predict = predictor(fill_analytic(UViT(config)), torch.from_numpy(stored["autonat.labels"]).long())
+    states = [DecodingState.start(2, 256, 64, 8)]
+    generate(read_autonat(strategy), predict, states[0], StoredNoise(), lambda state, _: states.append(state))
+    np.testing.assert_array_equal(torch.stack([state.mask for state in states[:-1]]), stored["autonat.masked_before"])
+    np.testing.assert_array_equal(states[-1].sampled_ids, stored["autonat.final_ids"])
+
+
+def test_a_table_under_our_names_is_read_as_it_is(tmp_path: Path) -> None:
+    table = CosineSchedule(5).table
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(dict(zip(ACTION_NAMES, table.T.tolist(), strict=True))))
+    assert torch.equal(read_table(path).table, table)
+
+
+def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("manual_ratios: []\nmanual_temp: []\nmanual_samp_temp: [1.0]\nmanual_cfg: [0.5]\n")
+    assert read_autonat(path).table.tolist() == [[0.0, 1.0, 0.0, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "cannot be read"),
+        ("{", "not YAML"),
+        ("just words", "lacks manual_ratios, manual_temp, manual_samp_temp, manual_cfg"),
+        ("manual_ratios: [0.5]\nmanual_temp: [1]\nmanual_cfg: [1, 1]", "lacks manual_samp_temp"),
+        (
+            "manual_ratios: [0.5, 0.2]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "2 manual_ratios",
+        ),
+        ("manual_ratios: [x]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "list of numbers"),
+        ("manual_ratios: [1.5]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "ratios must lie"),
+    ],
+)
+def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, text: str | None, complaint: str) -> None:
+    path = tmp_path / "strategy.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(AdaNATError, match=complaint) as caught:
+        read_autonat(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,62 @@
+"""A toy token set whose tokens follow from class and row, with a tokenizer to go with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adanat_cli.core.checkpoints.files import write_json
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
+from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
+from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest
+from adanat_cli.core.tokenizer.build import build_tokenizer
+
+CODEBOOK, NUM_CLASSES = 16, 4
+
+
+def make_model(path: Path) -> ModelFolder:
+    """A model folder with an untrained tokenizer of 4 x 4 tokens."""
+    torch.manual_seed(0)
+    config = VQAEConfig(image_size=16, codebook_size=CODEBOOK, code_width=4, channels=(8, 8))
+    folder = ModelFolder(path)
+    folder.write("tokenizer", config.to_dict(), build_tokenizer(config).state_dict())
+    return folder
+
+
+def make_tokens(path: Path, fingerprint: str, num_rows: int = 64) -> Path:
+    """Rows of four equal tokens: the class picks the pattern, chance its offset."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(num_rows) % NUM_CLASSES
+    ids = (4 * labels[:, None] + rng.integers(0, 2, num_rows)[:, None] + np.zeros((1, 16))).astype(np.uint16)
+    names = {0: "zero", 1: "one", 2: "two", 3: "three"}
+    info = TokenSetInfo(16, (4, 4), CODEBOOK, fingerprint, "class", NUM_CLASSES, True, names, "toy")
+    path.mkdir(parents=True)
+    write_shard(path / "tokens-00000.parquet", info, Shard({}, 0, num_rows, {}, ids, ids[:, ::-1], labels))
+    write_json(path / SUMMARY, {})
+    return path
+
+
+def make_request(folder: Path, output: str = "run", **changes: object) -> PretrainNATRequest:
+    """A request of a few updates on the toy set, which is made on first use."""
+    model = ModelFolder(folder / "model")
+    if not model.exists():
+        make_model(folder / "model")
+        make_tokens(folder / "tokens", model.fingerprint("tokenizer"))
+    training = NATTrainingConfig(
+        **{
+            "steps": 6,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "ema_decay": 0.9,
+            "precision": "fp32",
+            "log_every": 2,
+            "save_every": 3,
+            "sample_every": 1000,
+            **changes,
+        }
+    )
+    return PretrainNATRequest("toy", folder / "tokens", "micro", training, folder / output, str(folder / "model"), device="cpu")

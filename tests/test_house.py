@@ -1,0 +1,81 @@
+"""The rooms import downwards only, and help needs no PyTorch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "adanat_cli"
+GROUND = {"errors", "config"}
+FIRST = {"data", "tokenizer", "nat", "generation", "rewards", "metrics", "checkpoints"}
+MAY_SEE = {
+    "errors": set(),
+    "config": {"errors"},
+    **{room: GROUND for room in FIRST},
+    "policy": GROUND | {"generation"},
+    "ppo": GROUND | {"generation", "policy"},
+    "runs": GROUND | FIRST | {"policy", "ppo"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path, top_level_only: bool = False) -> set[str]:
+    """Dotted names a module imports, absolute."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute in this house"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(dotted: str) -> str | None:
+    parts = dotted.split(".")
+    return parts[2] if parts[:2] == ["adanat_cli", "core"] and len(parts) > 2 else None
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down_only(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    if relative.parts[0] != "core" or len(relative.parts) < 3:
+        return
+    room = relative.parts[1]
+    for name in imported(path):
+        assert not name.startswith(("adanat_cli.commands", "adanat_cli.cli")), f"{relative} looks up at {name}"
+        seen = room_of(name)
+        assert seen is None or seen == room or seen in MAY_SEE[room], f"{relative} imports {name}"
+
+
+def test_configuration_needs_the_standard_library_only() -> None:
+    for path in (PACKAGE / "core" / "config").glob("*.py"):
+        for name in imported(path):
+            assert name.split(".")[0] in sys.stdlib_module_names | {"adanat_cli"}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda path: path.name)
+def test_commands_load_runs_only_when_called(path: Path) -> None:
+    for name in imported(path, top_level_only=True):
+        assert not name.startswith("adanat_cli.core.runs"), f"{path.name} imports {name} at its top"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["--version"]])
+def test_help_answers_without_pytorch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from adanat_cli.cli import app\n"
+        f"try: app({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'datasets', 'accelerate', 'timm', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
