@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,9 @@ def load_foreign(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_tensors(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            # PyTorch warns about pickles of another protocol; they are read or refused like any other.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             # Mapped files stay on disk: of a training checkpoint only the policy is ever read.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:

@@ -14,8 +14,8 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.pictures import Pixels, to_uint8
 from adanat_cli.core.tokenizer.base import Tokenizer
 
-_PIXELS_AT_ONCE = 2**20
-"""A decoder's widest layers hold hundreds of floats per pixel: decode about a gigabyte's worth at a time."""
+_PIXELS_AT_ONCE = 2**19
+"""A decoder's widest layers hold hundreds of floats per pixel: decode so many pixels at a time."""
 
 
 def predictor(

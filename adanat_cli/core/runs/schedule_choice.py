@@ -44,7 +44,8 @@ def choose_schedule(
     Args:
         text: one of the words above; "" for "auto".
         num_steps: T; None for the file's, or 8.
-        temperature, guidance: see ``ScheduleChoice``.
+        temperature: see ``ScheduleChoice``.
+        guidance: see ``ScheduleChoice``.
 
     Raises:
         AdaNATError: if the words are unknown, the file is wrong, or the numbers do not fit.

@@ -1,0 +1,102 @@
+"""``adanat sample``: images from a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from adanat_cli.commands import console, options
+
+_GENERATION = "Generation"
+
+
+def command(
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            "-c",
+            help="Class id or name; repeat for several, which then take turns. Without it, all classes that the "
+            "model has seen take turns, in an order that follows from the seed.",
+        ),
+    ] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Images in the whole run.")] = 16,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", help="Generation steps; 8 by default, or as many as a schedule file has."),
+    ] = None,
+    model: options.Model = "",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("samples"),
+    schedule: Annotated[
+        str,
+        typer.Option(
+            "--schedule",
+            help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a "
+            "policy for this number of steps, else cosine.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = "",
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            help="Factor on a fixed schedule's re-masking temperature; for halton, the sampling temperature.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            "--guidance",
+            help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = None,
+    image_format: Annotated[
+        Literal["png", "npz"],
+        typer.Option("--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."),
+    ] = "png",
+    grid: Annotated[
+        Path | None, typer.Option("--grid", help="Where the picture of the first images goes; OUTPUT/grid.png.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show how the first images came about, step by step, as picture and JSON.")
+    ] = False,
+    seed: options.Seed = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Images at a time; changes no image.", rich_help_panel="Run")
+    ] = 64,
+    device: options.Device = "",
+    precision: options.PrecisionOption = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Generate images of classes."""
+    from adanat_cli.core.runs.sample import SampleRequest, sample
+
+    request = SampleRequest(
+        output=output,
+        model=model,
+        classes=tuple(classes or ()),
+        num_images=num_images,
+        num_steps=steps,
+        schedule=schedule,
+        temperature=temperature,
+        guidance=guidance,
+        seed=seed,
+        image_format=image_format,
+        grid=grid,
+        trace=trace,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    )
+    values = sample(request, console.reporter())
+    pictures = "1 image" if num_images == 1 else f"{num_images} images"
+    lines = [
+        f"{pictures} in {values['output']} ({values['images_per_second']:.3g} images/s)",
+        f"Grid: {values['grid']}",
+        *(f"Trace: {path}" for path in values["traces"] if path.endswith(".png")),
+    ]
+    console.result(values, as_json, lines)

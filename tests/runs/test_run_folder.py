@@ -1,0 +1,64 @@
+"""A run folder resumes the same run and refuses another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.ema import Ema
+from adanat_cli.core.runs.run_folder import RunFolder
+
+CONFIG = {"data": {"source": "x", "classes": [1, 2]}, "steps": 10}
+
+
+def test_the_last_state_comes_back_and_old_ones_go(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", CONFIG)
+    for step in (1, 2, 3):
+        folder.save(step, {"weights": {"w": torch.full((2,), float(step))}})
+    state = RunFolder(tmp_path / "run", CONFIG).latest()
+    assert state is not None
+    assert state["step"] == 3
+    assert float(state["weights"]["w"][0]) == 3
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+
+
+def test_a_new_run_has_no_state(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "run", CONFIG).latest() is None
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", CONFIG)
+    with pytest.raises(AdaNATError, match=r"data\.source was 'x', now 'y'"):
+        RunFolder(tmp_path / "run", {**CONFIG, "data": {"source": "y", "classes": [1, 2]}})
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(AdaNATError, match="holds other files"):
+        RunFolder(tmp_path, CONFIG)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_forgets_metrics_after_the_last_state(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", CONFIG)
+    folder.log(1, loss=1.0)
+    folder.save(1, {})
+    folder.log(2, loss=2.0)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')  # cut short by a kill
+    RunFolder(tmp_path / "run", CONFIG).latest()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1]
+
+
+def test_the_average_moves_by_the_decay() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 1.0)
+    ema = Ema(layer, decay=0.9)
+    torch.nn.init.constant_(layer.weight, 2.0)
+    ema.update(layer)
+    assert float(ema.state_dict()["weight"]) == pytest.approx(1.1)
