@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -11,6 +10,9 @@ import typer
 from adanat_cli import __version__
 from adanat_cli.commands import import_, info, pretrain_nat, sample, tokenize, train_tokenizer
 from adanat_cli.core.errors import AdaNATError
+
+_INTERRUPTED = 130
+"""Exit code that Typer gives after Ctrl-C."""
 
 app = typer.Typer(
     name="adanat",
@@ -35,7 +37,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def callback(
-    version: Annotated[  # noqa: ARG001 - the callback of the option does the work
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -47,15 +49,13 @@ def main() -> None:
     try:
         app()
     except AdaNATError as error:
-        _fail(f"Error: {error}", 1)
-    except KeyboardInterrupt:
-        _fail("Interrupted; the same command goes on from the last saved state.", 130)
-    except BrokenPipeError:
-        # The reader of our output has left (as in `adanat info | head`): no one is there to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(f"Error: {error}")
         sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == _INTERRUPTED:
+            _tell("Interrupted. What was saved is kept: the same command goes on from there.")
+        raise
 
 
-def _fail(line: str, code: int) -> None:
+def _tell(line: str) -> None:
     print(" ".join(line.split()), file=sys.stderr)
-    sys.exit(code)

@@ -15,7 +15,7 @@ FIRST = {"data", "tokenizer", "nat", "generation", "rewards", "metrics", "checkp
 MAY_SEE = {
     "errors": set(),
     "config": {"errors"},
-    **{room: GROUND for room in FIRST},
+    **dict.fromkeys(FIRST, GROUND),
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},
     "runs": GROUND | FIRST | {"policy", "ppo"},

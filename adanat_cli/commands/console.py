@@ -20,7 +20,9 @@ _PLAIN_SECONDS = 15.0
 
 def _show(fields: dict[str, Any]) -> str:
     """Format what a run shows beside its bar."""
-    return "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items())
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items()
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -63,7 +65,9 @@ class _PlainTask:
         if meter.total is not None and meter.rate > 0:
             left = f", {_duration((meter.total - meter.done) / meter.rate)} left"
         count = f"{meter.done}/{meter.total}" if meter.total is not None else f"{meter.done}"
-        line = f"{self._description}: {count} {meter.unit}, {meter.rate:.1f} {meter.unit}/s{left}  {_show(meter.fields)}"
+        line = (
+            f"{self._description}: {count} {meter.unit}, {meter.rate:.1f} {meter.unit}/s{left}  {_show(meter.fields)}"
+        )
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:

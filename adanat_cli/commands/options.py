@@ -15,7 +15,7 @@ Dataset = Annotated[
         "--dataset",
         "-d",
         help="Preset (imagenet64, imagenet256, imagenet512, digits), folder of images by class, Parquet, "
-        "webdataset tars, or Hub id user/name[@revision].",
+        "webdataset tars, or Hub id user/name\\[@revision].",
         rich_help_panel=_DATA,
     ),
 ]
@@ -40,12 +40,8 @@ Classes = Annotated[
     list[str] | None,
     typer.Option("--class", "-c", help="Class id or name; repeat for several.", rich_help_panel=_DATA),
 ]
-Workers = Annotated[
-    int, typer.Option("--workers", help="Processes that decode images.", min=0, rich_help_panel=_RUN)
-]
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="Model folder or name; the embedded model by default.")
-]
+Workers = Annotated[int, typer.Option("--workers", help="Threads that decode images.", min=0, rich_help_panel=_RUN)]
+Model = Annotated[str, typer.Option("--model", "-m", help="Model folder or name; the embedded model by default.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]
 Device = Annotated[

@@ -40,6 +40,7 @@ def command(
     workers: options.Workers = 2,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = "auto",
+    device: options.Device = "",
     save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
@@ -61,7 +62,7 @@ def command(
     from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 
     request = TrainTokenizerRequest(
-        data, tokenizer, training, output or Path("runs") / f"tokenizer-{Path(dataset).name}", workers, half
+        data, tokenizer, training, output or Path("runs") / f"tokenizer-{Path(dataset).name}", workers, half, device
     )
     if dry_run:
         values = plan(request)

@@ -18,10 +18,11 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.checkpoints.header import read_header
+from adanat_cli.core.checkpoints.strict import load_strict
 from adanat_cli.core.config import nat_preset
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import UViT
-from adanat_cli.core.runs.models import load_nat, load_strict, resolve_model
+from adanat_cli.core.runs.models import load_nat, resolve_model
 
 TENSORS = {"weight": torch.arange(6.0).view(2, 3), "ids": torch.arange(3)}
 
@@ -236,6 +237,11 @@ def test_a_network_loads_strictly_and_computes_the_same(tmp_path: Path) -> None:
     folder.write("nat", {**config.to_dict(), "depth": 6}, nat.state_dict())
     with pytest.raises(AdaNATError, match="do not fit the network"):
         load_nat(folder)
+
+
+def test_changing_loaded_weights_does_not_change_the_file(model: ModelFolder) -> None:
+    model.read("nat")[1]["weight"].zero_()
+    assert torch.equal(model.read("nat")[1]["weight"], TENSORS["weight"])
 
 
 def test_a_nat_refuses_the_tokenizer_of_another(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_class_logits_and_features_match_the_reference() -> None:
     expected, nat = fixture("nat_class"), fill_analytic(UViT(TINY))
     token_ids, labels = (torch.from_numpy(expected[key]).long() for key in ("input_ids", "labels"))
     output = nat(token_ids, labels[:, 0])
-    assert close(output.logits, expected["logits"]) and close(output.features, expected["feat"])
+    assert close(output.logits, expected["logits"])
+    assert close(output.features, expected["feat"])
     assert close(nat.token_emb(token_ids)[:, :8], expected["token_emb_first8"])
     assert close(nat.context_embed(labels), expected["context_emb"])
     hidden = nat(torch.full_like(token_ids, TINY.mask_id), labels[:, 0])
@@ -41,7 +42,8 @@ def test_class_logits_and_features_match_the_reference() -> None:
 def test_text_logits_and_features_match_the_reference() -> None:
     expected, nat = fixture("nat_text"), fill_analytic(UViT(TINY_TEXT))
     output = nat(torch.from_numpy(expected["input_ids"]).long(), analytic_input("text", (2, 77, 24), 1, 0))
-    assert close(output.logits, expected["logits"]) and close(output.features, expected["feat"])
+    assert close(output.logits, expected["logits"])
+    assert close(output.features, expected["feat"])
 
 
 def test_state_dict_names_and_shapes_are_the_references() -> None:
@@ -81,7 +83,8 @@ def test_any_grid_gives_one_prediction_per_token(grid: tuple[int, int]) -> None:
     nat = UViT(TINY.replace(grid=grid)).eval()
     num_tokens = grid[0] * grid[1]
     output = nat(torch.zeros(2, num_tokens, dtype=torch.int64), torch.tensor([0, TINY.num_classes]))
-    assert output.logits.shape == (2, num_tokens, 64) and output.features.shape == (2, num_tokens, 32)
+    assert output.logits.shape == (2, num_tokens, 64)
+    assert output.features.shape == (2, num_tokens, 32)
 
 
 def test_head_of_selected_features_is_the_selection_of_the_head() -> None:

@@ -112,7 +112,7 @@ def test_bases_undo_the_smoothing_as_the_references_do() -> None:
     config = PolicyConfig(feature_width=8, grid=(2, 2), num_steps=16, smoothing=0.8)
     stored = fixture("actions")
     base = base_pre_activations(config)
-    np.testing.assert_allclose(base, stored["adagen_residual_T16_smooth0.8"][:, OUR_ORDER], atol=1e-4, rtol=3e-4)
+    np.testing.assert_allclose(base, stored["adagen_residual_T16_smooth0.8"][:, OUR_ORDER], **TOLERANCE)
     values = actions_from(schedule_of(16, 0.8), torch.zeros(1, 16, 4))
     np.testing.assert_allclose(values[0], stored["adagen_heuristic_T16_smooth0.8"][:, OUR_ORDER], **TOLERANCE)
 

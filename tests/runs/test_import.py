@@ -41,9 +41,9 @@ def test_an_imported_vqgan_decodes_as_the_reference(tmp_path: Path) -> None:
 
 def test_the_other_published_spelling_gives_the_same_vqgan(tmp_path: Path) -> None:
     renamed = {
-        name.replace(".mid.block_1.", ".mid.0.").replace(".mid.block_2.", ".mid.1.").replace(
-            ".upsample.conv.", ".upsample_conv."
-        ): tensor
+        name.replace(".mid.block_1.", ".mid.0.")
+        .replace(".mid.block_2.", ".mid.1.")
+        .replace(".upsample.conv.", ".upsample_conv."): tensor
         for name, tensor in vqgan_state().items()
     }
     imported(tmp_path / "one", saved(tmp_path / "a.bin", renamed))

@@ -26,7 +26,9 @@ from adanat_cli.core.tokenizer.vqgan import VQGAN
 def model(tmp_path: Path) -> ModelFolder:
     """A tiny model with every kind of component."""
     folder = ModelFolder(tmp_path / "model")
-    vqgan = VQGANConfig(32, codebook_size=8, code_width=4, base_channels=32, channel_multipliers=(1, 1), num_res_blocks=1)
+    vqgan = VQGANConfig(
+        32, codebook_size=8, code_width=4, base_channels=32, channel_multipliers=(1, 1), num_res_blocks=1
+    )
     folder.write("tokenizer", vqgan.to_dict(), VQGAN(vqgan).state_dict(), provenance={"kind": "vqgan", "file": "a.pth"})
     nat = NATConfig(8, (16, 16), 16, 2, 2, num_classes=3, tokenizer_fingerprint=folder.fingerprint("tokenizer"))
     folder.write("nat", nat.to_dict(), UViT(nat).state_dict(), dtype=torch.float16)

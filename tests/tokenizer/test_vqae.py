@@ -124,5 +124,5 @@ def test_reconstruction_loss_by_hand() -> None:
 
 
 def test_an_unknown_perceptual_backbone_is_one_clear_line() -> None:
-    with pytest.raises(AdaNATError, match="no_such_backbone.*name=FILE"):
+    with pytest.raises(AdaNATError, match=r"no_such_backbone.*name=FILE"):
         PerceptualLoss("no_such_backbone")

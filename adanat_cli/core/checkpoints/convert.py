@@ -214,8 +214,8 @@ def _shape(tensors: Mapping[str, Tensor], name: str, num_dims: int, kind: str, s
     """Shape of a weight that must be there, with all sides at least 1."""
     shape = tuple(tensors[name].shape) if name in tensors else ()
     if len(shape) != num_dims or 0 in shape:
-        found = f"{name} has shape {shape}" if name in tensors else f"it has no {name}"
-        raise AdaNATError(f"{source} is no {kind}: {found}, expected {num_dims} dimensions; try another --kind.")
+        found = f"{name} has shape {shape}, not {num_dims} sides" if name in tensors else f"it has no {name}"
+        raise AdaNATError(f"{source} is no {kind}: {found}; leave --kind out, or give another file.")
     return shape
 
 

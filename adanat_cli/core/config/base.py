@@ -31,9 +31,7 @@ class Config:
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(fields)):
-            raise AdaNATError(
-                f"{source}: unknown setting {', '.join(unknown)}; known: {', '.join(sorted(fields))}."
-            )
+            raise AdaNATError(f"{source}: unknown setting {', '.join(unknown)}; known: {', '.join(sorted(fields))}.")
         missing = [
             name
             for name, field in fields.items()

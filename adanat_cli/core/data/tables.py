@@ -105,7 +105,13 @@ def from_hub(config: DataConfig) -> Table:
         AdaNATError: if it cannot be reached or has no such split.
     """
     name, _, revision = config.source.partition("@")
-    return _load(config.source, name, revision=revision or None, split=config.split, streaming=config.streaming)
+    try:
+        return _load(name, name, revision=revision or None, split=config.split, streaming=config.streaming)
+    except AdaNATError as error:
+        raise AdaNATError(
+            f"{error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
+            "with --data-dir."
+        ) from error
 
 
 def _load(shown: str, loader: str, **arguments: Any) -> Table:

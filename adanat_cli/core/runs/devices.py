@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from adanat_cli.core.config import Precision
+from adanat_cli.core.checkpoints.files import read_json
+from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
 from adanat_cli.core.errors import AdaNATError
+
+Job = Callable[[torch.dtype], object]
+"""A typical piece of a run's work in a given number format."""
+Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
 
 
 def pick_device(name: str = "") -> torch.device:
@@ -29,7 +38,7 @@ def pick_device(name: str = "") -> torch.device:
     return device
 
 
-def pick_precision(precision: Precision, device: torch.device, job: Callable[[torch.dtype], object]) -> torch.dtype:
+def pick_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:
     """Resolve "auto": bf16 on a GPU that has it; on a CPU whichever runs ``job(dtype)`` faster.
 
     Args:
@@ -51,3 +60,28 @@ def pick_precision(precision: Precision, device: torch.device, job: Callable[[to
         seconds[dtype] = time.perf_counter() - start
     # float32 is the safer format: bf16 has to pay.
     return torch.bfloat16 if seconds[torch.bfloat16] < 0.85 * seconds[torch.float32] else torch.float32
+
+
+def settle_precision(
+    training: Training, output: Path, accelerator: Accelerator, make_job: Callable[[], Job]
+) -> Training:
+    """Fix "auto" once for a whole run: as the run was started, else as measured on the main process.
+
+    Args:
+        training: the settings asked for.
+        output: run folder, which holds the choice if the run was started before.
+        accelerator: the processes, which must agree.
+        make_job: builds what is timed; called only if a measurement is needed.
+    """
+    if training.precision != "auto":
+        return training
+    saved, chosen = output / "config.json", [""]
+    if accelerator.is_main_process:
+        if saved.exists():
+            chosen = [read_json(saved)["training"]["precision"]]
+        else:
+            fast = pick_precision("auto", accelerator.device, make_job())
+            chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(chosen)
+    return training.replace(precision=chosen[0])

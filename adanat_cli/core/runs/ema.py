@@ -18,9 +18,7 @@ class Ema:
     def update(self, module: nn.Module) -> None:
         """Move the average towards the module's present weights."""
         parameters = dict(module.named_parameters())
-        torch._foreach_lerp_(
-            [self._average[name] for name in parameters], list(parameters.values()), 1 - self.decay
-        )
+        torch._foreach_lerp_([self._average[name] for name in parameters], list(parameters.values()), 1 - self.decay)
         for name, buffer in module.named_buffers():
             if name in self._average:
                 self._average[name].copy_(buffer)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-from torch import nn
 
 from adanat_cli.core.checkpoints import convert
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
+from adanat_cli.core.checkpoints.strict import check_weights
 from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
-from adanat_cli.core.runs.models import check_state
 from adanat_cli.core.tokenizer.vqgan import VQGAN
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from adanat_cli.core.runs.reporter import Reporter
 
 _PUBLISHED_IMAGE_SIZE, _PUBLISHED_DOWNSAMPLING = 256, 16
@@ -181,16 +180,13 @@ def _component(
     name: str,
     kind: convert.Kind,
     config: Config,
-    network: Any,
-    tensors: dict[str, torch.Tensor],
+    network: Callable[[Any], nn.Module],
+    tensors: dict[str, Tensor],
     weights: ForeignWeights,
     **provenance: Any,
 ) -> Component:
     """Check the weights against the network, name by name, and note where they came from."""
-    with torch.device("meta"):
-        module: nn.Module = network(config)
-    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    check_state(expected, tensors, f"{weights.path} ({kind})")
+    check_weights(lambda: network(config), tensors, f"{weights.path} ({kind})")
     origin = {"kind": kind, "file": weights.path.name, "sha256": weights.sha256, **provenance}
     return Component(name, config.to_dict(), tensors, origin)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import adanat_cli
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
@@ -13,13 +12,10 @@ from adanat_cli.core.errors import AdaNATError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
 
     from adanat_cli.core.nat.uvit import UViT
     from adanat_cli.core.policy.network import PolicyNetwork
     from adanat_cli.core.tokenizer.base import Tokenizer
-
-Module = TypeVar("Module", bound="nn.Module")
 
 DEFAULT_MODEL = "imagenet64"
 _EMBEDDED = Path(adanat_cli.__file__).parent / "models"
@@ -55,6 +51,7 @@ def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu") -> T
     Raises:
         AdaNATError: if it is missing, damaged, or its weights do not fit its configuration.
     """
+    from adanat_cli.core.checkpoints.strict import load_strict
     from adanat_cli.core.tokenizer.build import build_tokenizer
 
     values, tensors = folder.read("tokenizer")
@@ -69,6 +66,7 @@ def load_nat(folder: ModelFolder, device: torch.device | str = "cpu") -> UViT:
         AdaNATError: if it is missing or damaged, its weights do not fit its configuration, or it was
             trained on the ids of another tokenizer than the folder's.
     """
+    from adanat_cli.core.checkpoints.strict import load_strict
     from adanat_cli.core.nat.uvit import UViT
 
     values, tensors = folder.read("nat")
@@ -84,6 +82,7 @@ def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str 
         AdaNATError: if it is damaged, its weights do not fit its configuration, or it was trained on
             another NAT than the folder's.
     """
+    from adanat_cli.core.checkpoints.strict import load_strict
     from adanat_cli.core.policy.network import PolicyNetwork
 
     component = policy_component(num_steps)
@@ -111,53 +110,6 @@ def check_match(folder: ModelFolder, component: str, expected: str, reader: str)
         raise AdaNATError(
             f"The {reader} of {folder.path} was trained with {component} {expected[:12]}, but the folder holds "
             f"{component} {actual[:12]}; put them that belong together into one folder."
-        )
-
-
-def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], source: str) -> Module:
-    """Build a module around the given weights: float32, evaluation mode.
-
-    Args:
-        build: makes the module; it is called with tensors that take no memory, so that a large network
-            is neither initialised nor held twice.
-        tensors: its whole state dict.
-        source: where the weights came from, for the message.
-
-    Raises:
-        AdaNATError: if a name is missing or unknown, or a shape differs.
-    """
-    import torch  # here, so that a model is found and described without PyTorch
-
-    with torch.device("meta"):
-        module = build()
-    check_state({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors, source)
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    everything = [*module.named_parameters(), *module.named_buffers()]
-    if any(name not in state for name, _ in everything):  # buffers that the state dict leaves out need real values
-        module = build()
-        module.load_state_dict(state)
-    else:
-        module.load_state_dict(state, assign=True)
-    return module.eval()
-
-
-def check_state(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], source: str) -> None:
-    """Refuse a state dict whose names or shapes are not exactly the expected ones."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    problems = [
-        *(f"missing {name}" for name in expected if name not in shapes),
-        *(f"unknown {name}" for name in shapes if name not in expected),
-        *(
-            f"{name} is {shapes[name]} instead of {expected[name]}"
-            for name in expected
-            if name in shapes and shapes[name] != expected[name]
-        ),
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise AdaNATError(
-            f"Weights of {source} do not fit the network: {', '.join(problems[:3])}{more}; the file is damaged or "
-            "of another version."
         )
 
 

@@ -114,7 +114,8 @@ class UpdateSource:
 
         Args:
             step: which update, from 0.
-            rank, world_size: the share to take; ``world_size`` divides the batch size.
+            rank: which share to take.
+            world_size: number of shares; divides the batch size.
             accumulate: pieces to cut the share into.
         """
         config, size = self.config, self.config.batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import NATConfig, NATTrainingConfig, data_config, nat_preset, tokenizer_config
+from adanat_cli.core.config import DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
 from adanat_cli.core.data.classes import find_class
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
 from adanat_cli.core.errors import AdaNATError, require
@@ -32,7 +31,7 @@ from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
-from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.core.runs.sampling import sample_tokens
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -87,8 +86,8 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     }
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
-        trainer = NATTrainer(shape, config, accelerator)
         state = folder.latest()
+    trainer = NATTrainer(shape, config, accelerator)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     run = _Run(request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model)
@@ -108,13 +107,13 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
 
 def plan(request: PretrainNATRequest) -> dict[str, Any]:
     """What ``pretrain_nat`` would do, without touching data: the grid follows from model and data preset."""
-    model, data = _model(request), data_config(request.dataset, image_size=None)
-    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path)).replace(image_size=data.image_size)
+    model, data = _model(request), DATA_PRESETS.get(request.dataset, {})
+    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path)).replace(image_size=data.get("image_size"))
     shape = nat_preset(
         request.size,
         codebook_size=tokenizer.codebook_size,
         grid=tokenizer.grid,
-        num_classes=data.num_classes or 1000,
+        num_classes=data.get("num_classes", 1000),
         tokenizer_fingerprint=model.fingerprint("tokenizer"),
     )
     with torch.device("meta"):
@@ -231,15 +230,13 @@ class _Run:
 
     def _sample(self) -> Tensor:
         """Generate images of classes spread over those seen, one class a column."""
-        from adanat_cli.core.runs.sampling import sample_tokens
-
         seen, device = np.unique(self.tokens.labels[self.rows]), self.accelerator.device
         columns = seen[np.linspace(0, len(seen) - 1, _GRID_COLUMNS).round().astype(int)]
         labels = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
         indices = torch.arange(len(labels))
         token_ids = sample_tokens(self.trainer.averaged, _GRID_SCHEDULE, labels, self.config.seed, indices)
         with torch.no_grad():
-            return _tokenizer(self.model, device).decode(token_ids)
+            return load_tokenizer(self.model, device).decode(token_ids)
 
     def _export(self) -> None:
         """Write the averaged weights and the tokenizer as a model folder."""
@@ -308,6 +305,8 @@ class _Meter:
 def _accelerator(request: PretrainNATRequest) -> Accelerator:
     """Start the devices and processes; number formats are this run's own business."""
     device = pick_device(request.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     batch_size, num_processes = request.training.batch_size, accelerator.num_processes
     require(
@@ -324,10 +323,6 @@ def _accelerator(request: PretrainNATRequest) -> Accelerator:
 def _model(request: PretrainNATRequest) -> ModelFolder:
     """The model whose tokenizer is meant: the named one, the data set's own, or the default."""
     return resolve_model(request.model or (request.dataset if request.dataset in model_names() else ""))
-
-
-def _tokenizer(model: ModelFolder, device: torch.device) -> Tokenizer:
-    return load_tokenizer(model, device)
 
 
 def _shape(request: PretrainNATRequest, info: TokenSetInfo, model: ModelFolder) -> NATConfig:
@@ -377,7 +372,7 @@ def _resolve_precision(
     saved, chosen = request.output / "config.json", [""]
     if accelerator.is_main_process:
         if saved.exists():
-            chosen = [json.loads(json.dumps(read_json(saved)))["training"]["precision"]]
+            chosen = [str(read_json(saved).get("training", {}).get("precision", "fp32"))]
         else:
             chosen = [_measure_precision(config, shape, accelerator)]
     if accelerator.num_processes > 1:

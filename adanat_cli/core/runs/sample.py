@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import tempfile
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 
 from adanat_cli.core.checkpoints.files import atomic_path
-from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import Schedule

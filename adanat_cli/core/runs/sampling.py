@@ -89,4 +89,5 @@ def sample_tokens(
 def decode_tokens(tokenizer: Tokenizer, token_ids: Tensor) -> Pixels:
     """Decode (B, N) ids to (B, H, W, 3) bytes in memory that does not grow with B."""
     at_once = max(1, _PIXELS_AT_ONCE // tokenizer.config.image_size**2)
-    return np.concatenate([to_uint8(tokenizer.decode(part)) for part in token_ids.split(at_once)])
+    parts = (token_ids[start : start + at_once] for start in range(0, len(token_ids), at_once))
+    return np.concatenate([to_uint8(tokenizer.decode(part)) for part in parts])

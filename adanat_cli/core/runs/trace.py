@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _GREY = 128
 _INCHES_PER_STEP = 1.6
+_MAX_COLUMNS = 12
+"""Steps in the picture; of more, an even choice is shown. The JSON holds them all."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,14 @@ def _draw(
     """Draw a column per step: the decided tokens, the image of all drawn ids, and the four values."""
     from matplotlib.figure import Figure  # only traces need it; a bare Figure leaves pyplot's global state alone
 
-    num_steps = len(images)
-    figure = Figure(figsize=(_INCHES_PER_STEP * num_steps + 0.9, 2 * _INCHES_PER_STEP + 1.5), layout="constrained")
-    axes = figure.subplots(2, num_steps, squeeze=False)
-    for column, (decided, drawn) in enumerate(zip(grey_out(images, masks), images, strict=True)):
-        masked = int(masks[column].sum())
-        _show(axes[0, column], decided, f"step {column + 1}\n{masked} of {masks[column].size} masked")
-        _show(axes[1, column], drawn, "")
-        axes[1, column].set_xlabel(_caption(actions[column], last=column == num_steps - 1), fontsize=8)
+    decided, last = grey_out(images, masks), len(images) - 1
+    steps = np.linspace(0, last, min(len(images), _MAX_COLUMNS)).round().astype(int)
+    figure = Figure(figsize=(_INCHES_PER_STEP * len(steps) + 0.9, 2 * _INCHES_PER_STEP + 1.5), layout="constrained")
+    axes = figure.subplots(2, len(steps), squeeze=False)
+    for column, step in enumerate(steps):
+        _show(axes[0, column], decided[step], f"step {step + 1}\n{masks[step].sum()} of {masks[step].size} masked")
+        _show(axes[1, column], images[step], "")
+        axes[1, column].set_xlabel(_caption(actions[step], last=step == last), fontsize=8)
     axes[0, 0].set_ylabel("decided", fontsize=9)
     axes[1, 0].set_ylabel("drawn", fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -138,5 +140,5 @@ def _caption(action: Tensor, last: bool) -> str:
     """Name the four values under a step; the last step's ratio and re-masking temperature have no effect."""
     ratio, sampling, remasking, guidance = (f"{float(value):.3g}" for value in action)
     if last:
-        ratio = remasking = "–"
+        ratio = remasking = "unused"
     return f"remask ratio {ratio}\nsampling temp. {sampling}\nremask temp. {remasking}\nguidance {guidance}"

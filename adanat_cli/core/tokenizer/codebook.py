@@ -42,7 +42,8 @@ class Codebook:
             latents: (B, N, C) unit vectors.
             token_ids: (B, N), the codes they chose.
             reduce: sums a tensor over processes.
-            rank, world_size: which of how many processes this is.
+            rank: which process this is.
+            world_size: how many there are.
         """
         flat, ids = latents.reshape(-1, latents.shape[-1]), token_ids.reshape(-1)
         counts = torch.bincount(ids, minlength=len(self.codes)).float()

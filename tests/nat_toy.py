@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
+from adanat_cli.core.runs import pretrain_nat as runs
 from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest
 from adanat_cli.core.tokenizer.build import build_tokenizer
 
@@ -59,4 +63,16 @@ def make_request(folder: Path, output: str = "run", **changes: object) -> Pretra
             **changes,
         }
     )
-    return PretrainNATRequest("toy", folder / "tokens", "micro", training, folder / output, str(folder / "model"), device="cpu")
+    model_path, tokens = str(folder / "model"), folder / "tokens"
+    return PretrainNATRequest("toy", tokens, "micro", training, folder / output, model_path, device="cpu")
+
+
+@contextmanager
+def without_dropout() -> Iterator[None]:
+    """Presets without dropout: its draws are the one thing that depends on how a batch is cut."""
+    preset = runs.nat_preset
+    runs.nat_preset = functools.partial(preset, dropout=0.0)
+    try:
+        yield
+    finally:
+        runs.nat_preset = preset

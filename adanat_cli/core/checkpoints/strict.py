@@ -1,0 +1,88 @@
+"""Networks around given weights: every name and shape must fit, and nothing is initialised in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from adanat_cli.core.errors import AdaNATError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], source: str) -> Module:
+    """Build a module around the given weights: float32, evaluation mode.
+
+    Args:
+        build: makes the module, with any values.
+        tensors: its whole state dict.
+        source: where the weights came from, for the message.
+
+    Raises:
+        AdaNATError: if a name is missing or unknown, or a shape differs.
+    """
+    module = _without_values(build)
+    _check(module, tensors, source)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    if any(name not in state for name, _ in [*module.named_parameters(), *module.named_buffers()]):
+        module = build()  # buffers that the state dict leaves out need their values
+        module.load_state_dict(state)
+    else:
+        module.load_state_dict(state, assign=True)
+    return module.eval()
+
+
+def check_weights(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse a state dict whose names or shapes are not exactly those of the module.
+
+    Raises:
+        AdaNATError: naming the first that differ.
+    """
+    _check(_without_values(build), tensors, source)
+
+
+def _without_values(build: Callable[[], Module]) -> Module:
+    """Build on tensors that take no memory."""
+    with torch.device("meta"), _SkipInitialization():
+        return build()
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Leave out what would fill tensors in place.
+
+    On tensors without memory it has no effect, but PyTorch loads its compiler, which takes a second, to
+    find that out.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, keywords = getattr(func, "__name__", ""), kwargs or {}
+        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
+            return args[0] if args else keywords["tensor"]  # torch.nn.init passes its tensor by keyword
+        return func(*args, **keywords)
+
+
+def _check(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Compare names and shapes."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [
+        *(f"missing {name}" for name in expected if name not in shapes),
+        *(f"unknown {name}" for name in shapes if name not in expected),
+        *(
+            f"{name} is {shapes[name]} instead of {expected[name]}"
+            for name in expected
+            if name in shapes and shapes[name] != expected[name]
+        ),
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise AdaNATError(
+            f"Weights of {source} do not fit the network: {', '.join(problems[:3])}{more}; the file is damaged or "
+            "of another version."
+        )
