@@ -23,9 +23,7 @@ def masks_from(ratios: Tensor, uniforms: Tensor) -> Tensor:
     return uniforms.argsort(dim=1) < num_masked[:, None]
 
 
-def sample_masks(
-    num_samples: int, num_tokens: int, alpha: float, beta: float, generator: torch.Generator
-) -> Tensor:
+def sample_masks(num_samples: int, num_tokens: int, alpha: float, beta: float, generator: torch.Generator) -> Tensor:
     """Draw masks with Beta(alpha, beta) ratios.
 
     Returns:

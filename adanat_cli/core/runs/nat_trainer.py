@@ -71,14 +71,6 @@ class NATTrainer:
         self.step += 1
         return torch.cat([sums, norm[None]])
 
-    def trial(self, batch: TokenBatch, dtype: torch.dtype) -> None:
-        """One forward and backward pass that changes nothing, to time a number format."""
-        batch = batch.to(self._accelerator.device)
-        with self._autocast(dtype):
-            loss = MaskedTokenLoss(self.nat, self.config.label_smoothing)(*batch).loss
-        loss.backward()
-        self.nat.zero_grad(set_to_none=True)
-
     @torch.no_grad()
     def measure(self, batch: TokenBatch, size: int = 128) -> dict[str, float]:
         """Loss and accuracy of the averaged weights on hidden tokens, ``size`` rows at a time."""
@@ -90,7 +82,7 @@ class NATTrainer:
             first = start * num_tokens
             inside = (batch.positions >= first) & (batch.positions < first + size * num_tokens)
             piece = TokenBatch(batch.token_ids[rows], batch.labels[rows], batch.positions[inside] - first)
-            with self._autocast(self._dtype()):
+            with self._autocast():
                 result = evaluate(*piece.to(device))
             sums += torch.stack([result.loss, result.num_correct])
         loss, accuracy = (sums / len(batch.positions)).tolist()
@@ -112,11 +104,9 @@ class NATTrainer:
         self._optimizer.load_state_dict(state["optimizer"])
 
     def _forward(self, batch: TokenBatch) -> HiddenTokens:
-        with self._autocast(self._dtype()):
+        with self._autocast():
             return HiddenTokens(*self._loss(*batch))
 
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.config.precision == "bf16" else torch.float32
-
-    def _autocast(self, dtype: torch.dtype) -> torch.autocast:
-        return torch.autocast(self._accelerator.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    def _autocast(self) -> torch.autocast:
+        device = self._accelerator.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.devices import pick_device, pick_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
+from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer, model_names, resolve_model
 from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out
 from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
@@ -163,10 +161,11 @@ class _Run:
         """Update until done; measure, show and save on the way."""
         config, trainer, accelerator = self.config, self.trainer, self.accelerator
         source, place = self._source(), (accelerator.process_index, accelerator.num_processes)
-        meter = _Meter(config.batch_size, accelerator)
-        with deferred_interrupts() as interrupt, self.reporter.task(
-            "Training", config.steps, "updates", trainer.step
-        ) as task:
+        meter = Meter(STATS, config.batch_size, accelerator)
+        with (
+            deferred_interrupts() as interrupt,
+            self.reporter.task("Training", config.steps, "updates", trainer.step) as task,
+        ):
             while trainer.step < config.steps:
                 update = source.update(trainer.step, *place, self.request.accumulate)
                 rate = config.learning_rate_at(trainer.step)
@@ -194,7 +193,7 @@ class _Run:
             self.tokens, self.rows, self.config, shape.num_tokens, shape.num_classes, self.tokens.info.has_flips
         )
 
-    def _log(self, meter: _Meter, rate: float) -> dict[str, float]:
+    def _log(self, meter: Meter, rate: float) -> dict[str, float]:
         """Note the means since the last note; returns what is shown beside the bar."""
         self._check(meter)
         values = meter.read()
@@ -202,7 +201,7 @@ class _Run:
         self.folder.log(self.trainer.step, **values, learning_rate=rate)
         return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
 
-    def _check(self, meter: _Meter) -> None:
+    def _check(self, meter: Meter) -> None:
         """Stop before anything that is not a number reaches the disk."""
         if not meter.is_finite():
             raise AdaNATError(
@@ -211,7 +210,7 @@ class _Run:
                 "with another --output."
             )
 
-    def _save(self, meter: _Meter) -> None:
+    def _save(self, meter: Meter) -> None:
         self._check(meter)
         if self.accelerator.is_main_process:
             self.folder.save(self.trainer.step, {**self.trainer.state_dict(), "measured": self.measured})
@@ -263,43 +262,6 @@ class _Run:
                 "measured": self.measured,
             },
         )
-
-
-class _Meter:
-    """Sums what updates measure, on the device, and the time they take."""
-
-    def __init__(self, batch_size: int, accelerator: Accelerator) -> None:
-        self._batch_size, self._accelerator = batch_size, accelerator
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums = torch.zeros(len(STATS), device=self._accelerator.device)
-        self._num, self._start = 0, time.perf_counter()
-
-    def add(self, stats: Tensor) -> None:
-        """Count one update's (3,) statistics."""
-        self._sums += stats
-        self._num += 1
-
-    def is_finite(self) -> bool:
-        """Whether all since the last reading were numbers."""
-        return bool(self._sums.isfinite().all())
-
-    def read(self) -> dict[str, float]:
-        """Return means over processes and updates, and begin anew."""
-        sums = self._accelerator.reduce(self._sums, reduction="mean")
-        values = dict(zip(STATS, (sums / self._num).tolist(), strict=True))
-        seconds = time.perf_counter() - self._start
-        values["images_per_second"] = self._num * self._batch_size / seconds
-        self._reset()
-        return values
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the time."""
-        start = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - start
 
 
 def _accelerator(request: PretrainNATRequest) -> Accelerator:
@@ -362,9 +324,7 @@ def _rows(tokens: TokenSet, classes: tuple[str, ...]) -> Indices:
     return rows
 
 
-def _resolve_precision(
-    request: PretrainNATRequest, shape: NATConfig, accelerator: Accelerator
-) -> NATTrainingConfig:
+def _resolve_precision(request: PretrainNATRequest, shape: NATConfig, accelerator: Accelerator) -> NATTrainingConfig:
     """Fix "auto" once for the whole run: as the run was started, else as measured on the main process."""
     config = request.training
     if config.precision != "auto":

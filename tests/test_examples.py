@@ -1,0 +1,77 @@
+"""The scripts in examples/ and the commands in the README run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from adanat_cli.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+ADANAT = [line for line in COMMANDS if line.startswith("adanat ")]
+ON_THE_EMBEDDED_MODEL = [
+    line for line in ADANAT if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/", line)
+]
+
+
+def with_adanat_on_path(folder: Path, **variables: str) -> dict[str, str]:
+    """An environment in which `adanat` is this checkout's, run by this Python."""
+    script = folder / "bin" / "adanat"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m adanat_cli "$@"\n')
+    script.chmod(0o755)
+    path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **variables}
+
+
+def test_the_digits_example_ends_in_samples(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    environment = with_adanat_on_path(tmp_path, TOKENIZER_STEPS="30", NAT_STEPS="20")
+    script = [str(ROOT / "examples" / "digits.sh"), str(tmp_path / "digits")]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "digits" / "samples").glob("*.png"))) == 101
+
+
+def test_the_imagenet64_example_ends_in_samples(tmp_path: Path) -> None:
+    """On made-up images in the layout that the script asks for."""
+    from tests.image_files import write_imagenet64
+
+    write_imagenet64(tmp_path / "data")
+    environment = with_adanat_on_path(tmp_path, TOKENIZER_STEPS="2", NAT_STEPS="2")
+    script = [str(ROOT / "examples" / "imagenet64.sh"), str(tmp_path / "data"), str(tmp_path / "run")]
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "preview.png").exists()
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 101
+
+
+@pytest.mark.parametrize("line", ON_THE_EMBEDDED_MODEL)
+def test_readme_commands_on_the_embedded_model_run(line: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        line, shell=True, capture_output=True, text=True, env=with_adanat_on_path(tmp_path), cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", ADANAT)
+def test_readme_commands_use_options_that_exist(line: str) -> None:
+    words = shlex.split(line)[1:]
+    options = {word for word in words if word.startswith("-")}
+    shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    for option in options:
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", shown), f"{option} is not an option of {words[0]}"
+
+
+def test_pictures_in_the_readme_exist() -> None:
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).is_file()
