@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
 ADANAT = [line for line in COMMANDS if line.startswith("adanat ")]
 ON_THE_EMBEDDED_MODEL = [
-    line for line in ADANAT if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/", line)
+    line
+    for line in ADANAT
+    if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/", line)
 ]
 
 

@@ -51,6 +51,7 @@ def command(
     sample_every: Annotated[
         int | None, typer.Option(help="Updates between sample grids.", rich_help_panel=_TRAINING)
     ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits.")] = False,
     seed: options.Seed = 0,
     device: options.Device = "",
     precision: options.PrecisionOption = "auto",
@@ -84,6 +85,7 @@ def command(
         tuple(classes or ()),
         accumulate,
         device,
+        half,
     )
     if dry_run:
         values = plan(request)

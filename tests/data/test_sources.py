@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.config import DataConfig, data_config
-from adanat_cli.core.data.classes import find_class
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
@@ -226,16 +225,6 @@ def test_a_damaged_parquet_file_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match="cannot be opened") as caught:
         open_source(config(tmp_path))
     assert "\n" not in str(caught.value)
-
-
-def test_classes_are_found_by_id_name_or_synonym() -> None:
-    names = {0: "tench, Tinca tinca", 1: "crane", 2: "crane", 3: "golden retriever"}
-    assert find_class("3", names, 4) == 3
-    assert find_class("Golden Retriever", names, 4) == 3
-    assert find_class("tinca tinca", names, 4) == 0
-    for wanted, message in (("crane", "1, 2"), ("4", "0 to 3"), ("retriever", "did you mean golden retriever")):
-        with pytest.raises(AdaNATError, match=message):
-            find_class(wanted, names, 4)
 
 
 def test_pixels_reach_the_reader_unchanged(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ class NATConfig(Config):
 
 
 NAT_PRESETS: dict[str, dict[str, Any]] = {
-    "micro": {"width": 128, "depth": 4, "num_heads": 4},
-    "tiny": {"width": 256, "depth": 4, "num_heads": 4},
+    "micro": {"width": 112, "depth": 4, "num_heads": 4},
+    "tiny": {"width": 224, "depth": 4, "num_heads": 4},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
     "large": {"width": 768, "depth": 24, "num_heads": 8},
     "muse": {"width": 1152, "depth": 28, "num_heads": 16},

@@ -132,7 +132,14 @@ TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "adversarial_start": 750,
             "decay": "cosine",
         },
-        "nat": {"steps": 2000, "batch_size": 128, "warmup_steps": 100, "ema_decay": 0.99, "learning_rate": 1e-3},
+        "nat": {
+            "steps": 2000,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "ema_decay": 0.99,
+            "decay": "cosine",
+        },
     },
     "imagenet64": {
         "tokenizer": {
@@ -143,7 +150,14 @@ TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "adversarial_start": 1400,
             "decay": "cosine",
         },
-        "nat": {"steps": 20_000, "batch_size": 128, "warmup_steps": 500, "ema_decay": 0.999, "learning_rate": 1e-3},
+        "nat": {
+            "steps": 7000,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "warmup_steps": 300,
+            "ema_decay": 0.999,
+            "decay": "cosine",
+        },
     },
 }
 """Settings by data set that differ from the defaults above, for runs that a laptop finishes."""

@@ -1,11 +1,9 @@
-"""Class ids and names: folder names to ids, ImageNet's numbering, and names that a user typed."""
+"""Class ids and names: folder names to ids, and ImageNet's numbering."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from adanat_cli.core.errors import AdaNATError
 
 _SYNSET = re.compile(r"n\d{8}")
 
@@ -39,28 +37,3 @@ def folder_classes(folders: Sequence[str]) -> tuple[dict[str, int], dict[int, st
         if len(set(ids.values())) == len(ids):
             return ids, {label: folder for folder, label in ids.items()}, max(ids.values()) + 1
     return {f: label for label, f in enumerate(folders)}, dict(enumerate(folders)), len(folders)
-
-
-def find_class(wanted: str, class_names: dict[int, str], num_classes: int) -> int:
-    """Find the class that the user named by id or name.
-
-    A name matches in any case, whole or as one of the comma-separated synonyms.
-
-    Raises:
-        AdaNATError: if there is no such class, or the name fits several.
-    """
-    if wanted.strip().isdigit():
-        if int(wanted) < num_classes:
-            return int(wanted)
-        raise AdaNATError(f"Class {wanted} does not exist; expected 0 to {num_classes - 1}.")
-    name = wanted.strip().lower()
-    found = [label for label, known in class_names.items() if known.lower() == name] or [
-        label for label, known in class_names.items() if name in [part.strip() for part in known.lower().split(",")]
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise AdaNATError(f"Class {wanted!r} fits the ids {', '.join(map(str, found))}; give one of these ids.")
-    near = [f"{known} ({label})" for label, known in class_names.items() if name in known.lower()][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else "give its id or its full name."
-    raise AdaNATError(f"Class {wanted!r} is not known here; {hint}")

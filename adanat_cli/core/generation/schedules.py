@@ -63,7 +63,7 @@ class TableSchedule:
         """T, the rows of the table."""
         return len(self.table)
 
-    def __call__(self, state: DecodingState, features: Tensor | None) -> Action:  # noqa: ARG002 - the protocol's
+    def __call__(self, state: DecodingState, features: Tensor | None) -> Action:
         """Return the row of the next step."""
         if state.num_steps != self.num_steps:
             raise ValueError(f"a schedule of {self.num_steps} steps cannot serve a state of {state.num_steps}")

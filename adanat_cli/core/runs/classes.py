@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from adanat_cli.core.errors import AdaNATError
 
 _NUM_LISTED = 5
+_HINT = {"this model": "; `adanat info` lists them all."}
 
 
 def short_name(name: str) -> str:
@@ -15,57 +16,60 @@ def short_name(name: str) -> str:
     return name.split(",")[0].strip()
 
 
-def find_classes(asked: Sequence[str], labels: Mapping[int, str], num_classes: int) -> list[int]:
+def find_classes(
+    asked: Sequence[str], labels: Mapping[int, str], num_classes: int, place: str = "this model"
+) -> list[int]:
     """Return the id of every class that is asked for.
 
     Args:
         asked: ids, names, or one of a name's comma-separated synonyms; capitals do not matter.
-        labels: id -> name of the classes that the model has seen; empty if it does not say.
+        labels: id -> name of the classes that the model or data has seen; empty if it does not say.
         num_classes: of the label numbering; every id below it counts as seen where ``labels`` is empty.
+        place: what is searched, for the error message.
 
     Raises:
-        AdaNATError: if a class is unknown, was never seen by the model or has a name that others share.
+        AdaNATError: if a class is unknown, has not been seen or has a name that others share.
     """
-    return [_find_class(text.strip(), labels, num_classes) for text in asked]
+    return [_find_class(text.strip(), labels, num_classes, place) for text in asked]
 
 
-def _find_class(text: str, labels: Mapping[int, str], num_classes: int) -> int:
+def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:
     if text.lstrip("+-").isdecimal():
-        return _check_id(int(text), labels, num_classes)
+        return _check_id(int(text), labels, num_classes, place)
     wanted = " ".join(text.casefold().split())
     found = [label for label, name in labels.items() if wanted in _synonyms(name)]
     if len(found) > 1:
         ids = ", ".join(str(label) for label in sorted(found))
         raise AdaNATError(f"Class {text!r} is the name of several classes: {ids}; give the id.")
     if not found:
-        raise AdaNATError(_unknown(text, wanted, labels, num_classes))
+        raise AdaNATError(_unknown(text, wanted, labels, num_classes, place))
     return found[0]
 
 
-def _check_id(label: int, labels: Mapping[int, str], num_classes: int) -> int:
+def _check_id(label: int, labels: Mapping[int, str], num_classes: int, place: str) -> int:
     if labels and label not in labels:
         raise AdaNATError(
-            f"Class {label} was never shown to this model, which knows {len(labels)} classes such as "
-            f"{_some(labels)}; `adanat info` lists them all."
+            f"Class {label} was never shown to {place}, which knows {len(labels)} classes such as "
+            f"{_some(labels)}{_HINT.get(place, '.')}"
         )
     if not 0 <= label < num_classes:
-        raise AdaNATError(f"Class {label} does not exist in this model; expected an id from 0 to {num_classes - 1}.")
+        raise AdaNATError(f"Class {label} does not exist in {place}; expected an id from 0 to {num_classes - 1}.")
     return label
 
 
-def _unknown(text: str, wanted: str, labels: Mapping[int, str], num_classes: int) -> str:
+def _unknown(text: str, wanted: str, labels: Mapping[int, str], num_classes: int, place: str) -> str:
     if not labels:
-        return f"This model names no classes, so {text!r} means nothing to it; give an id from 0 to {num_classes - 1}."
+        return f"Class {text!r} cannot be found, for {place} names no classes; give an id from 0 to {num_classes - 1}."
     by_synonym = {synonym: label for label, name in labels.items() for synonym in _synonyms(name)}
     close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.6)
     # A word of a name ("retriever") is further from it than difflib's cutoff.
     close += [synonym for synonym in by_synonym if wanted and wanted in synonym and synonym not in close]
     if close:
         nearest = ", ".join(f"{synonym} ({by_synonym[synonym]})" for synonym in close[:_NUM_LISTED])
-        return f"Class {text!r} is not one that this model knows; did you mean {nearest}?"
+        return f"Class {text!r} is not one that {place} knows; did you mean {nearest}?"
     return (
-        f"Class {text!r} is not one of the {len(labels)} that this model knows, such as {_some(labels)}; "
-        "`adanat info` lists them all."
+        f"Class {text!r} is not one of the {len(labels)} that {place} knows, such as "
+        f"{_some(labels)}{_HINT.get(place, '.')}"
     )
 
 

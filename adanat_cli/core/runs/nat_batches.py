@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adanat_cli.core.config import NATTrainingConfig
 from adanat_cli.core.nat.masking import sample_masks
+from adanat_cli.core.runs.seeding import stream_seed
 
 Indices = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -59,11 +60,6 @@ class Update(NamedTuple):
 
     batches: list[TokenBatch]
     num_hidden: int
-
-
-def stream_seed(*parts: int) -> int:
-    """Mix numbers into one seed for PyTorch's generators."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
-from adanat_cli.core.data.classes import find_class
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.devices import pick_device, pick_precision
+from adanat_cli.core.runs.classes import find_classes
+from adanat_cli.core.runs.devices import Job, pick_device, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer, model_names, resolve_model
@@ -50,6 +48,7 @@ class PretrainNATRequest:
         classes: ids or names to train on; empty takes all.
         accumulate: pieces that a process cuts its share of a batch into, to save memory.
         device: "" for the best one here.
+        half: whether to export 16-bit weights.
     """
 
     dataset: str
@@ -61,6 +60,7 @@ class PretrainNATRequest:
     classes: tuple[str, ...] = ()
     accumulate: int = 1
     device: str = ""
+    half: bool = False
 
 
 def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
@@ -75,7 +75,9 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     tokens, model = TokenSet.open(request.tokens), _model(request)
     shape = _shape(request, tokens.info, model)
     train_rows, held_out = hold_out(_rows(tokens, request.classes))
-    config = _resolve_precision(request, shape, accelerator)
+    config = settle_precision(
+        request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
+    )
     settings = {
         "nat": shape.to_dict(),
         "training": config.to_dict(),
@@ -251,6 +253,7 @@ class _Run:
             "nat",
             self.trainer.nat.config.to_dict(),
             self.trainer.ema.state_dict(),
+            dtype=torch.float16 if self.request.half else None,
             image_size=self.tokens.info.image_size,
             provenance={
                 "command": "pretrain-nat",
@@ -318,41 +321,25 @@ def _rows(tokens: TokenSet, classes: tuple[str, ...]) -> Indices:
     if not classes:
         return np.arange(len(tokens))
     info = tokens.info
-    wanted = [find_class(name, dict(info.class_names), info.num_classes) for name in classes]
+    wanted = find_classes(classes, info.class_names, info.num_classes, "the token set")
     rows = np.flatnonzero(np.isin(tokens.labels, wanted))
     require(len(rows) > 0, f"The token set holds no image of class {', '.join(classes)}; choose other classes.")
     return rows
 
 
-def _resolve_precision(request: PretrainNATRequest, shape: NATConfig, accelerator: Accelerator) -> NATTrainingConfig:
-    """Fix "auto" once for the whole run: as the run was started, else as measured on the main process."""
-    config = request.training
-    if config.precision != "auto":
-        return config
-    saved, chosen = request.output / "config.json", [""]
-    if accelerator.is_main_process:
-        if saved.exists():
-            chosen = [str(read_json(saved).get("training", {}).get("precision", "fp32"))]
-        else:
-            chosen = [_measure_precision(config, shape, accelerator)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    return config.replace(precision=chosen[0])
-
-
-def _measure_precision(config: NATTrainingConfig, shape: NATConfig, accelerator: Accelerator) -> str:
-    """Name the faster number format for a piece of an update."""
-    torch.manual_seed(config.seed)
-    nat = UViT(shape).to(accelerator.device)
-    ids = torch.randint(shape.codebook_size, (_TRIAL_ROWS, shape.num_tokens), device=accelerator.device)
-    labels = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=accelerator.device)
+def _trial(request: PretrainNATRequest, shape: NATConfig, device: torch.device) -> Job:
+    """A piece of an update in a given number format, to be timed."""
+    torch.manual_seed(request.training.seed)
+    nat = UViT(shape).to(device)
+    ids = torch.randint(shape.codebook_size, (_TRIAL_ROWS, shape.num_tokens), device=device)
+    labels = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=device)
 
     def job(dtype: torch.dtype) -> None:
-        with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = nat(ids, labels).logits.float().logsumexp(dim=-1).mean()
         loss.backward()
 
-    return "bf16" if pick_precision("auto", accelerator.device, job) == torch.bfloat16 else "fp32"
+    return job
 
 
 def _millions(nat: UViT) -> str:

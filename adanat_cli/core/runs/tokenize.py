@@ -17,7 +17,6 @@ from accelerate import PartialState
 from adanat_cli.core.checkpoints.files import atomic_path, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, data_config
-from adanat_cli.core.data.classes import find_class
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_set import (
@@ -29,6 +28,7 @@ from adanat_cli.core.data.token_set import (
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.devices import pick_device
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reconstruction import save_reconstructions
@@ -145,7 +145,7 @@ def _open(request: TokenizeRequest, tokenizer: Tokenizer, reporter: Reporter) ->
             f"are cropped to {config.image_size}. --image-size sets another size."
         )
     source = open_source(config)
-    return source.keep(tuple(find_class(name, source.class_names, source.num_classes) for name in request.classes))
+    return source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
 
 
 def tokenize(

@@ -31,8 +31,8 @@ class TokenizerTrainer:
         torch.manual_seed(config.seed)
         device, rate = accelerator.device, config.learning_rate
         self.config, self._accelerator, self.step = config, accelerator, 0
-        self.vqae = VQAE(shape).to(device, memory_format=torch.channels_last)
-        self.discriminator = PatchDiscriminator(shape.image_size).to(device, memory_format=torch.channels_last)
+        self.vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
+        self.discriminator = PatchDiscriminator(shape.image_size).to(device).to(memory_format=torch.channels_last)
         self._perceptual = PerceptualLoss(config.perceptual_backbone).to(device) if config.perceptual_backbone else None
         self.codebook = Codebook(self.vqae.codes, config.codebook_decay)
         self._optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(0.9, 0.99))

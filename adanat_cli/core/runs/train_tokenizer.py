@@ -190,7 +190,7 @@ def _first_images(source: ImageSource) -> Tensor:
 def _trial(request: TrainTokenizerRequest, accelerator: Accelerator) -> Any:
     """A forward and backward pass in a given number format, to be timed."""
     torch.manual_seed(request.training.seed)
-    vqae = VQAE(request.tokenizer).to(accelerator.device, memory_format=torch.channels_last)
+    vqae = VQAE(request.tokenizer).to(accelerator.device).to(memory_format=torch.channels_last)
     images = torch.rand(8, 3, request.tokenizer.image_size, request.tokenizer.image_size, device=accelerator.device)
 
     def job(dtype: torch.dtype) -> None:
