@@ -70,6 +70,8 @@ class PerceptualLoss(nn.Module):
             ) from error
         self.backbone.requires_grad_(False)
         config = self.backbone.pretrained_cfg
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", Tensor(list(config["mean"])).view(1, 3, 1, 1))
         self.register_buffer("std", Tensor(list(config["std"])).view(1, 3, 1, 1))
 
