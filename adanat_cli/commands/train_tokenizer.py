@@ -20,6 +20,7 @@ def command(
     dataset: options.Dataset,
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
+    streaming: options.Streaming = False,
     max_bad: options.MaxBad = 0.01,
     output: options.Output = None,
     codebook_size: Annotated[int | None, typer.Option(help="K, number of codes.")] = None,
@@ -57,7 +58,9 @@ def command(
         precision=precision,
         save_every=save_every,
     )
-    data = data_config(dataset, image_size=image_size, data_dir=str(data_dir or ""), max_bad=max_bad)
+    data = data_config(
+        dataset, image_size=image_size, data_dir=str(data_dir or ""), streaming=streaming, max_bad=max_bad
+    )
     tokenizer = _shape(dataset, data.image_size, codebook_size, downsampling)
     from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,8 +18,8 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.token_shards import TokenizeOptions
 from adanat_cli.core.runs.tokenize import TokenizeRequest, TokenizeResult, run_tokenize, tokenize
 from tests.image_files import patch_tokenizer, png, write_class_folder
+from tests.processes import run_two, start
 
-ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys, time
 from pathlib import Path
@@ -58,11 +54,6 @@ def run(source: ImageSource, output: Path, fingerprint: str = "f00d", **options:
 
 def shard_bytes(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.glob("*.parquet"))}
-
-
-def start_worker(folder: Path, output: Path, delay: float = 0.0, **environment: str) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(output), str(delay)], env=env, cwd=ROOT)
 
 
 @pytest.fixture
@@ -163,12 +154,13 @@ def test_streams_give_the_tokens_of_the_folder(images: Path, tmp_path: Path, mon
 def test_a_killed_run_is_finished_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
     run(open_folder(images), tmp_path / "whole")
     output = tmp_path / "killed"
-    worker = start_worker(images, output, delay=0.1)
+    worker = start(WORKER, images, output, 0.1)
     deadline = time.monotonic() + 120
     while len(shard_bytes(output)) < 2 and time.monotonic() < deadline and worker.poll() is None:
         time.sleep(0.01)
     worker.send_signal(signal.SIGKILL)
-    assert worker.wait() == -signal.SIGKILL
+    worker.communicate()
+    assert worker.returncode == -signal.SIGKILL
     (output / ".tokens-00003-of-00004.parquet.1.part").write_bytes(b"half")  # what a kill while writing leaves
     written = shard_bytes(output)
     assert 2 <= len(written) < 4
@@ -181,14 +173,7 @@ def test_a_killed_run_is_finished_with_the_same_bytes(images: Path, tmp_path: Pa
 
 def test_two_processes_write_the_same_shards(images: Path, tmp_path: Path) -> None:
     run(open_folder(images), tmp_path / "alone")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    workers = [
-        start_worker(images, tmp_path / "shared", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in (0, 1)
-    ]
-    assert [worker.wait(timeout=180) for worker in workers] == [0, 0]
+    run_two(WORKER, images, tmp_path / "shared", 0.0)
     assert shard_bytes(tmp_path / "shared") == shard_bytes(tmp_path / "alone")
     assert len(TokenSet.open(tmp_path / "shared")) == 30
 

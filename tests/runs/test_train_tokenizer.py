@@ -19,6 +19,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
+from tests.processes import run_two, start
 
 SHAPE = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(16,))
 TRAINING = TokenizerTrainingConfig(
@@ -32,6 +33,22 @@ TRAINING = TokenizerTrainingConfig(
     log_every=2,
     precision="fp32",
 )
+
+SCRIPT = """
+import os, signal
+from pathlib import Path, PosixPath
+from adanat_cli.core.config import *
+from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.tokenizer_trainer import TokenizerTrainer
+from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer
+
+update = TokenizerTrainer.update
+def watched(self, images):
+    {kill}
+    return update(self, images)
+TokenizerTrainer.update = watched
+train_tokenizer({request!r}, SilentReporter())
+"""
 
 
 @pytest.fixture
@@ -57,27 +74,20 @@ def test_a_run_leaves_a_model_metrics_and_pictures(request_: TrainTokenizerReque
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TrainTokenizerRequest, tmp_path: Path) -> None:
     train_tokenizer(request_, SilentReporter())
     broken = replace(request_, output=tmp_path / "broken")
-    code = (
-        "import os, signal\n"
-        "from dataclasses import replace\n"
-        "from pathlib import Path\n"
-        "import adanat_cli.core.runs.train_tokenizer as run\n"
-        "from adanat_cli.core.runs.reporter import SilentReporter\n"
-        "from adanat_cli.core.config import *\n"
-        "update = run.TokenizerTrainer.update\n"
-        "def fatal(self, images):\n"
-        "    if self.step == 10: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return update(self, images)\n"
-        "run.TokenizerTrainer.update = fatal\n"
-        f"request = run.{broken!r}\n".replace("PosixPath", "Path")
-        + "run.train_tokenizer(request, SilentReporter())"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = start(SCRIPT.format(kill="if self.step == 10: os.kill(os.getpid(), signal.SIGKILL)", request=broken))
+    _, errors = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, errors
     assert not (broken.output / "model").exists()
     train_tokenizer(broken, SilentReporter())
     for name, tensor in weights(request_).items():
         torch.testing.assert_close(weights(broken)[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_two_processes_train_one_tokenizer_together(request_: TrainTokenizerRequest) -> None:
+    run_two(SCRIPT.format(kill="pass", request=request_))
+    assert (request_.output / "metrics.jsonl").read_text().count('"perplexity"') == 6
+    tokenizer = load_tokenizer(resolve_model(str(request_.output / "model")), torch.device("cpu"))
+    assert all(tensor.isfinite().all() for tensor in tokenizer.state_dict().values())
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(request_: TrainTokenizerRequest, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -109,7 +111,8 @@ def test_the_discriminator_learns_to_tell_noise_from_flat_images() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(discriminator(real).mean()) > float(discriminator(fake).mean()) + 0.5
+    with torch.no_grad():
+        assert discriminator(real).mean() > discriminator(fake).mean() + 0.5
 
 
 def test_hinge_loss_by_hand() -> None:
@@ -121,6 +124,21 @@ def test_reconstruction_loss_by_hand() -> None:
     zeros = torch.zeros(1, 3, 2, 2)
     # On the [-1, 1] scale the difference is 1: absolute 1 plus squared 1.
     assert float(reconstruction_loss(zeros + 0.5, zeros)) == pytest.approx(2.0)
+
+
+def test_the_perceptual_loss_reads_a_local_file_and_sees_blur(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    backbone = timm.create_model("test_resnet", pretrained=False)
+    save_file(backbone.state_dict(), tmp_path / "backbone.safetensors")
+    loss = PerceptualLoss(f"test_resnet={tmp_path / 'backbone.safetensors'}")
+    images = torch.rand(2, 3, 64, 64)
+    blurred = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(images, 4), scale_factor=4)
+    assert float(loss(images, images)) == 0
+    assert float(loss(blurred, images)) > 0.01
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
 
 
 def test_an_unknown_perceptual_backbone_is_one_clear_line() -> None:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
@@ -265,6 +266,7 @@ class _Run:
                 "measured": self.measured,
             },
         )
+        write_card(exported)
 
 
 def _accelerator(request: PretrainNATRequest) -> Accelerator:

@@ -68,7 +68,8 @@ class TokenizerTrainer:
             if self._perceptual is not None:
                 loss = loss + config.perceptual_weight * self._perceptual(result.images, real)
             if adversarial:
-                loss = loss - config.adversarial_weight * self._discriminator_pass(result.images).float().mean()
+                # Not the distributed wrapper, which would wait for gradients that are switched off here.
+                loss = loss - config.adversarial_weight * self.discriminator(result.images).float().mean()
         self._descend(self._optimizer, loss)
         self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
         self.ema.update(self.vqae)
@@ -111,7 +112,7 @@ class TokenizerTrainer:
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(True)
         with self._autocast():
-            real_logits, fake_logits = self._discriminator_pass(real), self._discriminator_pass(fake)
+            real_logits, fake_logits = self._discriminator_pass(torch.cat([real, fake])).chunk(2)
             loss = discriminator_loss(real_logits, fake_logits)
         self._descend(self._discriminator_optimizer, loss)
         accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DataConfig, TokenizerTrainingConfig, VQAEConfig
 from adanat_cli.core.data.batches import training_batches
@@ -169,13 +170,15 @@ class _Run:
 
     def _export(self) -> None:
         """Write the averaged weights as a model folder."""
-        ModelFolder(self.folder.model).write(
+        model = ModelFolder(self.folder.model)
+        model.write(
             "tokenizer",
             self.request.tokenizer.to_dict(),
             self.trainer.averaged().state_dict(),
             dtype=torch.float16 if self.request.half else None,
             provenance={"command": "train-tokenizer", **self.settings, "measured": self.measured},
         )
+        write_card(model)
 
 
 def _first_images(source: ImageSource) -> Tensor:
