@@ -43,7 +43,9 @@ def command(
         Path | None, typer.Option(help="PNG of images above their reconstructions; prints the PSNR.")
     ] = None,
     preview_only: Annotated[bool, typer.Option("--preview-only", help="Write the picture and nothing else.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Images in one pass.", min=1)] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in one pass; by default what bounded memory allows.", min=1)
+    ] = None,
     shard_size: Annotated[int, typer.Option(help="Images of one file.", min=1)] = 4096,
     workers: options.Workers = 2,
     device: options.Device = "",

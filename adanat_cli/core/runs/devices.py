@@ -20,6 +20,16 @@ Job = Callable[[torch.dtype], object]
 Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
 
 
+_PIXELS_AT_ONCE = {"cpu": 2**19}
+_PIXELS_AT_ONCE_ON_GPU = 2**22
+"""A tokenizer's widest layers hold hundreds of floats per pixel: so many pixels take about 2 GB on a CPU, and eight times that on a GPU."""
+
+
+def images_at_once(image_size: int, device: torch.device) -> int:
+    """How many square images a tokenizer may work on together in bounded memory."""
+    return max(1, _PIXELS_AT_ONCE.get(device.type, _PIXELS_AT_ONCE_ON_GPU) // image_size**2)
+
+
 def pick_device(name: str = "") -> torch.device:
     """Return the named device, or the best one here.
 

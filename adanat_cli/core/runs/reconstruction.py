@@ -11,6 +11,7 @@ import torch
 from adanat_cli.core.data.records import ImageRecord
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
+from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
 from adanat_cli.core.runs.token_shards import as_images
 from adanat_cli.core.tokenizer.base import Tokenizer
@@ -37,7 +38,8 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
     require(bool(records), f"None of the first images of {source.config.source} can be read.")
     images = as_images(records, tokenizer)  # (B, 3, H, W)
     with torch.inference_mode():
-        decoded = tokenizer.decode(tokenizer.encode(images)).clamp(0, 1)
+        parts = images.split(images_at_once(images.shape[-1], images.device))
+        decoded = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in parts])
     originals, reconstructions = to_uint8(images), to_uint8(decoded)
     white = np.full_like(originals[:1], 255)
     rows = []

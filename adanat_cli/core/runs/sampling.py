@@ -11,11 +11,9 @@ from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import Prediction, Predictor, StepCallback, generate
 from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.pictures import Pixels, to_uint8
 from adanat_cli.core.tokenizer.base import Tokenizer
-
-_PIXELS_AT_ONCE = 2**19
-"""A decoder's widest layers hold hundreds of floats per pixel: decode so many pixels at a time."""
 
 
 def predictor(
@@ -88,6 +86,5 @@ def sample_tokens(
 @torch.no_grad()
 def decode_tokens(tokenizer: Tokenizer, token_ids: Tensor) -> Pixels:
     """Decode (B, N) ids to (B, H, W, 3) bytes in memory that does not grow with B."""
-    at_once = max(1, _PIXELS_AT_ONCE // tokenizer.config.image_size**2)
-    parts = (token_ids[start : start + at_once] for start in range(0, len(token_ids), at_once))
-    return np.concatenate([to_uint8(tokenizer.decode(part)) for part in parts])
+    at_once = images_at_once(tokenizer.config.image_size, token_ids.device)
+    return np.concatenate([to_uint8(tokenizer.decode(part)) for part in torch.split(token_ids, at_once)])

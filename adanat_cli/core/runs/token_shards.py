@@ -15,6 +15,7 @@ from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImage
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.data.token_set import Ids, Shard
 from adanat_cli.core.errors import require
+from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.reporter import Task
 from adanat_cli.core.tokenizer.base import Tokenizer
 
@@ -24,25 +25,23 @@ class TokenizeOptions:
     """How a data set is turned into tokens.
 
     Attributes:
-        batch_size: images in one pass of the tokenizer.
+        batch_size: images in one pass of the tokenizer; None for as many as bounded memory allows.
         num_workers: decoding threads.
         shard_size: images of the source per shard.
         num_images: stop after so many images of the source; None takes all.
         flips: also store the ids of the flipped images.
     """
 
-    batch_size: int = 64
+    batch_size: int | None = None
     num_workers: int = 2
     shard_size: int = 4096
     num_images: int | None = None
     flips: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
-        require(
-            self.num_images is None or self.num_images >= 1, f"num_images is {self.num_images}; expected 1 or more."
-        )
+        for name in ("batch_size", "shard_size", "num_images"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}; expected at least 1.")
 
 
 @dataclass(frozen=True)
@@ -98,18 +97,19 @@ def encode_shard(
 ) -> Shard:
     """Decode and encode the images of one shard."""
     rows = _Rows(tokenizer, options.flips)
+    device = next(tokenizer.parameters()).device
     batch: list[ImageRecord] = []
     bad: dict[str, str] = {}
     num_read = 0
     for record in in_order(part.pending, options.num_workers):
         num_read += 1
         skipped.see(record)
-        if record.error:
+        if record.pixels is None:
             bad[record.name] = record.error
             task.advance(1, skipped=len(skipped.reasons))
             continue
         batch.append(record)
-        if len(batch) == options.batch_size:
+        if len(batch) == (options.batch_size or images_at_once(record.pixels.shape[0], device)):
             rows.add(batch)
             task.advance(len(batch))
             batch = []
