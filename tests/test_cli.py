@@ -55,6 +55,8 @@ def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str],
 def test_ctrl_c_says_one_line_and_exits_with_130() -> None:
     code = (
         "import os, signal, sys\n"
+        # A parent in the background may have left Ctrl-C switched off.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import adanat_cli.cli as cli\n"
         "cli.app.command('hang')(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
         "sys.argv = ['adanat', 'hang']\n"

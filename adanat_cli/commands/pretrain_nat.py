@@ -43,6 +43,13 @@ def command(
     ema_decay: Annotated[
         float | None, typer.Option(help="Of the average that is exported.", rich_help_panel=_TRAINING)
     ] = None,
+    code_init: Annotated[
+        float | None,
+        typer.Option(
+            help="Spread of word embeddings that start from the tokenizer's codes; 0 for unrelated words.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     accumulate: Annotated[
         int, typer.Option(help="Cut a process's batch into so many pieces, to save memory.", rich_help_panel=_TRAINING)
     ] = 1,
@@ -67,6 +74,7 @@ def command(
         warmup_steps=warmup_steps,
         decay=decay,
         ema_decay=ema_decay,
+        code_init=code_init,
         seed=seed,
         precision=precision,
         log_every=log_every,

@@ -109,3 +109,17 @@ def test_fresh_weights_follow_the_references_rule() -> None:
         else:
             is_norm_scale = name.endswith("weight")
             assert torch.equal(parameter, torch.full_like(parameter, float(is_norm_scale))), name
+
+
+def test_words_that_start_from_codes_are_as_similar_as_the_codes() -> None:
+    torch.manual_seed(0)
+    nat = UViT(nat_preset("micro", codebook_size=32, grid=(4, 4), num_classes=10))
+    codes = torch.nn.functional.normalize(torch.randn(32, 8), dim=-1)
+    mask_word = nat.token_emb.word_embeddings.weight[32].clone()
+    nat.start_from_codes(codes, std=0.2)
+    words = nat.token_emb.word_embeddings.weight.detach()
+    of_words = torch.nn.functional.cosine_similarity(words[:32, None], words[None, :32], dim=-1)
+    centred = codes - codes.mean(0)
+    of_codes = torch.nn.functional.cosine_similarity(centred[:, None], centred[None], dim=-1)
+    assert torch.corrcoef(torch.stack([of_words.flatten(), of_codes.flatten()]))[0, 1] > 0.9
+    assert torch.equal(words[32], mask_word)

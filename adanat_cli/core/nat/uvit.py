@@ -138,6 +138,21 @@ class UViT(nn.Module):
         self.mlm_layer = Head(width, config.codebook_size + 1)
         self.apply(_initialize)
 
+    @torch.no_grad()
+    def start_from_codes(self, codes: Tensor, std: float) -> None:
+        """Let the words start as a random projection of the tokenizer's code vectors, plus the usual noise.
+
+        The words are both the input's embedding and the output's classes, so what is learned about one code
+        holds for similar codes from the first update on.
+
+        Args:
+            codes: (K, C); only their directions count.
+            std: spread of the projected part.
+        """
+        directions = F.normalize(codes.float() - codes.float().mean(0), dim=-1)
+        projection = torch.randn(codes.shape[1], self.config.width)
+        self.token_emb.word_embeddings.weight[: len(codes)].mul_(0.5).add_(std * directions @ projection)
+
     def forward(self, token_ids: Tensor, condition: Tensor) -> NATOutput:
         """Predict all tokens.
 

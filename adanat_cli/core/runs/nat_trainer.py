@@ -25,11 +25,23 @@ class NATTrainer:
     Source: AutoNAT (arXiv 2406.05478), whose NAT AdaNAT uses: AdamW with decay on every parameter, no clipping.
     """
 
-    def __init__(self, shape: NATConfig, config: NATTrainingConfig, accelerator: Accelerator) -> None:
-        """Draw fresh weights from the seed, the same in every process."""
+    def __init__(
+        self, shape: NATConfig, config: NATTrainingConfig, accelerator: Accelerator, codes: Tensor | None = None
+    ) -> None:
+        """Draw fresh weights from the seed, the same in every process.
+
+        Args:
+            shape: of the NAT.
+            config: settings of the training.
+            accelerator: devices and processes.
+            codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
+        """
         self.config, self._accelerator, self.step = config, accelerator, 0
         torch.manual_seed(config.seed)
-        self.nat = UViT(shape).to(accelerator.device)
+        nat = UViT(shape)
+        if codes is not None and config.code_init > 0:
+            nat.start_from_codes(codes, config.code_init)
+        self.nat = nat.to(accelerator.device)
         self.ema = Ema(self.nat, config.ema_decay)
         with torch.device("meta"):
             self.averaged = UViT(shape).eval()

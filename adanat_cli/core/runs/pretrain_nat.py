@@ -88,7 +88,8 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
         state = folder.latest()
-    trainer = NATTrainer(shape, config, accelerator)
+    codes = load_tokenizer(model).codebook if config.code_init > 0 else None
+    trainer = NATTrainer(shape, config, accelerator, codes)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     run = _Run(request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model)

@@ -14,6 +14,11 @@ class Tokenizer(nn.Module):
 
     config: TokenizerConfig
 
+    @property
+    @abstractmethod
+    def codebook(self) -> Tensor:
+        """(K, C) code vectors, one per id."""
+
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Return the ids of images.

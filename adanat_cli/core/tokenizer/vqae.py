@@ -57,6 +57,11 @@ class VQAE(Tokenizer):
         self.codes: Tensor
         self.register_buffer("codes", F.normalize(torch.randn(config.codebook_size, config.code_width), dim=-1))
 
+    @property
+    def codebook(self) -> Tensor:
+        """(K, C) unit vectors."""
+        return self.codes
+
     def encode(self, images: Tensor) -> Tensor:
         """Return (B, N) ids of (B, 3, H, W) images in [0, 1]."""
         return self.nearest(self.latents(images))

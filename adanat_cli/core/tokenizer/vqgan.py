@@ -160,6 +160,11 @@ class VQGAN(Tokenizer):
         self.decoder = Decoder(config)
         self.quantize = Codebook(config)
 
+    @property
+    def codebook(self) -> Tensor:
+        """(K, C) code vectors."""
+        return self.quantize.embedding.weight
+
     def encode(self, images: Tensor) -> Tensor:
         """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]."""
         latents = rearrange(self.encoder(images), "b c h w -> b (h w) c")
