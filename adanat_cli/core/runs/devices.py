@@ -22,7 +22,7 @@ Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
 
 _PIXELS_AT_ONCE = {"cpu": 2**19}
 _PIXELS_AT_ONCE_ON_GPU = 2**22
-"""A tokenizer's widest layers hold hundreds of floats per pixel: so many take about 2 GB on a CPU, 16 on a GPU."""
+"""A tokenizer's widest layers hold hundreds of floats per pixel: so many take about 2 GB on a CPU."""
 
 
 def images_at_once(image_size: int, device: torch.device) -> int:

@@ -51,15 +51,6 @@ class TrainTokenizerRequest:
     half: bool = False
     device: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings that decide the result; where it is written and by how many workers does not."""
-        return {
-            "data": self.data.to_dict(),
-            "tokenizer": self.tokenizer.to_dict(),
-            "training": self.training.to_dict(),
-            "half": self.half,
-        }
-
 
 def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a tokenizer; returns where it is and what was measured last.
@@ -73,7 +64,12 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     require(size % num_processes == 0, f"Batch size {size} cannot be split over {num_processes} processes.")
     source = open_source(request.data)
     training = settle_precision(request.training, request.output, accelerator, lambda: _trial(request, accelerator))
-    settings = {**request.to_dict(), "training": training.to_dict()}
+    # Where the data lies and how many threads decode it change nothing.
+    settings = {
+        "data": source.identity(),
+        "tokenizer": request.tokenizer.to_dict(),
+        "training": training.to_dict(),
+    }
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
         state = folder.latest()
@@ -95,7 +91,9 @@ def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in VQAE(request.tokenizer).parameters())
     return {
-        **request.to_dict(),
+        "data": request.data.to_dict(),
+        "tokenizer": request.tokenizer.to_dict(),
+        "training": request.training.to_dict(),
         "output": str(request.output),
         "num_parameters": num_parameters,
         "tokens_per_image": request.tokenizer.num_tokens,
