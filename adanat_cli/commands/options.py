@@ -36,6 +36,11 @@ Streaming = Annotated[
 MaxBad = Annotated[
     float, typer.Option("--max-bad", help="Share of unreadable images to tolerate.", rich_help_panel=_DATA)
 ]
+NumClasses = Annotated[
+    int | None,
+    typer.Option("--num-classes", help="Classes of the labels, where a stream does not tell.", rich_help_panel=_DATA),
+]
+ImageColumn = Annotated[str, typer.Option("--image-column", help="Column of the images.", rich_help_panel=_DATA)]
 Classes = Annotated[
     list[str] | None,
     typer.Option("--class", "-c", help="Class id or name; repeat for several.", rich_help_panel=_DATA),

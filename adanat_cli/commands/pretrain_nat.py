@@ -11,7 +11,6 @@ from adanat_cli.commands import console, options
 from adanat_cli.core.config import TRAINING_PRESETS, NATTrainingConfig
 
 _TRAINING = "Training"
-_SIZES = {"imagenet64": "tiny", "digits": "micro"}
 
 
 def command(
@@ -66,8 +65,8 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a NAT on a token set; the same command again resumes it."""
-    preset = TRAINING_PRESETS.get(dataset, {}).get("nat", {})
-    training = NATTrainingConfig(**preset).replace(
+    preset = TRAINING_PRESETS.get(dataset, {})
+    training = NATTrainingConfig(**preset.get("nat", {})).replace(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -86,7 +85,7 @@ def command(
     request = PretrainNATRequest(
         dataset,
         tokens,
-        size or _SIZES.get(dataset, "large"),
+        size or preset.get("size", "large"),
         training,
         output or Path("runs") / f"nat-{Path(dataset).name}",
         model,
@@ -100,7 +99,8 @@ def command(
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
     values = pretrain_nat(request, console.reporter())
-    console.result(values, as_json, _lines(values))
+    if values:  # the main process speaks
+        console.result(values, as_json, _lines(values))
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

@@ -31,10 +31,8 @@ def command(
     num_images: Annotated[
         int | None, typer.Option(help="Stop after so many images.", min=1, rich_help_panel=_DATA)
     ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(help="Classes of the labels, where a stream does not tell.", rich_help_panel=_DATA)
-    ] = None,
-    image_column: Annotated[str, typer.Option(help="Column of the images.", rich_help_panel=_DATA)] = "",
+    num_classes: options.NumClasses = None,
+    image_column: options.ImageColumn = "",
     label_column: Annotated[str, typer.Option(help="Column of the class ids.", rich_help_panel=_DATA)] = "",
     caption_column: Annotated[str, typer.Option(help="Column of the captions.", rich_help_panel=_DATA)] = "",
     streaming: options.Streaming = False,

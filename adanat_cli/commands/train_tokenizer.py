@@ -12,6 +12,8 @@ from adanat_cli.core.config import TRAINING_PRESETS, TokenizerTrainingConfig, VQ
 from adanat_cli.core.errors import require
 
 _TRAINING = "Training"
+_SHAPE = {"codebook_size": 1024, "downsampling": 8}
+"""For data without a preset of its own."""
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
 
@@ -20,6 +22,8 @@ def command(
     dataset: options.Dataset,
     data_dir: options.DataDir = None,
     image_size: options.ImageSize = None,
+    num_classes: options.NumClasses = None,
+    image_column: options.ImageColumn = "",
     streaming: options.Streaming = False,
     max_bad: options.MaxBad = 0.01,
     output: options.Output = None,
@@ -47,8 +51,8 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a small VQ autoencoder; the same command again resumes it."""
-    preset = TRAINING_PRESETS.get(dataset, {}).get("tokenizer", {})
-    training = TokenizerTrainingConfig(**preset).replace(
+    preset = TRAINING_PRESETS.get(dataset, {})
+    training = TokenizerTrainingConfig(**preset.get("tokenizer", {})).replace(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -59,9 +63,16 @@ def command(
         save_every=save_every,
     )
     data = data_config(
-        dataset, image_size=image_size, data_dir=str(data_dir or ""), streaming=streaming, max_bad=max_bad
+        dataset,
+        image_size=image_size,
+        data_dir=str(data_dir or ""),
+        num_classes=num_classes,
+        image_column=image_column,
+        streaming=streaming,
+        max_bad=max_bad,
     )
-    tokenizer = _shape(dataset, data.image_size, codebook_size, downsampling)
+    shape = {**_SHAPE, **preset.get("shape", {})}
+    tokenizer = _shape(data.image_size, codebook_size or shape["codebook_size"], downsampling or shape["downsampling"])
     from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 
     request = TrainTokenizerRequest(
@@ -72,18 +83,16 @@ def command(
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
     values = train_tokenizer(request, console.reporter())
-    console.result(
-        values,
-        as_json,
-        [f"Tokenizer: {values['model']}", f"PSNR {values['psnr']:.2f} dB, perplexity {values['perplexity']:.0f}"],
-    )
+    if values:  # the main process speaks
+        measured = f"PSNR {values['psnr']:.2f} dB, perplexity {values['perplexity']:.0f}"
+        console.result(values, as_json, [f"Tokenizer: {values['model']}", measured])
 
 
-def _shape(dataset: str, image_size: int, codebook_size: int | None, downsampling: int | None) -> VQAEConfig:
-    """The autoencoder for this data: digits are small enough for a fine grid and few codes."""
-    small = dataset == "digits"
-    factor, codes = downsampling or (2 if small else 8), codebook_size or (64 if small else 1024)
+def _shape(image_size: int, codebook_size: int, downsampling: int) -> VQAEConfig:
+    """The autoencoder whose tokens are so many pixels wide."""
     require(
-        factor in (2, 4, 8, 16, 32), f"--downsampling is {factor}; expected 2, 4, 8, 16 or 32 pixels per token side."
+        downsampling in (2, 4, 8, 16, 32),
+        f"--downsampling is {downsampling}; expected 2, 4, 8, 16 or 32 pixels per token side.",
     )
-    return VQAEConfig(image_size=image_size, codebook_size=codes, channels=_CHANNELS[: factor.bit_length() - 1])
+    channels = _CHANNELS[: downsampling.bit_length() - 1]
+    return VQAEConfig(image_size=image_size, codebook_size=codebook_size, channels=channels)

@@ -32,7 +32,7 @@ def shard(start: int, stop: int, plan: str = "one", text: bool = False) -> Shard
 def write_set(folder: Path, info: TokenSetInfo = INFO, second: Shard | None = None, text: bool = False) -> Path:
     write_shard(folder / "tokens-00000-of-00002.parquet", info, shard(0, 5, text=text))
     write_shard(folder / "tokens-00001-of-00002.parquet", info, second or shard(5, 8, text=text))
-    (folder / SUMMARY).write_text("{}")
+    (folder / SUMMARY).write_text('{"num_shards": 2}')
     return folder
 
 
@@ -96,4 +96,11 @@ def test_incomplete_foreign_and_damaged_sets_are_refused(tmp_path: Path) -> None
     file = tmp_path / "tokens-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(AdaNATError, match="not a whole shard"):
+        TokenSet.open(tmp_path)
+
+
+def test_a_set_without_its_last_shard_is_refused(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    (tmp_path / "tokens-00001-of-00002.parquet").unlink()
+    with pytest.raises(AdaNATError, match="holds 1 shards, but"):
         TokenSet.open(tmp_path)

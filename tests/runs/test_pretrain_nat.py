@@ -185,6 +185,25 @@ def test_tokens_of_another_tokenizer_are_refused(toy: Path, tmp_path: Path) -> N
     assert not (toy / "foreign").exists()
 
 
+def test_other_tokens_in_the_same_run_are_refused(toy: Path, tmp_path: Path) -> None:
+    pretrain_nat(make_request(toy, "moved", steps=1), SilentReporter())
+    fingerprint = resolve_model(str(toy / "model")).fingerprint("tokenizer")
+    other = make_tokens(tmp_path / "other", fingerprint, seed=1)
+    with pytest.raises(AdaNATError, match=r"data\.crc32 was"):
+        pretrain_nat(replace(make_request(toy, "moved", steps=1), tokens=other), SilentReporter())
+
+
+def test_a_text_size_on_class_labels_is_refused(toy: Path) -> None:
+    with pytest.raises(AdaNATError, match="muse is conditioned on text"):
+        pretrain_nat(replace(make_request(toy, "text"), size="muse"), SilentReporter())
+
+
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"steps": 0}, {"decay": "sudden"}, {"flip": 1.5}])
+def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(AdaNATError, match=next(iter(changes))):
+        NATTrainingConfig(**changes)
+
+
 def test_a_batch_that_cannot_be_cut_is_refused(toy: Path) -> None:
     with pytest.raises(AdaNATError, match="expected 1 to 8"):
         pretrain_nat(replace(make_request(toy, "cut"), accumulate=9), SilentReporter())
@@ -193,7 +212,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(toy: Path) -> None:
 def test_a_subset_of_classes_trains_on_these_alone(toy: Path) -> None:
     pretrain_nat(replace(make_request(toy, "subset", steps=1), classes=("2", "one")), SilentReporter())
     assert resolve_model(str(toy / "subset" / "model")).labels() == {1: "one", 2: "two"}
-    assert read_json(toy / "subset" / "config.json")["num_images"] == 32
+    assert read_json(toy / "subset" / "config.json")["data"]["num_images"] == 32
     with pytest.raises(AdaNATError, match="five"):
         pretrain_nat(replace(make_request(toy, "subset", steps=1), classes=("five",)), SilentReporter())
 

@@ -43,6 +43,14 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_kill_left_half_written_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.7.part").write_text("half")
+    RunFolder(tmp_path, CONFIG).save(1, {})
+    (tmp_path / "checkpoints" / ".step-00000002.safetensors.7.part").write_text("half")
+    RunFolder(tmp_path, CONFIG)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_resuming_forgets_metrics_after_the_last_state(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", CONFIG)
     folder.log(1, loss=1.0)

@@ -71,9 +71,16 @@ NAT_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 224, "depth": 4, "num_heads": 4},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
     "large": {"width": 768, "depth": 24, "num_heads": 8},
-    "muse": {"width": 1152, "depth": 28, "num_heads": 16},
+    "muse": {
+        "width": 1152,
+        "depth": 28,
+        "num_heads": 16,
+        "condition": "text",
+        "text_width": 1280,
+        "text_length": 77,
+    },
 }
-"""Sizes by name: micro < 1 M, tiny about 4 M, small about 46 M, large about 194 M, muse about 0.5 B parameters."""
+"""Sizes by name: micro about 1 M, tiny about 4 M, small about 46 M, large about 194 M, muse about 0.5 B parameters."""
 
 
 def nat_preset(name: str, **fields: Any) -> NATConfig:

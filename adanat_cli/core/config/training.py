@@ -53,6 +53,7 @@ class _TrainingFields(Config):
     def _check(self) -> None:
         for name in ("steps", "batch_size", "log_every", "save_every", "sample_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; expected a positive number.")
         require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more.")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected a value in [0, 1).")
@@ -101,8 +102,7 @@ class NATTrainingConfig(_TrainingFields):
         condition_dropout: probability of the null condition.
         flip: probability of the flipped image's tokens, where the token set has them.
         code_init: spread of word embeddings that start as random projections of the tokenizer's code vectors,
-            so that similar codes are similar words; 0 for the reference's unrelated words. It saves a short
-            training about half of its updates.
+            so that similar codes are similar words; 0 for the reference's unrelated words.
     """
 
     steps: int = 500_000
@@ -127,8 +127,10 @@ class NATTrainingConfig(_TrainingFields):
         require(min(self.mask_alpha, self.mask_beta) > 0, "mask_alpha and mask_beta must be positive.")
 
 
-TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
+        "size": "micro",
+        "shape": {"codebook_size": 64, "downsampling": 2},
         "tokenizer": {
             "steps": 1500,
             "batch_size": 64,
@@ -148,6 +150,8 @@ TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "imagenet64": {
+        "size": "tiny",
+        "shape": {"codebook_size": 1024, "downsampling": 8},
         "tokenizer": {
             "steps": 2600,
             "batch_size": 32,
@@ -167,4 +171,5 @@ TRAINING_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""Settings by data set that differ from the defaults above, for runs that a laptop finishes."""
+"""Settings by data set that differ from the defaults above, for runs that a laptop finishes: the NAT's size, the
+tokenizer's shape, and both trainings."""

@@ -201,6 +201,12 @@ class TokenSet:
                 f"{file.name} belongs to another token set than {files[0].name}; keep one set in {folder}.",
             )
             require(header.start == start, f"A shard is missing before {file} (images {start} to {header.start - 1}).")
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        require(
+            summary.get("num_shards") == len(files),
+            f"{folder} holds {len(files)} shards, but {SUMMARY} tells of {summary.get('num_shards')}; run the same "
+            "`adanat tokenize` again.",
+        )
         try:
             table = pa.concat_tables([pq.read_table(file) for file in files])
             return cls._from_table(first.info, table)

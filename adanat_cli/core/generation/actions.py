@@ -42,18 +42,15 @@ def action_from_values(values: Tensor) -> Action:
     return Action(*values.unbind(-1))
 
 
-def action_from_raw(raw: Tensor, base: Tensor | None = None) -> Action:
-    """Turn a network's outputs into an action: sigmoid for the ratio, softplus for the rest.
+def action_from_raw(raw: Tensor) -> Action:
+    """Turn pre-activations (B, 4), in the order of ``ACTION_NAMES``, into an action.
 
-    Args:
-        raw: (B, 4), in the order of ``ACTION_NAMES``.
-        base: (4,) or (B, 4), pre-activations that ``raw`` is a residual of; None for none.
+    The ratio is their sigmoid, the other three their softplus. A residual policy adds its base before.
 
-    Source: AdaNAT (arXiv 2409.00342); the residual form is the released code's heuristic option.
+    Source: AdaNAT (arXiv 2409.00342).
     """
-    pre_activations = raw if base is None else raw + base
-    values = torch.cat([pre_activations[:, :1].sigmoid(), F.softplus(pre_activations[:, 1:])], dim=-1)
-    return action_from_values(values)._replace(pre_activations=pre_activations)
+    values = torch.cat([raw[:, :1].sigmoid(), F.softplus(raw[:, 1:])], dim=-1)
+    return action_from_values(values)._replace(pre_activations=raw)
 
 
 def raw_from_values(values: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""Masked-token training of the NAT: which tokens are hidden, and the loss on them."""
+"""Masked-token training of the NAT: which tokens are hidden."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -34,20 +33,3 @@ def sample_masks(num_samples: int, num_tokens: int, alpha: float, beta: float, g
     ratios = gammas[0] / gammas.sum(dim=0)  # two Gamma draws make one Beta draw
     uniforms = torch.rand(num_samples, num_tokens, generator=generator, device=generator.device)
     return masks_from(ratios, uniforms)
-
-
-def masked_cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy, averaged over the hidden tokens of the batch.
-
-    Args:
-        logits: (B, N, K).
-        targets: (B, N) int64, the true ids.
-        mask: (B, N) bool, True where hidden; at least one.
-        label_smoothing: share of the target spread evenly over all K ids.
-    """
-    return F.cross_entropy(logits[mask].float(), targets[mask], label_smoothing=label_smoothing)
-
-
-def masked_accuracy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Share of the hidden tokens whose most likely id is the true one; shapes as above."""
-    return (logits[mask].argmax(dim=-1) == targets[mask]).float().mean()

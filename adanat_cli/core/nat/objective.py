@@ -22,6 +22,21 @@ class HiddenTokens(NamedTuple):
     num_correct: Tensor
 
 
+def hidden_token_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> HiddenTokens:
+    """Compare predictions of hidden tokens with the truth.
+
+    Args:
+        logits: (M, K).
+        targets: (M,) int64, the true ids.
+        label_smoothing: share of the target spread evenly over all K ids.
+
+    Source: AutoNAT (arXiv 2406.05478), training.
+    """
+    logits = logits.float()
+    loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    return HiddenTokens(loss, (logits.detach().argmax(dim=-1) == targets).sum())
+
+
 class MaskedTokenLoss(nn.Module):
     """Hide tokens, predict them, and compare.
 
@@ -45,7 +60,5 @@ class MaskedTokenLoss(nn.Module):
         true_ids = token_ids.flatten()
         visible = true_ids.index_fill(0, positions, self.nat.config.mask_id).view_as(token_ids)
         features = self.nat.features(visible, condition).flatten(0, 1)  # (B * N, D)
-        logits = self.nat.head(features.index_select(0, positions)).float()  # (M, K)
-        targets = true_ids.index_select(0, positions)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing, reduction="sum")
-        return HiddenTokens(loss, (logits.detach().argmax(dim=-1) == targets).sum())
+        logits = self.nat.head(features.index_select(0, positions))  # (M, K)
+        return hidden_token_loss(logits, true_ids.index_select(0, positions), self.label_smoothing)

@@ -140,7 +140,7 @@ class UViT(nn.Module):
 
     @torch.no_grad()
     def start_from_codes(self, codes: Tensor, std: float) -> None:
-        """Let the words start as a random projection of the tokenizer's code vectors, plus the usual noise.
+        """Let the words start as a random projection of the tokenizer's code vectors, plus half the usual noise.
 
         The words are both the input's embedding and the output's classes, so what is learned about one code
         holds for similar codes from the first update on.

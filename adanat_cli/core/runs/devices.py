@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 
 Job = Callable[[torch.dtype], object]
 """A typical piece of a run's work in a given number format."""
@@ -46,6 +47,23 @@ def pick_device(name: str = "") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AdaNATError(f"Device {name!r} cannot be used here; try cpu, or leave --device out.") from error
     return device
+
+
+def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
+    """Start the devices and processes of a training; number formats are the run's own business.
+
+    Raises:
+        AdaNATError: if the device is absent, or the batch cannot be split over the processes.
+    """
+    device = pick_device(device_name)
+    if device.type == "cuda" and device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        torch.cuda.set_device(device)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    require(
+        batch_size % accelerator.num_processes == 0,
+        f"Batch size {batch_size} cannot be split over {accelerator.num_processes} processes; choose a multiple.",
+    )
+    return accelerator
 
 
 def pick_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:
@@ -88,7 +106,8 @@ def settle_precision(
     saved, chosen = output / "config.json", [""]
     if accelerator.is_main_process:
         if saved.exists():
-            chosen = [read_json(saved)["training"]["precision"]]
+            # A folder with another config.json is refused later, by name.
+            chosen = [str(read_json(saved).get("training", {}).get("precision", "fp32"))]
         else:
             fast = pick_precision("auto", accelerator.device, make_job())
             chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]

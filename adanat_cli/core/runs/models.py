@@ -45,8 +45,13 @@ def resolve_model(name_or_path: str) -> ModelFolder:
     )
 
 
-def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu") -> Tokenizer:
+def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu", image_size: int | None = None) -> Tokenizer:
     """Load the tokenizer: evaluation mode, float32.
+
+    Args:
+        folder: the model.
+        device: where to put it.
+        image_size: side of the images it will see; None for its own. It is fully convolutional.
 
     Raises:
         AdaNATError: if it is missing, damaged, or its weights do not fit its configuration.
@@ -55,7 +60,7 @@ def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu") -> T
     from adanat_cli.core.tokenizer.build import build_tokenizer
 
     values, tensors = folder.read("tokenizer")
-    config = tokenizer_config(values, _config_file(folder, "tokenizer"))
+    config = tokenizer_config(values, _config_file(folder, "tokenizer")).replace(image_size=image_size)
     return load_strict(lambda: build_tokenizer(config), tensors, f"{folder.path}/tokenizer").to(device)
 
 

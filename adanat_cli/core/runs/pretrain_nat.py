@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
-from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
+from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.classes import find_classes
-from adanat_cli.core.runs.devices import Job, pick_device, settle_precision
+from adanat_cli.core.runs.devices import Job, make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer, model_names, resolve_model
 from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out
 from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
-from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
+from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
-from adanat_cli.core.runs.sampling import sample_tokens
+from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -65,14 +65,22 @@ class PretrainNATRequest:
 
 
 def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
-    """Train, resume or finish a NAT; returns where the model is and what was measured last.
+    """Train, resume or finish a NAT.
+
+    Returns:
+        Where the model is and what was measured last; empty on processes other than the main one.
 
     Raises:
         AdaNATError: if tokens and tokenizer do not belong together, the run folder holds another run,
             or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    accelerator = _accelerator(request)
+    accelerator = make_accelerator(request.device, request.training.batch_size)
+    share = request.training.batch_size // accelerator.num_processes
+    require(
+        1 <= request.accumulate <= share,
+        f"--accumulate is {request.accumulate}; expected 1 to {share}, a process's images.",
+    )
     tokens, model = TokenSet.open(request.tokens), _model(request)
     shape = _shape(request, tokens.info, model)
     train_rows, held_out = hold_out(_rows(tokens, request.classes))
@@ -82,8 +90,7 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     settings = {
         "nat": shape.to_dict(),
         "training": config.to_dict(),
-        "num_images": len(train_rows),
-        "classes": list(request.classes),
+        "data": _identity(tokens, train_rows),
     }
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
@@ -96,6 +103,7 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     if state:
         trainer.load_state_dict(state)
         run.measured = state["measured"]
+        del state  # as large as the weights and the optimizer together
         reporter.log(f"Resuming at update {trainer.step} of {config.steps}.")
     else:
         reporter.log(
@@ -104,20 +112,23 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         )
     run.train()
     accelerator.wait_for_everyone()
-    return {"model": str(folder.model), "steps": trainer.step, **run.measured}
+    return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
 def plan(request: PretrainNATRequest) -> dict[str, Any]:
-    """What ``pretrain_nat`` would do, without touching data: the grid follows from model and data preset."""
-    model, data = _model(request), DATA_PRESETS.get(request.dataset, {})
-    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path)).replace(image_size=data.get("image_size"))
-    shape = nat_preset(
-        request.size,
-        codebook_size=tokenizer.codebook_size,
-        grid=tokenizer.grid,
-        num_classes=data.get("num_classes", 1000),
-        tokenizer_fingerprint=model.fingerprint("tokenizer"),
-    )
+    """What ``pretrain_nat`` would do: the grid is that of the token set, if it is there, else the tokenizer's own."""
+    model = _model(request)
+    if shards := shard_files(request.tokens):
+        shape = _shape(request, read_header(shards[0]).info, model)
+    else:
+        tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
+        shape = nat_preset(
+            request.size,
+            codebook_size=tokenizer.codebook_size,
+            grid=tokenizer.grid,
+            num_classes=DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000),
+            tokenizer_fingerprint=model.fingerprint("tokenizer"),
+        )
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
     rows = -(-request.training.batch_size // request.accumulate)
@@ -201,9 +212,10 @@ class _Run:
         """Note the means since the last note; returns what is shown beside the bar."""
         self._check(meter)
         values = meter.read()
-        self.measured = {**self.measured, **values}
         self.folder.log(self.trainer.step, **values, learning_rate=rate)
-        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
+        speed = values.pop("images_per_second")  # no property of the model
+        self.measured = {**self.measured, **values}
+        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": speed}
 
     def _check(self, meter: Meter) -> None:
         """Stop before anything that is not a number reaches the disk."""
@@ -228,18 +240,16 @@ class _Run:
             values = self.trainer.measure(source.fixed(self.held_out))
             self.measured = {**self.measured, **values}
             self.folder.log(self.trainer.step, **values)
-        images = self._sample()
-        save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(to_uint8(images), _GRID_COLUMNS))
+        save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
 
-    def _sample(self) -> Tensor:
+    def _sample(self) -> Pixels:
         """Generate images of classes spread over those seen, one class a column."""
         seen, device = np.unique(self.tokens.labels[self.rows]), self.accelerator.device
         columns = seen[np.linspace(0, len(seen) - 1, _GRID_COLUMNS).round().astype(int)]
         labels = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
         indices = torch.arange(len(labels))
         token_ids = sample_tokens(self.trainer.averaged, _GRID_SCHEDULE, labels, self.config.seed, indices)
-        with torch.no_grad():
-            return load_tokenizer(self.model, device).decode(token_ids)
+        return decode_tokens(load_tokenizer(self.model, device, self.tokens.info.image_size), token_ids)
 
     def _export(self) -> None:
         """Write the averaged weights and the tokenizer as a model folder."""
@@ -248,6 +258,7 @@ class _Run:
         if not (exported.exists() and exported.has("tokenizer") and exported.fingerprint("tokenizer") == fingerprint):
             values, tensors = self.model.read("tokenizer")
             provenance = self.model.index.provenance.get("tokenizer", {})
+            values = {**values, "image_size": self.tokens.info.image_size}
             exported.write("tokenizer", values, tensors, provenance=provenance)
         seen = np.unique(self.tokens.labels[self.rows])
         exported.write_labels({int(label): self.tokens.info.class_names.get(int(label), str(label)) for label in seen})
@@ -268,24 +279,6 @@ class _Run:
             },
         )
         write_card(exported)
-
-
-def _accelerator(request: PretrainNATRequest) -> Accelerator:
-    """Start the devices and processes; number formats are this run's own business."""
-    device = pick_device(request.device)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    batch_size, num_processes = request.training.batch_size, accelerator.num_processes
-    require(
-        batch_size % num_processes == 0,
-        f"Batch size {batch_size} cannot be split over {num_processes} processes; choose a multiple.",
-    )
-    require(
-        1 <= request.accumulate <= batch_size // num_processes,
-        f"--accumulate is {request.accumulate}; expected 1 to {batch_size // num_processes}, a process's images.",
-    )
-    return accelerator
 
 
 def _model(request: PretrainNATRequest) -> ModelFolder:
@@ -309,13 +302,25 @@ def _shape(request: PretrainNATRequest, info: TokenSetInfo, model: ModelFolder) 
         f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
         f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
     )
-    return nat_preset(
+    shape = nat_preset(
         request.size,
         codebook_size=info.codebook_size,
         grid=info.grid,
         num_classes=info.num_classes,
         tokenizer_fingerprint=actual,
     )
+    require(
+        shape.condition == info.condition,
+        f"--size {request.size} is conditioned on text, but {request.tokens} holds class labels; choose another size.",
+    )
+    return shape
+
+
+def _identity(tokens: TokenSet, rows: Indices) -> dict[str, Any]:
+    """What tells this training data from other data, wherever it lies."""
+    checksum = zlib.crc32(tokens.labels[rows].tobytes(), zlib.crc32(tokens.tokens[rows].tobytes()))
+    info = tokens.info
+    return {"source": info.source, "has_flips": info.has_flips, "num_images": len(rows), "crc32": checksum}
 
 
 def _rows(tokens: TokenSet, classes: tuple[str, ...]) -> Indices:

@@ -34,7 +34,7 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
     Raises:
         AdaNATError: if none of the images can be read.
     """
-    records = _spread(source, num_images)
+    records = spread_records(source, num_images)
     require(bool(records), f"None of the first images of {source.config.source} can be read.")
     images = as_images(records, tokenizer)  # (B, 3, H, W)
     with torch.inference_mode():
@@ -53,8 +53,8 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
     return -10 * math.log10(error) if error else math.inf
 
 
-def _spread(source: ImageSource, num_images: int) -> list[ImageRecord]:
-    """Readable images, evenly spread where the source has random access."""
+def spread_records(source: ImageSource, num_images: int) -> list[ImageRecord]:
+    """Return up to ``num_images`` readable images, evenly spread where the source has random access."""
     if source.num_images is None:
         records = list(source.read(0, 2 * num_images))
     else:

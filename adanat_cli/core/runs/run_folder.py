@@ -27,6 +27,10 @@ class RunFolder:
         self.path, self._write, self._num_kept = path, write, num_kept
         self.samples, self.plots, self.model = path / "samples", path / "plots", path / "model"
         saved = path / "config.json"
+        if write:
+            # A kill while writing leaves a hidden, half-written neighbour.
+            for litter in [*path.glob(".*.part"), *path.glob("*/.*.part")]:
+                litter.unlink(missing_ok=True)
         if saved.exists():
             _refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
         elif write:

@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import atomic_path, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DATA_PRESETS, data_config
+from adanat_cli.core.config import DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_set import (
@@ -108,8 +108,9 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
     if not state.is_main_process:
         reporter = SilentReporter()
     folder = _tokenizer_folder(request.model)
-    tokenizer = load_tokenizer(folder, device)
-    source = _open(request, tokenizer, reporter)
+    config = tokenizer_config(folder.config("tokenizer"), f"{folder.path}/tokenizer")
+    source = _open(request, config, reporter)
+    tokenizer = load_tokenizer(folder, device, source.config.image_size)
     values: dict[str, Any] = {}
     if request.preview and state.is_main_process:
         psnr = save_reconstructions(source, tokenizer, request.preview)
@@ -133,9 +134,9 @@ def _tokenizer_folder(model: str) -> ModelFolder:
     return resolve_model(model)
 
 
-def _open(request: TokenizeRequest, tokenizer: Tokenizer, reporter: Reporter) -> ImageSource:
+def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Reporter) -> ImageSource:
     """Open the images at the size that was asked for, else at the tokenizer's own."""
-    own_size = tokenizer.config.image_size
+    own_size = tokenizer.image_size
     fields = {**request.data_fields, "image_size": request.data_fields.get("image_size") or own_size}
     config = data_config(request.dataset, **fields)
     usual = DATA_PRESETS.get(request.dataset, {}).get("image_size", own_size)
@@ -144,6 +145,7 @@ def _open(request: TokenizeRequest, tokenizer: Tokenizer, reporter: Reporter) ->
             f"{request.dataset} is usually read at {usual} pixels; this tokenizer's images are {own_size}, so they "
             f"are cropped to {config.image_size}. --image-size sets another size."
         )
+    _check_size(config.image_size, tokenizer)
     source = open_source(config)
     return source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
 
@@ -208,11 +210,7 @@ def tokenize(
 
 def _info(source: ImageSource, tokenizer: Tokenizer, fingerprint: str, options: TokenizeOptions) -> TokenSetInfo:
     config, image_size = tokenizer.config, source.config.image_size
-    require(
-        image_size % config.downsampling == 0,
-        f"Images of {image_size} pixels do not divide into tokens of {config.downsampling} pixels; "
-        f"give --image-size {config.image_size} or another tokenizer.",
-    )
+    _check_size(image_size, config)
     return TokenSetInfo(
         image_size=image_size,
         grid=(image_size // config.downsampling,) * 2,
@@ -223,6 +221,14 @@ def _info(source: ImageSource, tokenizer: Tokenizer, fingerprint: str, options: 
         has_flips=options.flips,
         class_names=source.class_names,
         source=f"{source.identity()['source']} ({source.config.split})",
+    )
+
+
+def _check_size(image_size: int, tokenizer: TokenizerConfig) -> None:
+    require(
+        image_size % tokenizer.downsampling == 0,
+        f"Images of {image_size} pixels do not divide into tokens of {tokenizer.downsampling} pixels; "
+        f"give --image-size {tokenizer.image_size} or another tokenizer.",
     )
 
 

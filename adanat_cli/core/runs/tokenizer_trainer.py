@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig
-from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.ema import Ema
 from adanat_cli.core.runs.seeding import stream_seed
 from adanat_cli.core.tokenizer.codebook import Codebook
@@ -21,6 +19,9 @@ from adanat_cli.core.tokenizer.losses import (
     reconstruction_loss,
 )
 from adanat_cli.core.tokenizer.vqae import VQAE
+
+STATS = ("reconstruction", "commitment", "discriminator", "discriminator_accuracy")
+"""What an update measures, in this order; the last two are 0 until the discriminator enters."""
 
 
 class TokenizerTrainer:
@@ -41,17 +42,14 @@ class TokenizerTrainer:
         self._vqae_pass = accelerator.prepare_model(self.vqae)
         self._discriminator_pass = accelerator.prepare_model(self.discriminator)
 
-    def update(self, images: Tensor) -> dict[str, float]:
+    def update(self, images: Tensor) -> Tensor:
         """One update of autoencoder, codebook and discriminator.
 
         Args:
             images: (B, 3, H, W) bytes, this process's share.
 
         Returns:
-            The losses and the codebook's perplexity.
-
-        Raises:
-            AdaNATError: if a loss is no longer a finite number.
+            (4,) float: ``STATS`` of this process, on the device, so that nothing waits for them.
         """
         config, rank, world_size = self.config, self._accelerator.process_index, self._accelerator.num_processes
         torch.manual_seed(stream_seed(config.seed, self.step, rank))
@@ -73,15 +71,9 @@ class TokenizerTrainer:
         self._descend(self._optimizer, loss)
         self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
         self.ema.update(self.vqae)
-        stats = {"reconstruction": reconstruction, "commitment": result.commitment}
-        if adversarial:
-            stats |= self._update_discriminator(real, result.images.detach())
+        judged = self._update_discriminator(real, result.images.detach()) if adversarial else real.new_zeros(2)
         self.step += 1
-        return {
-            **self._finite(stats),
-            "perplexity": self.codebook.perplexity(),
-            "learning_rate": config.learning_rate_at(self.step - 1),
-        }
+        return torch.cat([torch.stack([reconstruction, result.commitment]).detach(), judged])
 
     def averaged(self) -> VQAE:
         """A copy of the autoencoder with the averaged weights, in evaluation mode."""
@@ -109,14 +101,15 @@ class TokenizerTrainer:
             "discriminator_optimizer": self._discriminator_optimizer,
         }
 
-    def _update_discriminator(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """One update of the discriminator; returns its loss and accuracy."""
         self.discriminator.requires_grad_(True)
         with self._autocast():
             real_logits, fake_logits = self._discriminator_pass(torch.cat([real, fake])).chunk(2)
             loss = discriminator_loss(real_logits, fake_logits)
         self._descend(self._discriminator_optimizer, loss)
         accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
-        return {"discriminator": loss, "discriminator_accuracy": accuracy}
+        return torch.stack([loss.detach(), accuracy])
 
     def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -129,16 +122,6 @@ class TokenizerTrainer:
         for optimizer, share in shares.items():
             for group in optimizer.param_groups:
                 group["lr"] = share * rate
-
-    def _finite(self, stats: dict[str, Tensor]) -> dict[str, float]:
-        names, values = list(stats), torch.stack([value.detach().float() for value in stats.values()])
-        values = self._accelerator.reduce(values, reduction="mean").tolist()
-        if not all(math.isfinite(value) for value in values):
-            raise AdaNATError(
-                f"Training diverged at update {self.step}: a loss is not a number. The last saved state is kept; "
-                "try a lower --learning-rate with another --output."
-            )
-        return dict(zip(names, values, strict=True))
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bf16"

@@ -17,16 +17,19 @@ from adanat_cli.core.config import DataConfig, TokenizerTrainingConfig, VQAEConf
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.runs.devices import pick_device, settle_precision
+from adanat_cli.core.runs.devices import make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
+from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
+from adanat_cli.core.runs.reconstruction import spread_records
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
-from adanat_cli.core.runs.tokenizer_trainer import TokenizerTrainer
+from adanat_cli.core.runs.token_shards import as_images
+from adanat_cli.core.runs.tokenizer_trainer import STATS, TokenizerTrainer
 from adanat_cli.core.tokenizer.losses import reconstruction_loss
 from adanat_cli.core.tokenizer.vqae import VQAE
 
-_NUM_SHOWN, _NUM_MEASURED = 16, 256
+_NUM_SHOWN, _NUM_MEASURED, _AT_ONCE = 16, 256, 32
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,16 @@ class TrainTokenizerRequest:
 
 
 def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[str, Any]:
-    """Train, resume or finish a tokenizer; returns where it is and what was measured last.
+    """Train, resume or finish a tokenizer.
+
+    Returns:
+        Where it is and what was measured last; empty on processes other than the main one.
 
     Raises:
         AdaNATError: if the data cannot be read, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    accelerator = Accelerator(cpu=pick_device(request.device).type == "cpu", mixed_precision="no")
-    size, num_processes = request.training.batch_size, accelerator.num_processes
-    require(size % num_processes == 0, f"Batch size {size} cannot be split over {num_processes} processes.")
+    accelerator = make_accelerator(request.device, request.training.batch_size)
     source = open_source(request.data)
     training = settle_precision(request.training, request.output, accelerator, lambda: _trial(request, accelerator))
     # Where the data lies and how many threads decode it change nothing.
@@ -80,10 +84,11 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     if state:
         trainer.load_state_dict(state)
         run.measured = state["measured"]
+        del state  # as large as the weights and the optimizers together
         reporter.log(f"Resuming at update {trainer.step} of {training.steps}.")
     run.train()
     accelerator.wait_for_everyone()
-    return {"model": str(folder.model), "steps": trainer.step, **run.measured}
+    return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
 def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
@@ -116,25 +121,44 @@ class _Run:
     def train(self) -> None:
         """Update until done; measure, show and save on the way."""
         trainer, config, main = self.trainer, self.trainer.config, self.accelerator.is_main_process
-        batches, shown = self._batches(), _first_images(self.source).to(self.accelerator.device)
+        batches, meter = self._batches(), Meter(STATS, config.batch_size, self.accelerator)
+        shown = self._shown_images() if main else None
         with (
             deferred_interrupts() as interrupt,
             self.reporter.task("train-tokenizer", config.steps, "updates", trainer.step) as task,
         ):
             while trainer.step < config.steps:
-                stats = trainer.update(next(batches))
-                if self._due(config.log_every):
-                    self.measured = {**self.measured, **stats}
-                    self.folder.log(trainer.step, **stats)
-                task.advance(1, loss=stats["reconstruction"], perplexity=stats["perplexity"])
-                if main and self._due(config.sample_every):
-                    self._show(shown)
-                if main and (interrupt.raised or self._due(config.save_every)):
-                    self.folder.save(trainer.step, {**trainer.state_dict(), "measured": self.measured})
-                if main and interrupt.raised:
+                meter.add(trainer.update(next(batches)))
+                task.advance(1, **(self._log(meter) if self._due(config.log_every) else {}))
+                with meter.paused():
+                    if shown is not None and self._due(config.sample_every):
+                        self._show(shown)
+                    stop = interrupt.raised and main
+                    if stop or self._due(config.save_every):
+                        self._check(meter)
+                        self.folder.save(trainer.step, {**trainer.state_dict(), "measured": self.measured})
+                if stop:
                     raise KeyboardInterrupt
         if main:
             self._export()
+
+    def _log(self, meter: Meter) -> dict[str, float]:
+        """Note the means since the last note; returns what is shown beside the bar."""
+        self._check(meter)
+        trainer = self.trainer
+        values = {**meter.read(), "perplexity": trainer.codebook.perplexity()}
+        self.folder.log(trainer.step, **values, learning_rate=trainer.config.learning_rate_at(trainer.step - 1))
+        speed = values.pop("images_per_second")  # no property of the model
+        self.measured = {**self.measured, **values}
+        return {key: values[key] for key in ("reconstruction", "perplexity")} | {"img/s": speed}
+
+    def _check(self, meter: Meter) -> None:
+        """Stop before anything that is not a number reaches the disk."""
+        if not meter.is_finite():
+            raise AdaNATError(
+                f"Training diverged before update {self.trainer.step}: a loss is not a number. The last saved state "
+                f"in {self.folder.path} is kept; try a lower --learning-rate with another --output."
+            )
 
     def _due(self, every: int) -> bool:
         return self.trainer.step % every == 0 or self.trainer.step == self.trainer.config.steps
@@ -153,11 +177,17 @@ class _Run:
         )
         return (images for images, _ in batches)
 
+    def _shown_images(self) -> Tensor:
+        """Readable images as (n, 3, H, W) floats in [0, 1], spread over the source; they are trained on as well."""
+        records = spread_records(self.source, _NUM_MEASURED)
+        require(bool(records), f"None of the first images of {self.source.config.source} can be read.")
+        return as_images(records, self.trainer.vqae)
+
     @torch.no_grad()
     def _show(self, images: Tensor) -> None:
         """Save originals above their reconstructions by the averaged weights, and note their PSNR."""
         vqae, step = self.trainer.averaged(), self.trainer.step
-        decoded = torch.cat([vqae.decode(vqae.encode(part)) for part in images.split(32)])
+        decoded = torch.cat([vqae.decode(vqae.encode(part)) for part in images.split(_AT_ONCE)])
         psnr = float(-10 * torch.log10((decoded - images).square().mean()))
         self.measured = {**self.measured, "psnr": psnr}
         self.folder.log(step, psnr=psnr)
@@ -177,15 +207,6 @@ class _Run:
             provenance={"command": "train-tokenizer", **self.settings, "measured": self.measured},
         )
         write_card(model)
-
-
-def _first_images(source: ImageSource) -> Tensor:
-    """The first readable images as (n, 3, H, W) floats in [0, 1]; they are trained on like all others."""
-    records = source.read(0, 2 * _NUM_MEASURED)
-    pixels = [torch.from_numpy(record.pixels.copy()) for record in records if record.pixels is not None]
-    if not pixels:
-        raise AdaNATError("None of the first images can be read; check the data source.")
-    return torch.stack(pixels[:_NUM_MEASURED]).permute(0, 3, 1, 2).float().div(255)
 
 
 def _trial(request: TrainTokenizerRequest, accelerator: Accelerator) -> Any:
