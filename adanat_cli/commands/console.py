@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from adanat_cli.core.errors import AdaNATError
+
 if TYPE_CHECKING:
     from adanat_cli.core.runs.reporter import Reporter, Task
 
@@ -136,8 +138,10 @@ def reporter() -> Reporter:
 
 def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print a command's result on stdout: one JSON object, or lines for people."""
-    if as_json:
-        print(json.dumps(values, ensure_ascii=False))
-        return
-    for line in lines:
-        print(line)
+    text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has left, as in `adanat info | head -1`; Typer ends quietly
+        raise
+    except OSError as error:
+        raise AdaNATError(f"Cannot write the result to standard output: {error.strerror}.") from error

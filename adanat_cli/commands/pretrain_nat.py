@@ -50,7 +50,10 @@ def command(
         ),
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(help="Cut a process's batch into so many pieces, to save memory.", rich_help_panel=_TRAINING)
+        int,
+        typer.Option(
+            help="Cut a process's batch into so many pieces, to save memory.", min=1, rich_help_panel=_TRAINING
+        ),
     ] = 1,
     log_every: Annotated[int | None, typer.Option(help="Updates between notes.", rich_help_panel=_TRAINING)] = None,
     save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,

@@ -88,7 +88,8 @@ def _lines(values: dict[str, Any]) -> list[str]:
     if "preview" in values:
         lines.append(f"Preview: {values['preview']}, PSNR {values['psnr']:.2f} dB")
     if "output" in values:
-        lines.append(f"Tokens: {values['output']}, {values['num_images']} images in {values['num_shards']} shards")
+        shards = "1 shard" if values["num_shards"] == 1 else f"{values['num_shards']} shards"
+        lines.append(f"Tokens: {values['output']}, {values['num_images']} images in {shards}")
         skipped = list(values["skipped"].items())
         lines += [f"Skipped: {name} ({reason})" for name, reason in skipped[:10]]
         if len(skipped) > 10:

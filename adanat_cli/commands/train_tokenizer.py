@@ -71,8 +71,9 @@ def command(
         streaming=streaming,
         max_bad=max_bad,
     )
-    shape = {**_SHAPE, **preset.get("shape", {})}
-    tokenizer = _shape(data.image_size, codebook_size or shape["codebook_size"], downsampling or shape["downsampling"])
+    asked = {"codebook_size": codebook_size, "downsampling": downsampling}
+    shape = {**_SHAPE, **preset.get("shape", {}), **{key: value for key, value in asked.items() if value is not None}}
+    tokenizer = _shape(data.image_size, **shape)
     from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 
     request = TrainTokenizerRequest(

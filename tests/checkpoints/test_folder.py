@@ -218,8 +218,11 @@ def test_a_model_is_found_by_folder_and_refused_with_known_names(tmp_path: Path,
     assert resolve_model(str(model.path)).path == model.path
     with pytest.raises(AdaNATError, match="neither a folder nor a known name"):
         resolve_model("imagenet17")
-    with pytest.raises(AdaNATError, match="is not a model folder"):
+    with pytest.raises(AdaNATError, match="run folder, and its model is in .*model; give that"):
         resolve_model(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AdaNATError, match="is not a model folder"):
+        resolve_model(str(tmp_path / "empty"))
 
 
 def test_a_network_loads_strictly_and_computes_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adanat_cli.core.checkpoints.files import atomic_path, fingerprint, load_tensors, save_tensors
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable, fingerprint, load_tensors, save_tensors
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
 
@@ -79,3 +79,18 @@ def test_the_fingerprint_is_of_values_not_of_layout(tmp_path: Path) -> None:
     changed = {**weights, "b": weights["b"].clone()}
     changed["b"][0, 0] += 1
     assert fingerprint(changed) != fingerprint(weights)
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here first")
+    with pytest.raises(AdaNATError, match="a file is in the way"):
+        save_tensors(tmp_path / "file" / "weights", {"w": torch.ones(2)})
+    with pytest.raises(AdaNATError, match="a file is in the way"):
+        check_writable(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "here first"
+
+
+def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_tensors(tmp_path / "weights", {"w": torch.ones(2)})
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -31,9 +31,17 @@ def test_a_new_run_has_no_state(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", CONFIG)
+    RunFolder(tmp_path / "run", CONFIG).save(1, {})
     with pytest.raises(AdaNATError, match=r"data\.source was 'x', now 'y'"):
         RunFolder(tmp_path / "run", {**CONFIG, "data": {"source": "y", "classes": [1, 2]}})
+
+
+def test_a_run_that_saved_nothing_may_start_over(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", CONFIG).log(1, loss=1.0)
+    folder = RunFolder(tmp_path / "run", {**CONFIG, "steps": 11})
+    assert folder.latest() is None
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 11
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:

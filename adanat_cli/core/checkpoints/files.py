@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        # Some writers make files that only their owner can read.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise AdaNATError(
-            f"Cannot write {path}: {error.strerror or error}; choose a folder that you can write to."
-        ) from error
+        raise AdaNATError(f"Cannot write {path}: {_reason(error)}; choose a folder that you can write to.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and write to it, so that a mistake shows before the work is done.
+
+    Raises:
+        AdaNATError: if that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AdaNATError(f"Cannot write to {folder}: {_reason(error)}; choose another --output folder.") from error
+
+
+def _reason(error: OSError) -> str:
+    """Say what is wrong in words that fit a folder."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is in the way"
+    return error.strerror or str(error)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -53,9 +83,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise AdaNATError(f"{path} does not exist.") from error
+        raise AdaNATError(f"{path} does not exist; fetch or write it again.") from error
     except (OSError, ValueError) as error:
-        raise AdaNATError(f"{path} cannot be read as JSON: {error}.") from error
+        raise AdaNATError(f"{path} cannot be read as JSON ({error}); fetch or write it again.") from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -96,6 +96,9 @@ class ModelFolder:
         if not self.path.is_dir():
             raise AdaNATError(f"Model folder {self.path} does not exist; give a folder that holds {_INDEX}.")
         if not file.is_file():
+            inside = self.path / "model"
+            if (inside / _INDEX).is_file():
+                raise AdaNATError(f"{self.path} is a run folder, and its model is in {inside}; give that.")
             raise AdaNATError(
                 f"{self.path} is not a model folder: it holds no {_INDEX}; give the folder that does, "
                 "or make one with `adanat import`."

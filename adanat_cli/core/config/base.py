@@ -41,7 +41,11 @@ class Config:
         ]
         if missing:
             raise AdaNATError(f"{source}: missing setting {', '.join(missing)}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        try:
+            return cls(**tuples)
+        except (TypeError, ValueError) as error:
+            raise AdaNATError(f"{source}: a setting is of the wrong type ({error}); write it again.") from error
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; changes that are None are left out."""

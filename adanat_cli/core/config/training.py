@@ -54,7 +54,9 @@ class _TrainingFields(Config):
         for name in ("steps", "batch_size", "log_every", "save_every", "sample_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
-        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; expected a positive number.")
+        require(
+            0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected a positive number."
+        )
         require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more.")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected a value in [0, 1).")
         require(
@@ -123,7 +125,7 @@ class NATTrainingConfig(_TrainingFields):
         self._check()
         for name in ("label_smoothing", "condition_dropout", "flip", "beta1", "beta2"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected a value in [0, 1].")
-        require(self.code_init >= 0, f"code_init is {self.code_init}; expected 0 or more.")
+        require(0 <= self.code_init < math.inf, f"code_init is {self.code_init}; expected 0 or more.")
         require(min(self.mask_alpha, self.mask_beta) > 0, "mask_alpha and mask_beta must be positive.")
 
 

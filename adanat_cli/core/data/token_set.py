@@ -187,6 +187,7 @@ class TokenSet:
             AdaNATError: if there are none, one is damaged or missing, or they do not belong together.
         """
         folder = Path(path)
+        require(folder.is_dir(), f"Token set {folder} is not a folder; give the one that `adanat tokenize` wrote.")
         files = shard_files(folder)
         require(bool(files), f"{folder} holds no token shards (tokens-*.parquet); make them with `adanat tokenize`.")
         require(

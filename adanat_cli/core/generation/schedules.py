@@ -14,6 +14,8 @@ from adanat_cli.core.generation.actions import Action, action_from_values
 from adanat_cli.core.generation.halton import halton_order, num_revealed
 from adanat_cli.core.generation.state import DecodingState
 
+_LARGEST = 1e4
+"""Beyond it, guided logits leave float32."""
 Count = TypeVar("Count", float, Tensor)
 
 
@@ -53,6 +55,10 @@ class TableSchedule:
             raise AdaNATError("Every step of a schedule needs four values; a row has another number of them.")
         self.table = torch.as_tensor(table, dtype=torch.float64)  # (T, 4)
         require(bool(self.table.isfinite().all()), "A schedule holds a value that is not a finite number.")
+        require(
+            float(self.table.abs().max()) <= _LARGEST,
+            f"A schedule holds the value {float(self.table.abs().max()):g}; expected at most {_LARGEST:g}.",
+        )
         ratios, sampling, remasking, _ = self.table.unbind(-1)
         require(bool(((ratios >= 0) & (ratios < 1)).all()), "A schedule's re-masking ratios must lie in [0, 1).")
         require(bool((sampling > 0).all()), "A schedule's sampling temperatures must be above 0.")

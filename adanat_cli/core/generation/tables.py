@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import AutoNATSchedule, TableSchedule
 
+Table = TypeVar("Table", bound=TableSchedule)
 _RATIO, _REMASKING, _SAMPLING, _GUIDANCE = "manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg"
 
 
@@ -26,7 +27,7 @@ def read_autonat(path: Path) -> AutoNATSchedule:
     expected = {_RATIO: num_steps - 1, _REMASKING: num_steps - 1, _SAMPLING: num_steps, _GUIDANCE: num_steps}
     _check_lengths(path, lists, expected)
     columns = ([*lists[_RATIO], 0.0], lists[_SAMPLING], [*lists[_REMASKING], 0.0], lists[_GUIDANCE])
-    return AutoNATSchedule(list(zip(*columns, strict=True)))
+    return _build(path, AutoNATSchedule, list(zip(*columns, strict=True)))
 
 
 def read_table(path: Path) -> TableSchedule:
@@ -38,7 +39,15 @@ def read_table(path: Path) -> TableSchedule:
     lists = _read_lists(path, ACTION_NAMES)
     num_steps = len(lists[ACTION_NAMES[0]])
     _check_lengths(path, lists, dict.fromkeys(ACTION_NAMES, num_steps))
-    return TableSchedule(list(zip(*(lists[name] for name in ACTION_NAMES), strict=True)))
+    return _build(path, TableSchedule, list(zip(*(lists[name] for name in ACTION_NAMES), strict=True)))
+
+
+def _build(path: Path, kind: type[Table], rows: list[tuple[float, ...]]) -> Table:
+    """Make the schedule, naming the file where its values are impossible."""
+    try:
+        return kind(rows)
+    except AdaNATError as error:
+        raise AdaNATError(f"Schedule file {path}: {error}") from error
 
 
 def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
@@ -49,7 +58,7 @@ def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AdaNATError(f"Schedule file {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the parser lets odd dates and depths through
         raise AdaNATError(f"Schedule file {path} is not YAML: {str(error).splitlines()[0]}.") from error
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
@@ -58,9 +67,14 @@ def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
 
 
 def _numbers(path: Path, key: str, values: Any) -> list[float]:
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
-        raise AdaNATError(f"Schedule file {path}: {key} is {values!r}; expected a list of numbers.")
-    return [float(value) for value in values]
+    try:
+        if isinstance(values, list) and all(type(value) in (int, float) for value in values):
+            return [float(value) for value in values]
+    except OverflowError:
+        pass
+    raise AdaNATError(
+        f"Schedule file {path}: {key} is {repr(values)[:200]}; expected a list of numbers such as 0.5 or 1.0e-3."
+    )
 
 
 def _check_lengths(path: Path, lists: dict[str, list[float]], expected: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from adanat_cli.core.errors import AdaNATError
@@ -34,7 +35,7 @@ def find_classes(
 
 
 def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:
-    if text.lstrip("+-").isdecimal():
+    if re.fullmatch(r"[+-]?\d{1,18}", text):
         return _check_id(int(text), labels, num_classes, place)
     wanted = " ".join(text.casefold().split())
     found = [label for label, name in labels.items() if wanted in _synonyms(name)]

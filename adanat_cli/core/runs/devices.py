@@ -43,6 +43,8 @@ def pick_device(name: str = "") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cuda", "mps", "cpu"):
+            raise AdaNATError(f"Device {name!r} is not known; expected cuda, cuda:N, mps or cpu.")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AdaNATError(f"Device {name!r} cannot be used here; try cpu, or leave --device out.") from error

@@ -39,6 +39,11 @@ def resolve_model(name_or_path: str) -> ModelFolder:
         folder = ModelFolder(Path(name))
         _ = folder.index  # says what is wrong with the folder, if anything
         return folder
+    if not name_or_path:
+        raise AdaNATError(
+            "No --model was given, and this installation carries no model of its own; give a model folder, or make "
+            "one with `adanat import` or `adanat pretrain-nat`."
+        )
     raise AdaNATError(
         f"Model {name!r} is neither a folder nor a known name ({', '.join(model_names()) or 'none installed'}); "
         "give a folder that holds model_index.json, or make one with `adanat import`."

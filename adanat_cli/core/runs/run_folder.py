@@ -31,10 +31,11 @@ class RunFolder:
             # A kill while writing leaves a hidden, half-written neighbour.
             for litter in [*path.glob(".*.part"), *path.glob("*/.*.part")]:
                 litter.unlink(missing_ok=True)
-        if saved.exists():
+        if self._steps():
             _refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
         elif write:
-            if path.is_dir() and any(path.iterdir()):
+            # A run that saved no state yet has nothing to lose: it may start over with other settings.
+            if not saved.exists() and path.is_dir() and any(path.iterdir()):
                 raise AdaNATError(f"{path} holds other files and no run; choose a new or empty --output folder.")
             write_json(saved, config)
 

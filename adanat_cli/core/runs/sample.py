@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.config import NATConfig, Precision
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.classes import find_classes, short_name
@@ -105,16 +104,25 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         config.condition == "class",
         f"Model {folder.path} is conditioned on text; `adanat sample` needs one that is conditioned on classes.",
     )
+    require(
+        choice.num_steps <= config.num_tokens,
+        f"--steps is {choice.num_steps}, but images of this model have {config.num_tokens} tokens; expected 1 to "
+        f"{config.num_tokens}.",
+    )
     names = folder.labels()
     label_of = _assign_classes(request, names, config.num_classes)
     choice, line = settle_schedule(choice, folder)
     device = pick_device(request.device)
-    _check_writable(request.output)
+    check_writable(request.output)
+    if request.grid is not None:
+        require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
+        check_writable(request.grid.parent)
     reporter.log(line)
+    schedule = build_schedule(choice, folder, config.grid, device)
     sampler = _Sampler(
         load_nat(folder, device),
         load_tokenizer(folder, device),
-        build_schedule(choice, folder, config.grid, device),
+        schedule,
         request.seed,
         device,
         _precision(request.precision, device),
@@ -151,7 +159,7 @@ def _write_images(
     traces: list[str] = []
     with (
         _npz_writer(request.output / "samples.npz", request, size, label_of) as append,
-        reporter.task("sample", total, "images") as task,
+        reporter.task("Sampling", total, "images") as task,
     ):
         for first in range(0, total, request.batch_size):
             labels = [label_of(index) for index in range(first, min(first + request.batch_size, total))]
@@ -198,7 +206,7 @@ def _write_traces(
 
 def file_stem(label: int, names: Mapping[int, str], seed: int, index: int) -> str:
     """Name an image so that its number, class and seed can be read."""
-    slug = re.sub(r"[^a-z0-9]+", "-", short_name(names.get(label, "")).casefold()).strip("-")
+    slug = re.sub(r"[\W_]+", "-", short_name(names.get(label, "")).casefold()).strip("-")
     return "_".join(part for part in (f"{index:05d}", f"class{label}", slug, f"seed{seed}") if part)
 
 
@@ -217,18 +225,6 @@ def _precision(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto" and device.type == "cpu":
         return torch.float32
     return pick_precision(precision, device, lambda _: None)
-
-
-def _check_writable(folder: Path) -> None:
-    """Make the folder and write to it, before any work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise AdaNATError(
-            f"Cannot write to {folder}: {error.strerror or error}; choose another --output folder."
-        ) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from adanat_cli.core.checkpoints.files import atomic_path, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.data.records import SkippedImages
@@ -109,6 +109,10 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
         reporter = SilentReporter()
     folder = _tokenizer_folder(request.model)
     config = tokenizer_config(folder.config("tokenizer"), f"{folder.path}/tokenizer")
+    if request.output:
+        check_writable(request.output)
+    if request.preview:
+        check_writable(request.preview.parent)
     source = _open(request, config, reporter)
     tokenizer = load_tokenizer(folder, device, source.config.image_size)
     values: dict[str, Any] = {}
@@ -136,8 +140,8 @@ def _tokenizer_folder(model: str) -> ModelFolder:
 
 def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Reporter) -> ImageSource:
     """Open the images at the size that was asked for, else at the tokenizer's own."""
-    own_size = tokenizer.image_size
-    fields = {**request.data_fields, "image_size": request.data_fields.get("image_size") or own_size}
+    own_size, size = tokenizer.image_size, request.data_fields.get("image_size")
+    fields = {**request.data_fields, "image_size": own_size if size is None else size}
     config = data_config(request.dataset, **fields)
     usual = DATA_PRESETS.get(request.dataset, {}).get("image_size", own_size)
     if config.image_size == own_size != usual:

@@ -125,7 +125,7 @@ class _Run:
         shown = self._shown_images() if main else None
         with (
             deferred_interrupts() as interrupt,
-            self.reporter.task("train-tokenizer", config.steps, "updates", trainer.step) as task,
+            self.reporter.task("Training", config.steps, "updates", trainer.step) as task,
         ):
             while trainer.step < config.steps:
                 meter.add(trainer.update(next(batches)))

@@ -1,0 +1,83 @@
+"""Configurations check themselves and survive JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from adanat_cli.core.config import (
+    DATA_PRESETS,
+    NAT_PRESETS,
+    TRAINING_PRESETS,
+    Config,
+    NATConfig,
+    NATTrainingConfig,
+    TokenizerTrainingConfig,
+    VQAEConfig,
+    VQGANConfig,
+    data_config,
+    nat_preset,
+    tokenizer_config,
+)
+from adanat_cli.core.errors import AdaNATError
+
+NAT = nat_preset("micro", codebook_size=64, grid=(8, 8), num_classes=10)
+
+
+@pytest.mark.parametrize("config", [NAT, VQAEConfig(), VQGANConfig(), NATTrainingConfig(), data_config("digits")])
+def test_json_gives_the_same_configuration_back(config: Config) -> None:
+    values = json.loads(json.dumps(config.to_dict()))
+    assert type(config).from_dict(values, "test") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"width": "wide"}, "wrong type"),
+        ({"grid": 8}, "wrong type"),
+        ({"depth": 3}, "even number"),
+        ({"num_heads": 5}, "not a multiple"),
+        ({"colour": "blue"}, "unknown setting colour; known: "),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_its_file(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(AdaNATError, match=complaint) as caught:
+        NATConfig.from_dict({**NAT.to_dict(), **changes}, "nat/config.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(AdaNATError, match="missing setting width"):
+        NATConfig.from_dict({key: value for key, value in NAT.to_dict().items() if key != "width"}, "x")
+
+
+def test_every_preset_is_valid() -> None:
+    for name in DATA_PRESETS:
+        assert data_config(name).image_size > 0
+    for name in NAT_PRESETS:
+        assert nat_preset(name, codebook_size=1024, grid=(16, 16)).num_tokens == 256
+    for row in TRAINING_PRESETS.values():
+        assert NATTrainingConfig(**row["nat"]).steps > TokenizerTrainingConfig(**row["tokenizer"]).warmup_steps
+
+
+def test_a_tokenizer_is_built_by_its_kind() -> None:
+    assert tokenizer_config(VQGANConfig().to_dict(), "x").downsampling == 16
+    assert tokenizer_config(VQAEConfig().to_dict(), "x").num_tokens == 64
+    with pytest.raises(AdaNATError, match="kind 'magic'"):
+        tokenizer_config({"kind": "magic"}, "x")
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    constant = NATTrainingConfig(steps=100, learning_rate=1.0, warmup_steps=10)
+    assert [constant.learning_rate_at(step) for step in (0, 1, 6, 11, 99)] == [0, 0, 0.5, 1, 1]
+    cosine = constant.replace(decay="cosine")
+    assert cosine.learning_rate_at(50) == pytest.approx(0.5)
+    assert cosine.learning_rate_at(100) == pytest.approx(0)
+
+
+def test_an_own_source_needs_its_image_size() -> None:
+    with pytest.raises(AdaNATError, match="--image-size"):
+        data_config("my/images")
+    assert data_config("my/images", image_size=32).image_size == 32
