@@ -218,7 +218,7 @@ def test_a_model_is_found_by_folder_and_refused_with_known_names(tmp_path: Path,
     assert resolve_model(str(model.path)).path == model.path
     with pytest.raises(AdaNATError, match="neither a folder nor a known name"):
         resolve_model("imagenet17")
-    with pytest.raises(AdaNATError, match="run folder, and its model is in .*model; give that"):
+    with pytest.raises(AdaNATError, match=r"run folder, and its model is in .*model; give that"):
         resolve_model(str(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(AdaNATError, match="is not a model folder"):
