@@ -59,7 +59,12 @@ def command(
         typer.Option("--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."),
     ] = "png",
     grid: Annotated[
-        Path | None, typer.Option("--grid", help="Where the picture of the first images goes; OUTPUT/grid.png.")
+        Path | None,
+        typer.Option(
+            "--grid",
+            help="Where the picture of the first 100 images goes, a column per class that was asked for.",
+            show_default="OUTPUT/grid.png",
+        ),
     ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show how the first images came about, step by step, as picture and JSON.")

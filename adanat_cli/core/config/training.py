@@ -163,7 +163,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
             "decay": "cosine",
         },
         "nat": {
-            "steps": 5000,
+            "steps": 3600,
             "batch_size": 64,
             "learning_rate": 2e-3,
             "warmup_steps": 200,

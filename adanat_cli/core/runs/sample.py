@@ -30,7 +30,7 @@ from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule
 from adanat_cli.core.runs.trace import Tracer, write_trace
 from adanat_cli.core.tokenizer.base import Tokenizer
 
-_MAX_GRID, _MAX_TRACED = 100, 8
+_MAX_GRID, _MAX_COLUMNS, _MAX_TRACED = 100, 16, 8
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def _write_images(
                 traces += _write_traces(request, sampler, tracer, names, labels, stems, first, schedule)
             task.advance(len(labels))
     grid = request.grid or request.output / "grid.png"
-    save_png(grid, image_grid(np.concatenate(shown)))
+    # Classes take turns: with as many columns as classes, each has its own.
+    columns = len(request.classes) if 2 <= len(request.classes) <= _MAX_COLUMNS else 0
+    save_png(grid, image_grid(np.concatenate(shown), columns))
     images_at = [str(request.output / "samples.npz")] if request.image_format == "npz" else files
     return {"files": images_at, "grid": str(grid), "traces": traces}
 
