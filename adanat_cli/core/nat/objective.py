@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adanat_cli.core.nat.uvit import UViT
+
+_BUCKET = 256
+_IGNORED = -100
+"""The target that PyTorch's cross-entropy leaves out."""
 
 
 class HiddenTokens(NamedTuple):
@@ -27,7 +32,7 @@ def hidden_token_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -
 
     Args:
         logits: (M, K).
-        targets: (M,) int64, the true ids.
+        targets: (M,) int64, the true ids; -100 where there is nothing to compare.
         label_smoothing: share of the target spread evenly over all K ids.
 
     Source: AutoNAT (arXiv 2406.05478), training.
@@ -60,5 +65,10 @@ class MaskedTokenLoss(nn.Module):
         true_ids = token_ids.flatten()
         visible = true_ids.index_fill(0, positions, self.nat.config.mask_id).view_as(token_ids)
         features = self.nat.features(visible, condition).flatten(0, 1)  # (B * N, D)
-        logits = self.nat.head(features.index_select(0, positions))  # (M, K)
-        return hidden_token_loss(logits, true_ids.index_select(0, positions), self.label_smoothing)
+        targets = true_ids.index_select(0, positions)
+        # A few sizes instead of a new one at every update: the allocator finds its old blocks again.
+        num_padding = -len(positions) % _BUCKET
+        positions = torch.cat([positions, positions[:1].expand(num_padding)])
+        targets = F.pad(targets, (0, num_padding), value=_IGNORED)
+        logits = self.nat.head(features.index_select(0, positions))  # (M + padding, K)
+        return hidden_token_loss(logits, targets, self.label_smoothing)
