@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adanat_cli.core.data.records import ImageRecord
 from adanat_cli.core.data.sources import ImageSource
@@ -37,9 +38,7 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
     records = spread_records(source, num_images)
     require(bool(records), f"None of the first images of {source.config.source} can be read.")
     images = as_images(records, tokenizer)  # (B, 3, H, W)
-    with torch.inference_mode():
-        parts = images.split(images_at_once(images.shape[-1], images.device))
-        decoded = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in parts])
+    decoded = reconstruct(tokenizer, images)
     originals, reconstructions = to_uint8(images), to_uint8(decoded)
     white = np.full_like(originals[:1], 255)
     rows = []
@@ -49,6 +48,18 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
             missing = min(_COLUMNS, len(originals)) - len(row)
             rows.append(np.concatenate([row, *[white] * missing]))
     save_png(path, image_grid(np.concatenate(rows), columns=len(rows[0])))
+    return psnr(decoded, images)
+
+
+@torch.no_grad()
+def reconstruct(tokenizer: Tokenizer, images: Tensor) -> Tensor:
+    """Encode and decode (B, 3, H, W) images in [0, 1], in memory that does not grow with B."""
+    parts = images.split(images_at_once(images.shape[-1], images.device))
+    return torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in parts])
+
+
+def psnr(decoded: Tensor, images: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1]; infinite where they are equal."""
     error = float((decoded - images).square().mean())
     return -10 * math.log10(error) if error else math.inf
 

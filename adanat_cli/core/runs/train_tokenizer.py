@@ -21,7 +21,7 @@ from adanat_cli.core.runs.devices import make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
-from adanat_cli.core.runs.reconstruction import spread_records
+from adanat_cli.core.runs.reconstruction import psnr, reconstruct, spread_records
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.token_shards import as_images
@@ -29,7 +29,7 @@ from adanat_cli.core.runs.tokenizer_trainer import STATS, TokenizerTrainer
 from adanat_cli.core.tokenizer.losses import reconstruction_loss
 from adanat_cli.core.tokenizer.vqae import VQAE
 
-_NUM_SHOWN, _NUM_MEASURED, _AT_ONCE = 16, 256, 32
+_NUM_SHOWN, _NUM_MEASURED = 16, 256
 
 
 @dataclass(frozen=True)
@@ -183,14 +183,13 @@ class _Run:
         require(bool(records), f"None of the first images of {self.source.config.source} can be read.")
         return as_images(records, self.trainer.vqae)
 
-    @torch.no_grad()
     def _show(self, images: Tensor) -> None:
         """Save originals above their reconstructions by the averaged weights, and note their PSNR."""
         vqae, step = self.trainer.averaged(), self.trainer.step
-        decoded = torch.cat([vqae.decode(vqae.encode(part)) for part in images.split(_AT_ONCE)])
-        psnr = float(-10 * torch.log10((decoded - images).square().mean()))
-        self.measured = {**self.measured, "psnr": psnr}
-        self.folder.log(step, psnr=psnr)
+        decoded = reconstruct(vqae, images)
+        measured = {"psnr": psnr(decoded, images)}
+        self.measured = {**self.measured, **measured}
+        self.folder.log(step, **measured)
         pairs = torch.cat([images[:_NUM_SHOWN], decoded[:_NUM_SHOWN]])
         save_png(
             self.folder.samples / f"step-{step:08d}.png", image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
