@@ -17,7 +17,7 @@ def command(
     dataset: options.Dataset,
     tokens: Annotated[Path, typer.Option("--tokens", "-t", help="Folder that `adanat tokenize` wrote.")],
     size: Annotated[
-        Literal["micro", "tiny", "small", "large", "muse"] | None,
+        Literal["nano", "micro", "tiny", "small", "large", "muse"] | None,
         typer.Option(help="Size of the NAT; by default tiny for imagenet64, micro for digits, else large."),
     ] = None,
     model: Annotated[

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from adanat_cli.commands import console, options
-from adanat_cli.core.config import TRAINING_PRESETS, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config import TRAINING_PRESETS, PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.errors import require
 
 _TRAINING = "Training"
 _SHAPE = {"codebook_size": 1024, "downsampling": 8}
 """For data without a preset of its own."""
+_MEASURED = (("PSNR (dB)", "psnr", ".2f"), ("perplexity", "perplexity", ".0f"))
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
 
@@ -28,7 +29,10 @@ def command(
     max_bad: options.MaxBad = 0.01,
     output: options.Output = None,
     codebook_size: Annotated[int | None, typer.Option(help="K, number of codes.")] = None,
-    downsampling: Annotated[int | None, typer.Option(help="Image pixels per token side: 2, 4, 8, 16 or 32.")] = None,
+    downsampling: Annotated[
+        int | None,
+        typer.Option(help="Image pixels per token side: 2, 4, 8, 16 or 32; 1 takes grey pixels as they are."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer updates.", rich_help_panel=_TRAINING)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per update.", rich_help_panel=_TRAINING)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate of Adam.", rich_help_panel=_TRAINING)] = None,
@@ -85,15 +89,17 @@ def command(
         return
     values = train_tokenizer(request, console.reporter())
     if values:  # the main process speaks
-        measured = f"PSNR {values['psnr']:.2f} dB, perplexity {values['perplexity']:.0f}"
-        console.result(values, as_json, [f"Tokenizer: {values['model']}", measured])
+        measured = [f"{name} {values[key]:{form}}" for name, key, form in _MEASURED if key in values]
+        console.result(values, as_json, [f"Tokenizer: {values['model']}", *measured])
 
 
-def _shape(image_size: int, codebook_size: int, downsampling: int) -> VQAEConfig:
-    """The autoencoder whose tokens are so many pixels wide."""
+def _shape(image_size: int, codebook_size: int, downsampling: int) -> VQAEConfig | PixelConfig:
+    """The tokenizer whose tokens are so many pixels wide."""
     require(
-        downsampling in (2, 4, 8, 16, 32),
-        f"--downsampling is {downsampling}; expected 2, 4, 8, 16 or 32 pixels per token side.",
+        downsampling in (1, 2, 4, 8, 16, 32),
+        f"--downsampling is {downsampling}; expected 1, 2, 4, 8, 16 or 32 pixels per token side.",
     )
+    if downsampling == 1:
+        return PixelConfig(image_size=image_size, codebook_size=codebook_size)
     channels = _CHANNELS[: downsampling.bit_length() - 1]
     return VQAEConfig(image_size=image_size, codebook_size=codebook_size, channels=channels)

@@ -2,9 +2,24 @@
 
 from adanat_cli.core.config.base import Config
 from adanat_cli.core.config.data import DATA_PRESETS, DataConfig, data_config
+from adanat_cli.core.config.features import FEATURE_TRAINING, FeatureConfig
 from adanat_cli.core.config.nat import NAT_PRESETS, NATConfig, nat_preset
 from adanat_cli.core.config.policy import PolicyConfig
-from adanat_cli.core.config.tokenizer import TokenizerConfig, VQAEConfig, VQGANConfig, tokenizer_config
+from adanat_cli.core.config.policy_training import (
+    RECIPES,
+    DiscriminatorConfig,
+    PolicyTrainingConfig,
+    PPOConfig,
+    Recipe,
+    recipe,
+)
+from adanat_cli.core.config.tokenizer import (
+    PixelConfig,
+    TokenizerConfig,
+    VQAEConfig,
+    VQGANConfig,
+    tokenizer_config,
+)
 from adanat_cli.core.config.training import (
     TRAINING_PRESETS,
     NATTrainingConfig,
@@ -14,19 +29,28 @@ from adanat_cli.core.config.training import (
 
 __all__ = [
     "DATA_PRESETS",
+    "FEATURE_TRAINING",
     "NAT_PRESETS",
+    "RECIPES",
     "TRAINING_PRESETS",
     "Config",
     "DataConfig",
+    "DiscriminatorConfig",
+    "FeatureConfig",
     "NATConfig",
     "NATTrainingConfig",
+    "PPOConfig",
+    "PixelConfig",
     "PolicyConfig",
+    "PolicyTrainingConfig",
     "Precision",
+    "Recipe",
     "TokenizerConfig",
     "TokenizerTrainingConfig",
     "VQAEConfig",
     "VQGANConfig",
     "data_config",
     "nat_preset",
+    "recipe",
     "tokenizer_config",
 ]

@@ -67,6 +67,7 @@ class NATConfig(Config):
 
 
 NAT_PRESETS: dict[str, dict[str, Any]] = {
+    "nano": {"width": 80, "depth": 4, "num_heads": 4},
     "micro": {"width": 112, "depth": 4, "num_heads": 4},
     "tiny": {"width": 224, "depth": 4, "num_heads": 4},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
@@ -80,7 +81,7 @@ NAT_PRESETS: dict[str, dict[str, Any]] = {
         "text_length": 77,
     },
 }
-"""Sizes by name: micro about 1 M, tiny about 4 M, small about 46 M, large about 194 M, muse about 0.5 B parameters."""
+"""Sizes by name: nano about 0.4 M parameters, micro 1 M, tiny 4 M, small 46 M, large 194 M, muse 0.5 B."""
 
 
 def nat_preset(name: str, **fields: Any) -> NATConfig:

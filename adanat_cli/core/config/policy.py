@@ -26,7 +26,7 @@ class PolicyConfig(Config):
         sampling_temperature, remask_temperature, guidance_scale: scales of the cosine schedule.
         schedule_table: T rows of four values, for the schedule "table".
         nat_fingerprint: of the NAT that it was trained on; "" if not known.
-        kind: "adaptive", one action per sample and step.
+        kind: "adaptive", one action per sample and step, or "static", one per step for all samples.
     """
 
     feature_width: int
@@ -42,7 +42,7 @@ class PolicyConfig(Config):
     guidance_scale: float = 1.0
     schedule_table: tuple[tuple[float, float, float, float], ...] = ()
     nat_fingerprint: str = ""
-    kind: Literal["adaptive"] = "adaptive"
+    kind: Literal["adaptive", "static"] = "adaptive"
 
     def __post_init__(self) -> None:
         # JSON gives the rows back as lists; rows must be hashable for a frozen configuration.
@@ -55,7 +55,9 @@ class PolicyConfig(Config):
         )
         require(len(self.grid) == 2 and min(self.grid) >= 1, f"Policy grid is {self.grid}; expected (h, w).")
         require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
-        require(self.kind == "adaptive", f"Policy kind {self.kind!r} is not known; expected adaptive.")
+        require(
+            self.kind in ("adaptive", "static"), f"Policy kind {self.kind!r} is not known; expected adaptive or static."
+        )
         require(
             self.schedule in ("cosine", "table"),
             f"Base schedule {self.schedule!r} is not known; expected cosine or table.",

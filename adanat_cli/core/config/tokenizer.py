@@ -1,4 +1,4 @@
-"""Configurations of the two image tokenizers."""
+"""Configurations of the image tokenizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adanat_cli.core.errors import AdaNATError, require
 
 @dataclass(frozen=True)
 class _TokenizerFields(Config):
-    """What both tokenizers have; subclasses give ``downsampling`` (image pixels per token side)."""
+    """What all tokenizers have; subclasses give ``downsampling`` (image pixels per token side)."""
 
     image_size: int
     codebook_size: int
@@ -93,7 +93,24 @@ class VQAEConfig(_TokenizerFields):
         return 2 ** len(self.channels)
 
 
-TokenizerConfig = VQGANConfig | VQAEConfig
+@dataclass(frozen=True)
+class PixelConfig(_TokenizerFields):
+    """Grey pixels as tokens, without training; ``codebook_size`` is the number of grey levels."""
+
+    image_size: int = 8
+    codebook_size: int = 17
+    kind: Literal["pixels"] = "pixels"
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    @property
+    def downsampling(self) -> int:
+        """A token is a pixel."""
+        return 1
+
+
+TokenizerConfig = VQGANConfig | VQAEConfig | PixelConfig
 
 
 def tokenizer_config(values: Mapping[str, Any], source: str) -> TokenizerConfig:
@@ -102,7 +119,11 @@ def tokenizer_config(values: Mapping[str, Any], source: str) -> TokenizerConfig:
     Raises:
         AdaNATError: if the kind is unknown or a field is invalid.
     """
-    kinds: dict[str, type[VQGANConfig] | type[VQAEConfig]] = {"vqgan": VQGANConfig, "vqae": VQAEConfig}
+    kinds: dict[str, type[VQGANConfig] | type[VQAEConfig] | type[PixelConfig]] = {
+        "vqgan": VQGANConfig,
+        "vqae": VQAEConfig,
+        "pixels": PixelConfig,
+    }
     kind = values.get("kind")
     if kind not in kinds:
         raise AdaNATError(f"{source}: tokenizer kind {kind!r}; expected one of {', '.join(kinds)}.")

@@ -149,6 +149,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
             "ema_decay": 0.99,
             "decay": "cosine",
             "code_init": 0.04,
+            "flip": 0.0,
         },
     },
     "imagenet64": {

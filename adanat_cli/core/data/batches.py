@@ -37,6 +37,7 @@ def training_batches(
     num_workers: int = 2,
     rank: int = 0,
     world_size: int = 1,
+    flips: bool = True,
 ) -> Iterator[Batch]:
     """Yield batches for ever: shuffled anew every epoch, half of the images flipped.
 
@@ -52,6 +53,7 @@ def training_batches(
         num_workers: decoding threads; 0 decodes in the caller's.
         rank: this process takes images rank, rank + world_size, … of every step.
         world_size: number of processes.
+        flips: whether half of the images are flipped; the order is the same without.
 
     Yields:
         (B, 3, H, W) uint8 pixels and (B,) int64 labels.
@@ -64,7 +66,10 @@ def training_batches(
     skipped = SkippedImages(source.config.max_bad, source.num_images)
     jobs = _table_jobs if source.num_images is not None else _stream_jobs
     share = slice(rank, total, world_size)
-    for loaded in _ahead(jobs(source, total, seed, first_step, share), num_workers):
+    planned = jobs(source, total, seed, first_step, share)
+    if not flips:
+        planned = (job._replace(flips=np.zeros_like(job.flips)) for job in planned)
+    for loaded in _ahead(planned, num_workers):
         skipped.num_seen += batch_size
         skipped.add(loaded.unreadable)
         pixels = torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)

@@ -9,34 +9,34 @@ from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.generation.actions import Action, action_from_raw, raw_from_values
 from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.policy.network import PolicyNetwork
+from adanat_cli.core.policy.static import Policy
 
 
 class PolicySchedule:
-    """Actions of a policy network: its outputs, plus the base schedule if residual, smoothed over steps if asked.
+    """Actions of a policy: its outputs, plus the base schedule if residual, smoothed over steps if asked.
 
     It keeps nothing between calls: smoothing reads ``state.last_action``.
     """
 
-    needs_features = True
     order: Tensor | None = None
 
-    def __init__(self, network: PolicyNetwork) -> None:
-        """Take a network with its configuration."""
+    def __init__(self, network: Policy) -> None:
+        """Take a policy with its configuration."""
         self.network = network
         self.num_steps = network.config.num_steps
+        self.needs_features = network.config.kind == "adaptive"
         self._base = base_pre_activations(network.config) if network.config.residual else None  # (T, 4)
 
     def __call__(self, state: DecodingState, features: Tensor | None) -> Action:
         """Return the action at the network's mean."""
-        if features is None:
-            raise ValueError("a policy needs the features of the network at the state's tokens")
         return self.act(state, self.raw(state, features))
 
-    def raw(self, state: DecodingState, features: Tensor) -> Tensor:
-        """Return the network's outputs (B, 4) for features (B, N, D) of the state's tokens."""
-        timesteps = torch.full((len(features),), state.step, device=features.device)
-        raw: Tensor = self.network(features.float(), timesteps)
+    def raw(self, state: DecodingState, features: Tensor | None) -> Tensor:
+        """Return the policy's outputs (B, 4) for features (B, N, D) of the state's tokens."""
+        if features is None and self.needs_features:
+            raise ValueError("an adaptive policy needs the features of the network at the state's tokens")
+        timesteps = torch.full((len(state.mask),), state.step, device=state.mask.device)
+        raw: Tensor = self.network(None if features is None else features.float(), timesteps)
         return raw
 
     def act(self, state: DecodingState, raw: Tensor) -> Action:

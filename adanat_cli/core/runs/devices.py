@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
@@ -60,7 +60,9 @@ def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
     device = pick_device(device_name)
     if device.type == "cuda" and device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         torch.cuda.set_device(device)
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    # Buffers follow from the same weights everywhere; copying them would break two passes before one backward.
+    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapper])
     require(
         batch_size % accelerator.num_processes == 0,
         f"Batch size {batch_size} cannot be split over {accelerator.num_processes} processes; choose a multiple.",
@@ -90,6 +92,13 @@ def pick_precision(precision: Precision, device: torch.device, job: Job) -> torc
         seconds[dtype] = time.perf_counter() - start
     # float32 is the safer format: bf16 has to pay.
     return torch.bfloat16 if seconds[torch.bfloat16] < 0.85 * seconds[torch.float32] else torch.float32
+
+
+def sampling_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Resolve "auto" for generation; on a CPU it is float32: what is faster here today must not change the images."""
+    if precision == "auto" and device.type == "cpu":
+        return torch.float32
+    return pick_precision(precision, device, lambda _: None)
 
 
 def settle_precision(

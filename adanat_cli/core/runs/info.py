@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.config import NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.runs.models import resolve_model
 
 _SHOWN_CLASSES = 12
@@ -59,6 +59,9 @@ def _summary(name: str, values: dict[str, Any], source: str) -> str:
         condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
         grid = " x ".join(map(str, nat.grid))
         return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
+    if name == "features":
+        features = FeatureConfig.from_dict(values, source)
+        return f"{features.feature_width} features of {features.image_size} pixels, {features.num_classes} classes"
     if name.startswith("policies/"):
         policy = PolicyConfig.from_dict(values, source)
         base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"

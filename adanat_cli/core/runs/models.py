@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import adanat_cli
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.config import NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError
 
 if TYPE_CHECKING:
     import torch
 
+    from adanat_cli.core.metrics.features import FeatureNetwork
     from adanat_cli.core.nat.uvit import UViT
-    from adanat_cli.core.policy.network import PolicyNetwork
+    from adanat_cli.core.policy.static import Policy
     from adanat_cli.core.tokenizer.base import Tokenizer
 
 DEFAULT_MODEL = "imagenet64"
@@ -85,7 +86,7 @@ def load_nat(folder: ModelFolder, device: torch.device | str = "cpu") -> UViT:
     return load_strict(lambda: UViT(config), tensors, f"{folder.path}/nat").to(device)
 
 
-def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str = "cpu") -> PolicyNetwork | None:
+def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str = "cpu") -> Policy | None:
     """Load the policy for a step count: evaluation mode, float32; None if the model has none for it.
 
     Raises:
@@ -93,7 +94,7 @@ def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str 
             another NAT than the folder's.
     """
     from adanat_cli.core.checkpoints.strict import load_strict
-    from adanat_cli.core.policy.network import PolicyNetwork
+    from adanat_cli.core.policy.static import build_policy
 
     component = policy_component(num_steps)
     if not folder.has(component):
@@ -101,7 +102,23 @@ def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str 
     values, tensors = folder.read(component)
     config = PolicyConfig.from_dict(values, _config_file(folder, component))
     check_match(folder, "nat", config.nat_fingerprint, f"policy for {num_steps} steps")
-    return load_strict(lambda: PolicyNetwork(config), tensors, f"{folder.path}/{component}").to(device)
+    return load_strict(lambda: build_policy(config), tensors, f"{folder.path}/{component}").to(device)
+
+
+def load_features(folder: ModelFolder, device: torch.device | str = "cpu") -> FeatureNetwork | None:
+    """Load the feature network: evaluation mode, float32; None if the model has none.
+
+    Raises:
+        AdaNATError: if it is damaged, or its weights do not fit its configuration.
+    """
+    from adanat_cli.core.checkpoints.strict import load_strict
+    from adanat_cli.core.metrics.features import FeatureNetwork
+
+    if not folder.has("features"):
+        return None
+    values, tensors = folder.read("features")
+    config = FeatureConfig.from_dict(values, _config_file(folder, "features"))
+    return load_strict(lambda: FeatureNetwork(config), tensors, f"{folder.path}/features").to(device)
 
 
 def check_match(folder: ModelFolder, component: str, expected: str, reader: str) -> None:

@@ -21,7 +21,7 @@ from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.classes import find_classes, short_name
-from adanat_cli.core.runs.devices import pick_device, pick_precision
+from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
@@ -125,7 +125,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         schedule,
         request.seed,
         device,
-        _precision(request.precision, device),
+        sampling_precision(request.precision, device),
     )
     start = time.perf_counter()
     written = _write_images(request, sampler, names, label_of, f"{choice.kind}, {choice.num_steps} steps", reporter)
@@ -220,13 +220,6 @@ def _assign_classes(request: SampleRequest, names: Mapping[int, str], num_classe
         # A shuffle, so that a few images show classes from all over the numbering.
         random.Random(request.seed).shuffle(classes)
     return lambda index: classes[index % len(classes)]
-
-
-def _precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Resolve "auto"; on a CPU it is float32, because what is faster here today must not change the images."""
-    if precision == "auto" and device.type == "cpu":
-        return torch.float32
-    return pick_precision(precision, device, lambda _: None)
 
 
 @contextmanager

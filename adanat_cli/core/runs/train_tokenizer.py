@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DataConfig, TokenizerTrainingConfig, VQAEConfig
+from adanat_cli.core.config import DataConfig, PixelConfig, TokenizerTrainingConfig, VQAEConfig
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
@@ -26,6 +26,7 @@ from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.token_shards import as_images
 from adanat_cli.core.runs.tokenizer_trainer import STATS, TokenizerTrainer
+from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import reconstruction_loss
 from adanat_cli.core.tokenizer.vqae import VQAE
 
@@ -38,7 +39,7 @@ class TrainTokenizerRequest:
 
     Attributes:
         data: images to train on.
-        tokenizer: shape of the autoencoder.
+        tokenizer: shape of the autoencoder; pixels as tokens are written without training.
         training: settings that decide the result.
         output: run folder.
         workers: that decode images.
@@ -47,7 +48,7 @@ class TrainTokenizerRequest:
     """
 
     data: DataConfig
-    tokenizer: VQAEConfig
+    tokenizer: VQAEConfig | PixelConfig
     training: TokenizerTrainingConfig
     output: Path
     workers: int = 2
@@ -65,9 +66,14 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
         AdaNATError: if the data cannot be read, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
+    if isinstance(request.tokenizer, PixelConfig):
+        return _write_pixels(request, request.tokenizer)
     accelerator = make_accelerator(request.device, request.training.batch_size)
     source = open_source(request.data)
-    training = settle_precision(request.training, request.output, accelerator, lambda: _trial(request, accelerator))
+    shape = request.tokenizer
+    training = settle_precision(
+        request.training, request.output, accelerator, lambda: _trial(shape, request.training.seed, accelerator)
+    )
     # Where the data lies and how many threads decode it change nothing.
     settings = {
         "data": source.identity(),
@@ -77,7 +83,7 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
         state = folder.latest()
-    trainer = TokenizerTrainer(request.tokenizer, training, accelerator)
+    trainer = TokenizerTrainer(shape, training, accelerator)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     run = _Run(request, accelerator, reporter, folder, trainer, source, settings)
@@ -91,10 +97,20 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
+def _write_pixels(request: TrainTokenizerRequest, config: PixelConfig) -> dict[str, Any]:
+    """Write a tokenizer that has nothing to learn."""
+    RunFolder(request.output, {"tokenizer": config.to_dict()})
+    model = ModelFolder(request.output / "model")
+    provenance = {"command": "train-tokenizer", "tokenizer": config.to_dict()}
+    model.write("tokenizer", config.to_dict(), build_tokenizer(config).state_dict(), provenance=provenance)
+    write_card(model)
+    return {"model": str(model.path), "steps": 0}
+
+
 def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
     """What ``train_tokenizer`` would do, without touching data."""
     with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in VQAE(request.tokenizer).parameters())
+        num_parameters = sum(parameter.numel() for parameter in build_tokenizer(request.tokenizer).parameters())
     return {
         "data": request.data.to_dict(),
         "tokenizer": request.tokenizer.to_dict(),
@@ -208,11 +224,11 @@ class _Run:
         write_card(model)
 
 
-def _trial(request: TrainTokenizerRequest, accelerator: Accelerator) -> Any:
+def _trial(shape: VQAEConfig, seed: int, accelerator: Accelerator) -> Any:
     """A forward and backward pass in a given number format, to be timed."""
-    torch.manual_seed(request.training.seed)
-    vqae = VQAE(request.tokenizer).to(accelerator.device).to(memory_format=torch.channels_last)
-    images = torch.rand(8, 3, request.tokenizer.image_size, request.tokenizer.image_size, device=accelerator.device)
+    torch.manual_seed(seed)
+    vqae = VQAE(shape).to(accelerator.device).to(memory_format=torch.channels_last)
+    images = torch.rand(8, 3, shape.image_size, shape.image_size, device=accelerator.device)
 
     def job(dtype: torch.dtype) -> None:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -1,0 +1,76 @@
+"""Configuration of the small feature network, and how it is trained by data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.errors import require
+
+_MIN_IMAGE_SIZE, _STRIDE_FROM = 8, 32
+NUM_FEATURE_GROUPS = 4
+"""Groups of the network's group normalisation; they divide its widths."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig(Config):
+    """A small classifier whose pooled activations measure images where no Inception network is at hand.
+
+    Attributes:
+        image_size: side of the images it is trained on, in pixels.
+        num_classes: of its head.
+        channels: width at each resolution, finest first; each entry after the first halves the resolution.
+        num_res_blocks: residual blocks per resolution after the first, which has none.
+    """
+
+    image_size: int
+    num_classes: int
+    channels: tuple[int, ...] = (32, 64, 128)
+    num_res_blocks: int = 1
+    kind: Literal["residual"] = "residual"
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.channels) >= 2
+            and min(self.channels) >= 1
+            and all(width % NUM_FEATURE_GROUPS == 0 for width in self.channels),
+            f"Feature network channels are {self.channels}; expected at least two multiples of {NUM_FEATURE_GROUPS}.",
+        )
+        require(
+            self.image_size >= _MIN_IMAGE_SIZE and self.image_size % self.downsampling == 0,
+            f"Feature network image size is {self.image_size}; expected a multiple of {self.downsampling} of at least "
+            f"{_MIN_IMAGE_SIZE} pixels.",
+        )
+        for name, least in (("num_classes", 2), ("num_res_blocks", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"Feature network {name} is {value}; expected at least {least}.")
+        require(self.kind == "residual", f"Feature network kind {self.kind!r} is not known; expected residual.")
+
+    @property
+    def feature_width(self) -> int:
+        """D, features of an image."""
+        return self.channels[-1]
+
+    @property
+    def stem_stride(self) -> int:
+        """Of the first convolution: larger images start at half their resolution, where most of the time goes."""
+        return 2 if self.image_size >= _STRIDE_FROM else 1
+
+    @property
+    def downsampling(self) -> int:
+        """Image pixels per side of the last level's cells."""
+        return int(self.stem_stride * 2 ** (len(self.channels) - 1))
+
+
+FEATURE_TRAINING: dict[str, dict[str, Any]] = {
+    "digits": {
+        "shape": {"channels": (32, 64), "num_res_blocks": 2},
+        "training": {"steps": 600, "batch_size": 64, "learning_rate": 3e-3, "flips": False},
+    },
+    "imagenet64": {
+        "shape": {"channels": (32, 64, 128, 256)},
+        "training": {"steps": 2000, "batch_size": 64, "learning_rate": 2e-3, "flips": True},
+    },
+}
+"""By data set, for runs that a laptop finishes: fields of ``FeatureConfig``, and arguments of the training."""

@@ -1,0 +1,232 @@
+"""Configuration of policy training: PPO, exploration, and the reward."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.training import Precision
+from adanat_cli.core.errors import AdaNATError, require
+
+RewardName = Literal["adversarial", "fid", "preference"]
+
+
+@dataclass(frozen=True)
+class PPOConfig(Config):
+    """Proximal policy optimisation of the generation policy.
+
+    The defaults are ours; ``RECIPES["paper"]`` holds the reference's values.
+
+    Attributes:
+        epochs: passes over the rollout per update.
+        minibatch: rows (trajectory x step) of one optimizer step over all processes; 0 takes the whole rollout.
+        learning_rate: Adam's, of the two networks.
+        static_learning_rate: Adam's, of a static policy's table, whose numbers are the raw actions themselves.
+        clip: of the probability ratio.
+        value_weight, entropy_weight: of the two other terms of the loss.
+        class_baseline: subtract the mean reward of the sample's class within the update.
+        normalize_advantages: bring advantages to mean 0 and standard deviation 1 over the update.
+        std, std_decay, std_milestones, std_floor: exploration in raw action space; the deviation falls by
+            ``std_decay`` at every milestone (in updates), down to the floor.
+        gradient_norm: gradients are scaled down to this norm; 0 for no limit.
+    """
+
+    epochs: int = 4
+    minibatch: int = 1024
+    learning_rate: float = 3e-4
+    static_learning_rate: float = 0.02
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    class_baseline: bool = True
+    normalize_advantages: bool = True
+    std: float = 0.6
+    std_decay: float = 0.3
+    std_milestones: tuple[int, ...] = ()
+    std_floor: float = 0.1
+    gradient_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"PPO epochs is {self.epochs}; expected at least 1.")
+        require(self.minibatch >= 0, f"PPO minibatch is {self.minibatch}; expected 0 (all) or more rows.")
+        for name in ("learning_rate", "static_learning_rate", "clip", "std", "std_floor"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"PPO {name} is {value}; expected a positive number.")
+        for name in ("value_weight", "entropy_weight", "std_decay", "gradient_norm"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"PPO {name} is {value}; expected 0 or more.")
+
+    def std_at(self, update: int) -> float:
+        """Exploration's standard deviation at an update, counted from 0."""
+        passed = sum(update >= milestone for milestone in self.std_milestones)
+        return max(self.std - self.std_decay * passed, self.std_floor)
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig(Config):
+    """The adversarial reward.
+
+    Attributes:
+        backbone: "dino" (frozen ViT-S/16), "dino=FILE.safetensors", or "pyramid" (trained from scratch).
+        updates: per policy update.
+        warmup_updates: before the first policy update, so that the first rewards mean something.
+        batch_size: real and as many generated images of one update, over all processes.
+        learning_rate, beta1, beta2: of Adam.
+        loss: "bce" or "hinge".
+        reward: "sigmoid" of the mean logit as in the paper, or the mean "logit" itself, which never saturates.
+        real: "reconstructed" shows real images as the tokenizer decodes them, so that only what the policy
+            can change tells real from generated; "original" shows them as they are, as in the paper.
+        reuse_rollouts: train on the trajectories collected for PPO; otherwise new ones are generated.
+        augment: differentiable augmentations (DiffAugment) of both sides, comma-separated; "" for none.
+        width: channels of the pyramid's first level.
+    """
+
+    backbone: str = "dino"
+    updates: int = 5
+    warmup_updates: int = 0
+    batch_size: int = 128
+    learning_rate: float = 1e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    loss: Literal["bce", "hinge"] = "bce"
+    reward: Literal["sigmoid", "logit"] = "logit"
+    real: Literal["reconstructed", "original"] = "reconstructed"
+    reuse_rollouts: bool = True
+    augment: str = ""
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        name, _, _ = self.backbone.partition("=")
+        require(
+            name in ("dino", "pyramid"),
+            f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors or pyramid.",
+        )
+        require(self.loss in ("bce", "hinge"), f"Discriminator loss {self.loss!r}: expected bce or hinge.")
+        require(
+            self.reward in ("sigmoid", "logit"), f"Discriminator reward {self.reward!r}: expected sigmoid or logit."
+        )
+        require(
+            self.real in ("reconstructed", "original"),
+            f"Discriminator real images {self.real!r}: expected reconstructed or original.",
+        )
+        for field in ("updates", "batch_size", "width"):
+            require(getattr(self, field) >= 1, f"Discriminator {field} is {getattr(self, field)}; expected at least 1.")
+        require(self.warmup_updates >= 0, f"Discriminator warmup_updates is {self.warmup_updates}; expected 0 or more.")
+        require(self.learning_rate > 0, f"Discriminator learning_rate is {self.learning_rate}; expected more than 0.")
+
+
+@dataclass(frozen=True)
+class PolicyTrainingConfig(Config):
+    """One training of a policy; PPO's and the discriminator's settings are kept beside it.
+
+    Attributes:
+        updates: of the policy.
+        trajectories: images generated per update, over all processes.
+        reward: what the policy is rewarded for.
+        fid_credit: for the reward "fid", "sample" gives each image the change of the distance that it causes
+            (the distance's influence function); "batch" gives all images of a group their negated distance.
+        fid_group: images of one such group.
+        rollout: how the NAT's features wait for PPO's epochs: in "bf16", in "fp32" as in the paper, or "recompute".
+        batch_size: trajectories that a process generates at a time.
+        eval_images: generated by the mean policy at each evaluation.
+        flip: whether half of the real images are shown flipped, as the NAT saw them.
+        seed: everything random follows from it.
+        precision: of the NAT.
+        eval_every, show_every, save_every: in updates.
+    """
+
+    updates: int = 1000
+    trajectories: int = 1024
+    reward: RewardName = "adversarial"
+    fid_credit: Literal["sample", "batch"] = "sample"
+    fid_group: int = 128
+    rollout: Literal["bf16", "fp32", "recompute"] = "bf16"
+    batch_size: int = 128
+    eval_images: int = 5000
+    flip: bool = True
+    seed: int = 0
+    precision: Precision = "auto"
+    eval_every: int = 20
+    show_every: int = 20
+    save_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "trajectories", "batch_size", "eval_every", "show_every", "save_every"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
+        require(self.eval_images >= 2, f"eval_images is {self.eval_images}; expected at least 2.")
+        require(self.fid_group >= 2, f"fid_group is {self.fid_group}; expected at least 2.")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
+        require(
+            self.reward in ("adversarial", "fid", "preference"),
+            f"Reward {self.reward!r} is not known; expected adversarial, fid or preference.",
+        )
+        require(self.fid_credit in ("sample", "batch"), f"fid_credit {self.fid_credit!r}: expected sample or batch.")
+        require(
+            self.rollout in ("bf16", "fp32", "recompute"),
+            f"rollout {self.rollout!r} is not known; expected bf16, fp32 or recompute.",
+        )
+
+
+Recipe = dict[str, dict[str, Any]]
+"""Settings that differ from the defaults: "training", "ppo", "discriminator" and "policy" (the network's shape)."""
+
+RECIPES: dict[str, Recipe] = {
+    "default": {},
+    "paper": {
+        "training": {"updates": 1000, "trajectories": 4096, "fid_credit": "batch", "rollout": "fp32"},
+        "ppo": {
+            "epochs": 5,
+            "minibatch": 0,
+            "learning_rate": 1e-5,
+            "class_baseline": False,
+            "normalize_advantages": False,
+            "std_milestones": (500,),
+            "gradient_norm": 0.0,
+        },
+        "discriminator": {"reward": "sigmoid", "real": "original", "reuse_rollouts": False},
+        "policy": {"residual": False},
+    },
+    "digits": {
+        "training": {
+            "updates": 40,
+            "trajectories": 512,
+            "flip": False,
+            "eval_images": 1000,
+            "eval_every": 5,
+            "show_every": 10,
+            "save_every": 5,
+        },
+        "ppo": {"minibatch": 512},
+        "discriminator": {"backbone": "pyramid", "learning_rate": 1e-3, "warmup_updates": 100, "updates": 10},
+        "policy": {"hidden_width": 64},
+    },
+    "imagenet64": {
+        "training": {
+            "updates": 60,
+            "trajectories": 512,
+            "eval_images": 2000,
+            "eval_every": 10,
+            "show_every": 20,
+            "save_every": 10,
+        },
+        "ppo": {"minibatch": 512},
+        "discriminator": {"backbone": "pyramid", "learning_rate": 5e-4, "warmup_updates": 100, "updates": 10},
+        "policy": {"hidden_width": 128},
+    },
+}
+"""By name: ``default``, the ``paper``'s, and settings for data sets of small images that a laptop finishes."""
+
+
+def recipe(name: str, dataset: str) -> Recipe:
+    """Resolve ``--recipe``: "auto" is the data set's own, else the default one.
+
+    Raises:
+        AdaNATError: if no recipe has this name.
+    """
+    if name == "auto":
+        return RECIPES.get(dataset, RECIPES["default"])
+    if name not in RECIPES:
+        raise AdaNATError(f"Recipe {name!r} is not known; expected auto, {', '.join(RECIPES)}.")
+    return RECIPES[name]

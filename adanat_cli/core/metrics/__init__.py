@@ -1,0 +1,1 @@
+"""Measures of image sets: distances of feature distributions, and a small network that makes the features."""

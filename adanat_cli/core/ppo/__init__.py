@@ -1,0 +1,1 @@
+"""Proximal policy optimisation of generation policies: rollouts, advantages, the clipped loss and its epochs."""

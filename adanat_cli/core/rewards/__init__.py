@@ -1,0 +1,1 @@
+"""Judges of generated images: adversarial discriminators, trained on the way, and fixed preference models."""

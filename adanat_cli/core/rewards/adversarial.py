@@ -1,0 +1,92 @@
+"""The adversarial reward: a discriminator that learns while the policy does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adanat_cli.core.config import DiscriminatorConfig
+from adanat_cli.core.rewards.augment import differentiable_augment
+from adanat_cli.core.rewards.projected import draw_crop
+
+STATS = ("discriminator_loss", "discriminator_accuracy", "real_logit", "fake_logit")
+"""What an update of the discriminator measures, in this order."""
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> Tensor:
+    """Return the scalar loss of (B, L) logits of real and of generated images.
+
+    Args:
+        real_logits: of real images.
+        fake_logits: of generated images.
+        kind: "bce" (binary cross-entropy) or "hinge".
+
+    Source: AdaNAT (arXiv 2409.00342), the discriminator's objective; hinge: arXiv 1705.02894.
+    """
+    if kind == "hinge":
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+class AdversarialReward:
+    """Scores images by a discriminator, and trains it to tell them from real ones."""
+
+    def __init__(self, discriminator: nn.Module, config: DiscriminatorConfig, crops: bool = False) -> None:
+        """Take a discriminator.
+
+        Args:
+            discriminator: maps images (B, 3, H, W) in [0, 1] and a condition to (B, L) logits; may be wrapped for
+                several processes.
+            config: of its training.
+            crops: whether it is the projected one, which sees half of the batches through a random crop.
+        """
+        self.discriminator, self.config, self._crops = discriminator, config, crops
+        self.optimizer = torch.optim.Adam(
+            [weight for weight in discriminator.parameters() if weight.requires_grad],
+            config.learning_rate,
+            betas=(config.beta1, config.beta2),
+        )
+
+    @torch.no_grad()
+    def score(self, images: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (B,) rewards, high for what looks real; the generator (on the CPU) draws the crop.
+
+        Source: AdaNAT (arXiv 2409.00342): the sigmoid of the mean logit; "logit" leaves the sigmoid out.
+        """
+        self.discriminator.eval()
+        logit = self._logits(images, condition, generator).mean(-1)
+        return logit.sigmoid() if self.config.reward == "sigmoid" else logit
+
+    def update(
+        self,
+        real: tuple[Tensor, Tensor],
+        fake: tuple[Tensor, Tensor],
+        generator: torch.Generator,
+        backward: Callable[[Tensor], object] = Tensor.backward,
+    ) -> Tensor:
+        """Take one step on real and generated (images, condition).
+
+        Returns:
+            (4,) ``STATS``, on the device.
+        """
+        self.discriminator.train()
+        real_logits, fake_logits = (
+            self._logits(differentiable_augment(images, generator, self.config.augment), condition, generator)
+            for images, condition in (real, fake)
+        )
+        loss = discriminator_loss(real_logits, fake_logits, self.config.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        backward(loss)
+        self.optimizer.step()
+        real_mean, fake_mean = real_logits.detach().mean(-1), fake_logits.detach().mean(-1)
+        accuracy = 0.5 * ((real_mean > 0).float().mean() + (fake_mean < 0).float().mean())
+        return torch.stack([loss.detach(), accuracy, real_mean.mean(), fake_mean.mean()])
+
+    def _logits(self, images: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
+        if not self._crops:
+            return self.discriminator(images, condition).float()
+        crop = draw_crop(images.shape[-2], images.shape[-1], generator)
+        return self.discriminator(images, condition, crop).float()

@@ -1,0 +1,149 @@
+"""A fixed reward: how well an image fits its prompt in the eyes of a pre-trained image-text model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.rewards.hub import one_line, require_reachable
+
+_CLASS_PROMPT = "a photo of a {}"
+_PROMPTS_AT_ONCE = 256
+
+
+class PreferenceReward(nn.Module):
+    """Cosine similarity of image and prompt, by a frozen model of CLIP's architecture.
+
+    Sources: CLIP (arXiv 2103.00020); PickScore (arXiv 2305.01569) for one trained on human choices.
+    """
+
+    def __init__(self, model: str, class_names: Sequence[str] = (), device: torch.device | str = "cpu") -> None:
+        """Load the model and encode a prompt for every class, once.
+
+        Args:
+            model: Hub id, such as ``yuvalkirstain/PickScore_v1``, or a local folder.
+            class_names: one for every label; () if prompts will come as text.
+            device: where to load and to encode.
+
+        Raises:
+            AdaNATError: if transformers is not installed or the model cannot be had.
+        """
+        super().__init__()
+        self.clip, self.tokenizer, processor = _load(model)
+        self.clip.eval().requires_grad_(False)
+        self.size: int = self.clip.config.vision_config.image_size
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", Tensor(list(processor.image_mean)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", Tensor(list(processor.image_std)).view(1, 3, 1, 1), persistent=False)
+        self.to(device)
+        self.class_embeddings: Tensor | None
+        prompts = [_CLASS_PROMPT.format(name) for name in class_names]
+        self.register_buffer("class_embeddings", self.embed_prompts(prompts) if prompts else None, persistent=False)
+
+    def train(self, mode: bool = True) -> PreferenceReward:
+        """Stay in evaluation mode: nothing here learns."""
+        return super().train(False)
+
+    def forward(self, images: Tensor, prompts_or_labels: Sequence[str] | Tensor) -> Tensor:
+        """Do what ``score`` does."""
+        return self.score(images, prompts_or_labels)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompts_or_labels: Sequence[str] | Tensor) -> Tensor:
+        """Return (B,) cosine similarities, in [-1, 1].
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            prompts_or_labels: B prompts, or (B,) int64 labels if there are class names.
+
+        Raises:
+            ValueError: if their number is not B, or labels come where there are no class names.
+        """
+        if len(images) != len(prompts_or_labels):
+            raise ValueError(f"{len(images)} images and {len(prompts_or_labels)} prompts or labels; expected as many.")
+        if not isinstance(prompts_or_labels, Tensor):
+            texts = self.embed_prompts(prompts_or_labels)
+        elif self.class_embeddings is not None:
+            texts = self.class_embeddings[prompts_or_labels]
+        else:
+            raise ValueError("Labels need the names of the classes; none were given.")
+        return (self.embed_images(images) * texts).sum(-1)
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Return (B, D), of unit length."""
+        pixels = (self._framed(images.float()) - self.mean) / self.std
+        return F.normalize(_pooled(self.clip.get_image_features(pixel_values=pixels)).float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Return (B, D), of unit length; what exceeds the model's context is cut off."""
+        embedded = []
+        for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
+            inputs = self.tokenizer(
+                list(prompts[start : start + _PROMPTS_AT_ONCE]),
+                padding=True,
+                truncation=True,
+                max_length=self.clip.config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            ).to(self.mean.device)
+            features = self.clip.get_text_features(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+            )
+            embedded.append(F.normalize(_pooled(features).float(), dim=-1))
+        return torch.cat(embedded)
+
+    def _framed(self, images: Tensor) -> Tensor:
+        """Resize the shorter side to ``size`` and cut out the middle, as the model was trained."""
+        shorter = min(images.shape[2:])
+        height, width = (side * self.size // shorter for side in images.shape[2:])
+        resized = F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return resized[:, :, top : top + self.size, left : left + self.size]
+
+
+def _pooled(features: Any) -> Tensor:
+    """The embeddings; transformers wraps them in an output object since 5.23."""
+    return features if isinstance(features, Tensor) else features.pooler_output
+
+
+def _load(model: str) -> tuple[Any, Any, Any]:
+    """Return model, tokenizer and image processor; code from a repository is never run, pickles never read."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise AdaNATError(
+            "Preference rewards need transformers, which is not installed; try: pip install 'adanat[text]'."
+        ) from error
+    advice = (
+        "give the id of a CLIP model on the Hub, or a local folder with its config.json, model.safetensors, "
+        "preprocessor_config.json and tokenizer files"
+    )
+    try:
+        if not Path(model).is_dir():
+            require_reachable(model, "config.json")
+        config = transformers.AutoConfig.from_pretrained(model)
+        require(
+            config.model_type == "clip",
+            f"Preference model {model!r} is of type {config.model_type}; {advice}.",
+        )
+        loaded: Any = transformers.CLIPModel.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        clip, report = loaded
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        processor = transformers.CLIPImageProcessor.from_pretrained(model)
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise AdaNATError(f"Preference model {model!r} cannot be loaded ({one_line(error)}); {advice}.") from error
+    # transformers fills what a file lacks with random numbers.
+    require(
+        not report["missing_keys"],
+        f"Preference model {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
+    )
+    return clip, tokenizer, processor

@@ -1,0 +1,158 @@
+"""The three rewards in one form: scores of generated images, and what each learns on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from adanat_cli.core.config import DiscriminatorConfig
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
+from adanat_cli.core.metrics.influence import frechet_influence
+from adanat_cli.core.rewards.adversarial import STATS, AdversarialReward
+from adanat_cli.core.rewards.projected import DINO, ProjectedDiscriminator
+from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
+
+LabelledImages = tuple[Tensor, Tensor]
+"""(B, 3, H, W) in [0, 1] and their condition (B,)."""
+Stats = dict[str, float]
+
+
+class PolicyReward(Protocol):
+    """Scores a whole rollout of this process, and may learn from it."""
+
+    def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
+        """Return (B,) rewards of batches of images; the generator, on the CPU, serves what is random in it."""
+
+    def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
+        """Take an update on every pair of real and generated images; returns means of what they measure."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+@dataclass
+class Adversarial:
+    """The adversarial reward on one or several processes."""
+
+    reward: AdversarialReward
+    module: nn.Module
+    backward: Callable[[Tensor], object]
+
+    def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
+        """Return (B,) rewards."""
+        return torch.cat([self.reward.score(*batch, generator) for batch in images])
+
+    def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
+        """Train the discriminator."""
+        stats = [self.reward.update(*pair, generator, self.backward) for pair in pairs]
+        return dict(zip(STATS, torch.stack(stats).mean(0).tolist(), strict=True)) if stats else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Discriminator and optimizer."""
+        return {"discriminator": _trained(self.module), "optimizer": self.reward.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.module.load_state_dict(state["discriminator"], strict=not isinstance(self.module, ProjectedDiscriminator))
+        self.reward.optimizer.load_state_dict(state["optimizer"])
+
+
+class _Fixed:
+    """A reward that does not learn."""
+
+    def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
+        """Do nothing."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing changes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing changes."""
+
+
+@dataclass
+class Frechet(_Fixed):
+    """Minus the Frechet distance of a rollout, credited to its images.
+
+    Attributes:
+        features: network whose features are compared.
+        reference: moments of real images.
+        group: 0 credits every image with the change of the distance that it causes; otherwise so many images in
+            a row share their group's negated distance (the paper's baseline).
+        gather: collects rows over all processes.
+        rank: of this process, whose rows stand in this place among all.
+    """
+
+    features: FeatureNetwork
+    reference: FrechetReference
+    group: int
+    gather: Callable[[Tensor], Tensor]
+    rank: int
+
+    @torch.no_grad()
+    def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
+        """Return (B,) rewards."""
+        features = torch.cat([self.features.features(batch) for batch, _ in images])  # (B, D)
+        if self.group:
+            if len(features) % self.group:
+                raise AdaNATError(
+                    f"{len(features)} trajectories per process cannot be split into groups of {self.group} for the "
+                    "batch-level distance; choose a multiple with --trajectories."
+                )
+            grouped = features.unflatten(0, (-1, self.group))
+            distances = frechet_distances(grouped, self.reference)
+            return -distances.repeat_interleave(self.group).to(features)
+        every = self.gather(features)
+        rewards = -frechet_influence(every, self.reference)
+        return rewards[self.rank * len(features) :][: len(features)].to(features)
+
+
+@dataclass
+class Preference(_Fixed):
+    """A pre-trained image-text model's score."""
+
+    scorer: Callable[[Tensor, Tensor], Tensor]
+
+    @torch.no_grad()
+    def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
+        """Return (B,) rewards."""
+        return torch.cat([self.scorer(*batch) for batch in images])
+
+
+def make_discriminator(
+    config: DiscriminatorConfig, image_size: int, num_classes: int, seed: int, accelerator: Accelerator
+) -> Adversarial:
+    """Build the adversarial reward; its weights follow from the seed.
+
+    Raises:
+        AdaNATError: if the backbone cannot be had.
+    """
+    torch.manual_seed(seed)
+    name, _, file = config.backbone.partition("=")
+    module: nn.Module
+    if name == "dino":
+        module = ProjectedDiscriminator(num_classes, backbone=f"{DINO}={file}" if file else DINO)
+    else:
+        module = PyramidDiscriminator(image_size, num_classes, width=config.width)
+    module = module.to(accelerator.device)
+    reward = AdversarialReward(accelerator.prepare_model(module), config, crops=name == "dino")
+    return Adversarial(reward, module, accelerator.backward)
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """The part of a discriminator that training changes: a frozen backbone is not saved again and again."""
+    if isinstance(module, ProjectedDiscriminator):
+        return module.trainable_state()
+    return module.state_dict()

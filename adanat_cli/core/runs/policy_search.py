@@ -1,0 +1,122 @@
+"""Fixed schedules at their best against the same distance: a small grid, or one searched table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import yaml
+
+from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.checkpoints.folder import policy_component
+from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.generation.actions import ACTION_NAMES
+from adanat_cli.core.generation.schedules import Schedule, TableSchedule
+from adanat_cli.core.policy import build_policy
+from adanat_cli.core.runs.interrupts import deferred_interrupts
+from adanat_cli.core.runs.policy_evaluation import Evaluator
+from adanat_cli.core.runs.policy_setup import Setup, TrainPolicyRequest, base_schedule, export_policy
+from adanat_cli.core.runs.reporter import Reporter
+from adanat_cli.core.runs.run_folder import RunFolder
+from adanat_cli.core.runs.schedule_search import TableSearch, grid
+from adanat_cli.core.runs.seeding import stream_seed
+
+_SEARCH, _EVALUATION = 22, 20
+
+
+def search(
+    request: TrainPolicyRequest,
+    setup: Setup,
+    shape: PolicyConfig,
+    folder: RunFolder,
+    state: dict[str, Any] | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Find a table; ``training.trajectories`` images judge each candidate, always the same ones.
+
+    Returns:
+        Where it is and its distance to held-out images.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+    """
+    training = request.training
+    seen = Evaluator(setup.model, setup.features, setup.reference, training.batch_size)
+    held_out = Evaluator(setup.model, setup.features, setup.held_out_reference, training.batch_size)
+
+    def distance(schedule: Schedule) -> float:
+        return seen.distance(schedule, stream_seed(_SEARCH, training.seed), training.trajectories)
+
+    start = base_schedule(shape)
+    if request.kind == "tuned":
+        table, facts = _best_of_grid(request.num_steps, distance, reporter)
+    else:
+        table, facts = _searched(request, folder, state, start, distance, reporter)
+    seed = stream_seed(_EVALUATION, training.seed)
+    reached, fixed = (held_out.distance(schedule, seed, training.eval_images) for schedule in (table, start))
+    found = shape.replace(schedule="table", schedule_table=tuple(map(tuple, table.table.tolist())), residual=True)
+    facts = {"command": "train-policy", "kind": request.kind, **facts, "distance": reached, "fixed_distance": fixed}
+    export_policy(request, setup, build_policy(found), facts)
+    file = request.output / "table.yaml"
+    with atomic_path(file) as temporary:
+        temporary.write_text(yaml.safe_dump(dict(zip(ACTION_NAMES, table.table.T.tolist(), strict=True))), "utf-8")
+    return {
+        "model": str(folder.model),
+        "policy": policy_component(request.num_steps),
+        "table": str(file),
+        "distance": reached,
+        "fixed_distance": fixed,
+        "num_images": training.eval_images,
+        **{key: value for key, value in facts.items() if key in ("factors", "generations")},
+    }
+
+
+def _best_of_grid(num_steps: int, distance: Any, reporter: Reporter) -> tuple[TableSchedule, dict[str, Any]]:
+    """Measure every combination of a few factors on the cosine schedule."""
+    combinations = list(grid(num_steps))
+    measured = []
+    with reporter.task("Measuring schedules", len(combinations), "schedules") as task:
+        for factors, schedule in combinations:
+            measured.append((distance(schedule), factors, schedule))
+            task.advance(1, best=min(row[0] for row in measured))
+    best = min(measured, key=lambda row: row[0])
+    return best[2], {"factors": best[1], "training_distance": best[0]}
+
+
+def _searched(
+    request: TrainPolicyRequest,
+    folder: RunFolder,
+    state: dict[str, Any] | None,
+    start: TableSchedule,
+    distance: Any,
+    reporter: Reporter,
+) -> tuple[TableSchedule, dict[str, Any]]:
+    """Let the evolution strategy run for ``training.updates`` generations, resumably."""
+    training = request.training
+    optimizer = TableSearch(start, training.seed)
+    best_distance, best = float("inf"), start.table
+    if state:
+        optimizer.load_state_dict(state["search"], state["step"])
+        best_distance, best = state["best_distance"], state["best"]
+    else:
+        best_distance = distance(start)
+    with (
+        deferred_interrupts() as interrupt,
+        reporter.task("Searching", training.updates, "generations", optimizer.generation) as task,
+    ):
+        while optimizer.generation < training.updates:
+            points = optimizer.candidates()
+            tables = [optimizer.table(point) for point in points]
+            distances = torch.tensor([distance(table) for table in tables], dtype=torch.float64)
+            if float(distances.min()) < best_distance:
+                best_distance, best = float(distances.min()), tables[int(distances.argmin())].table
+            optimizer.tell(points, distances)
+            folder.log(optimizer.generation, distance=float(distances.mean()), best_distance=best_distance)
+            folder.save(
+                optimizer.generation,
+                {"search": optimizer.state_dict(), "best_distance": best_distance, "best": best},
+            )
+            task.advance(1, distance=float(distances.mean()), best=best_distance)
+            if interrupt.raised:
+                raise KeyboardInterrupt
+    return TableSchedule(best), {"generations": optimizer.generation, "training_distance": best_distance}

@@ -1,0 +1,283 @@
+"""What every way of finding a schedule needs: the model, real images, and a feature network to measure with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
+from adanat_cli.core.config import (
+    DataConfig,
+    DiscriminatorConfig,
+    FeatureConfig,
+    NATConfig,
+    PolicyConfig,
+    PolicyTrainingConfig,
+    PPOConfig,
+    tokenizer_config,
+)
+from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
+from adanat_cli.core.generation.tables import read_autonat, read_table
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.policy.static import Policy
+from adanat_cli.core.runs.devices import sampling_precision
+from adanat_cli.core.runs.feature_trainer import feature_moments, measure_accuracy, train_feature_network
+from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, resolve_model
+from adanat_cli.core.runs.policy_trainer import FrozenModel
+from adanat_cli.core.runs.reporter import Reporter
+
+Kind = Literal["adaptive", "static", "search", "tuned"]
+_LARGEST_TRAINED = 128
+
+
+@dataclass(frozen=True)
+class TrainPolicyRequest:
+    """What one run of ``adanat train-policy`` is asked for.
+
+    Attributes:
+        dataset: preset or source, for the settings that go with it.
+        data: real images; its split and classes are set by the run.
+        num_steps: T.
+        kind: "adaptive", "static"; "search" for one table by black-box search, "tuned" for a small grid of factors.
+        training, ppo, discriminator: settings that decide the result.
+        policy: fields of the policy's configuration that differ from the defaults.
+        base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
+        output: run folder.
+        model: folder or name.
+        install: whether to put the policy into the model folder itself as well.
+        preference_model: of the reward "preference".
+        workers: that decode images.
+        device: "" for the best one here.
+    """
+
+    dataset: str
+    data: DataConfig
+    num_steps: int
+    kind: Kind
+    training: PolicyTrainingConfig
+    ppo: PPOConfig
+    discriminator: DiscriminatorConfig
+    policy: dict[str, Any]
+    base: str
+    output: Path
+    model: str = ""
+    install: bool = False
+    preference_model: str = ""
+    workers: int = 2
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a run that do not change during it.
+
+    Attributes:
+        folder: the model.
+        model: its networks.
+        source, held_out: real images of the model's classes, to train on and to measure with.
+        features: network to measure with, which no discriminator sees.
+        reference, held_out_reference: moments of both.
+    """
+
+    folder: ModelFolder
+    model: FrozenModel
+    source: ImageSource
+    held_out: ImageSource
+    features: FeatureNetwork
+    reference: FrechetReference
+    held_out_reference: FrechetReference
+
+
+def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
+    """Refuse what cannot work, before anything is loaded.
+
+    Raises:
+        AdaNATError: naming it.
+    """
+    require(
+        request.num_steps >= 2,
+        f"--steps is {request.num_steps}; expected at least 2: a single step masks nothing again, so it leaves no "
+        "schedule to learn.",
+    )
+    folder = resolve_model(request.model)
+    nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    require(
+        nat.condition == "class",
+        f"Model {folder.path} is conditioned on text; train-policy needs one that is conditioned on classes.",
+    )
+    require(
+        request.num_steps <= nat.num_tokens,
+        f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
+        f"{nat.num_tokens}.",
+    )
+    return folder, nat
+
+
+def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) -> PolicyConfig:
+    """The configuration of the policy to train; a searched table is a static policy around it."""
+    fields = dict(request.policy)
+    kind, _, file = request.base.partition(":")
+    if kind in ("autonat", "table") and file:
+        table = read_autonat(Path(file)) if kind == "autonat" else read_table(Path(file))
+        require(
+            table.num_steps == request.num_steps,
+            f"--base {request.base} is a schedule of {table.num_steps} steps, but --steps is {request.num_steps}.",
+        )
+        fields |= {"schedule": "table", "schedule_table": tuple(map(tuple, table.table.tolist()))}
+    else:
+        require(request.base == "cosine", f"--base {request.base!r}: expected cosine, autonat:FILE or table:FILE.")
+    return PolicyConfig(
+        feature_width=nat.width,
+        grid=nat.grid,
+        num_steps=request.num_steps,
+        kind="adaptive" if request.kind == "adaptive" else "static",
+        nat_fingerprint=fingerprint,
+        **fields,
+    )
+
+
+def base_schedule(shape: PolicyConfig) -> TableSchedule:
+    """The fixed schedule that a policy is compared with: its base, or the cosine schedule where it has none."""
+    if shape.residual and shape.schedule == "table":
+        return TableSchedule(shape.schedule_table)
+    return CosineSchedule(shape.num_steps)
+
+
+def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:
+    """Open the real images of the model's classes, and those held out.
+
+    Raises:
+        AdaNATError: if there are none, or only one.
+    """
+    tokenizer = tokenizer_config(folder.config("tokenizer"), str(folder.path))
+    data = request.data.replace(image_size=tokenizer.image_size)
+    seen = folder.labels()
+    source = open_source(data)
+    require(
+        not source.has_captions and (not source.class_names or not seen or source.num_classes <= nat.num_classes),
+        f"{data.source} numbers {source.num_classes} classes, but the NAT of {folder.path} knows {nat.num_classes}; "
+        "give the data set that it was trained on.",
+    )
+    source = _keep(source, seen, folder)
+    try:
+        held_out = _keep(open_source(data.replace(split="validation")), seen, folder)
+    except AdaNATError as error:
+        if "validation" not in str(error):
+            raise
+        held_out = source
+    for images, part in ((source, "training"), (held_out, "held-out")):
+        require(
+            images.num_images is None or images.num_images >= 2,
+            f"{data.source} holds {images.num_images} {part} image of the model's classes; expected at least 2, and "
+            "some hundreds for a distance that means something.",
+        )
+    return source, held_out
+
+
+def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> ImageSource:
+    try:
+        return source.keep(tuple(seen))
+    except AdaNATError as error:
+        raise AdaNATError(
+            f"{source.config.source} holds no image of the {len(seen)} classes that {folder.path} has seen, such as "
+            f"{', '.join(map(str, list(seen)[:3]))}; give the data set that the NAT was trained on."
+        ) from error
+
+
+def prepare(request: TrainPolicyRequest, accelerator: Accelerator, reporter: Reporter) -> Setup:
+    """Load the model and the images, and get a feature network: the model's own, the run's, or a new one.
+
+    Raises:
+        AdaNATError: if something is missing or does not belong together.
+    """
+    folder, nat = check_request(request)
+    source, held_out = open_images(request, folder, nat)
+    device = accelerator.device
+    labels = sorted(folder.labels()) or list(range(nat.num_classes))
+    precision = sampling_precision(request.training.precision, device)
+    model = FrozenModel(
+        load_nat(folder, device), load_tokenizer(folder, device), torch.tensor(labels, device=device), precision
+    )
+    model.nat.requires_grad_(False)
+    model.tokenizer.requires_grad_(False)
+    with accelerator.main_process_first():
+        features = _features(request, folder, source, held_out, accelerator, reporter)
+    references = [FrechetReference(feature_moments(features, images).gaussian()) for images in (source, held_out)]
+    return Setup(folder, model, source, held_out, features, references[0], references[1])
+
+
+def _features(
+    request: TrainPolicyRequest,
+    folder: ModelFolder,
+    source: ImageSource,
+    held_out: ImageSource,
+    accelerator: Accelerator,
+    reporter: Reporter,
+) -> FeatureNetwork:
+    """Load the feature network of the model or of the run; train one where neither has it."""
+    device, exported = accelerator.device, ModelFolder(request.output / "model")
+    for place in (folder, exported):
+        if place.exists() and (features := load_features(place, device)) is not None:
+            return features
+    size = source.config.image_size
+    require(
+        size <= _LARGEST_TRAINED,
+        f"Model {folder.path} has no features/ to measure with, and images of {size} pixels are too large to train a "
+        "small network on; add a features/ component to the model.",
+    )
+    settings = FEATURE_TRAINING.get(request.dataset, {})
+    config = FeatureConfig(image_size=size, num_classes=source.num_classes, **settings.get("shape", {}))
+    reporter.log(f"The model has no features/ to measure with: training a small classifier on {source.config.source}.")
+    training = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3, **settings.get("training", {})}
+    features = train_feature_network(source, config, seed=0, device=device, reporter=reporter, **training)
+    accuracy = measure_accuracy(features, held_out)
+    reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
+    exported.write(
+        "features",
+        config.to_dict(),
+        features.state_dict(),
+        image_size=size,
+        provenance={
+            "command": "train-policy",
+            "data": source.config.source,
+            "training": training,
+            "accuracy": accuracy,
+        },
+    )
+    return features
+
+
+def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:
+    """Write the policy into the run's model folder beside copies of the networks that it belongs to.
+
+    Args:
+        request: what was asked for; ``install`` writes into the model's own folder as well.
+        setup: the run's parts.
+        policy: to write.
+        facts: how it was trained and what it reached.
+    """
+    exported = ModelFolder(request.output / "model")
+    present = exported.index.components if exported.exists() else ()
+    for name in ("tokenizer", "nat"):
+        if name not in present:
+            values, tensors = setup.folder.read(name)
+            provenance = setup.folder.index.provenance.get(name, {})
+            exported.write(name, values, tensors, image_size=setup.folder.index.image_size, provenance=provenance)
+    if "features" not in present and setup.folder.has("features"):
+        values, tensors = setup.folder.read("features")
+        exported.write("features", values, tensors, provenance=setup.folder.index.provenance.get("features", {}))
+    if labels := setup.folder.labels():
+        exported.write_labels(labels)
+    component = Component(policy_component(request.num_steps), policy.config.to_dict(), policy.state_dict(), facts)
+    for folder in (exported, setup.folder) if request.install else (exported,):
+        folder.write_all([component])
+        write_card(folder)

@@ -1,0 +1,320 @@
+"""Train a generation policy for a frozen NAT, from the first trajectory to a model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from adanat_cli.core.checkpoints.folder import policy_component
+from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.data.batches import Batch, training_batches
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.generation.schedules import TableSchedule
+from adanat_cli.core.policy import build_policy
+from adanat_cli.core.policy.schedule import PolicySchedule
+from adanat_cli.core.ppo.agent import Agent
+from adanat_cli.core.runs.devices import make_accelerator
+from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
+from adanat_cli.core.runs.policy_evaluation import Evaluator
+from adanat_cli.core.runs.policy_pictures import draw_policy
+from adanat_cli.core.runs.policy_rewards import Frechet, PolicyReward, Preference, make_discriminator
+from adanat_cli.core.runs.policy_search import search
+from adanat_cli.core.runs.policy_setup import (
+    Setup,
+    TrainPolicyRequest,
+    base_schedule,
+    check_request,
+    export_policy,
+    policy_shape,
+    prepare,
+)
+from adanat_cli.core.runs.policy_trainer import KEPT, PolicyTrainer
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
+from adanat_cli.core.runs.run_folder import RunFolder
+from adanat_cli.core.runs.scalars import Scalars
+from adanat_cli.core.runs.seeding import stream_seed
+
+_EVALUATION, _SHOWN = 20, 21
+
+
+def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, Any]:
+    """Train, resume or finish a policy; or search a table.
+
+    Returns:
+        Where it is and what was measured; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if model and data do not belong together, the run folder holds another run, or training diverges.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+    """
+    accelerator = make_accelerator(request.device, request.discriminator.batch_size)
+    require(
+        request.training.trajectories % accelerator.num_processes == 0,
+        f"{request.training.trajectories} trajectories cannot be split over {accelerator.num_processes} processes; "
+        "choose a multiple.",
+    )
+    folder, nat = check_request(request)
+    shape = policy_shape(request, nat, folder.fingerprint("nat"))
+    with accelerator.main_process_first():
+        run_folder = RunFolder(request.output, _settings(request, shape), write=accelerator.is_main_process)
+        state = run_folder.latest()
+    if not accelerator.is_main_process:
+        reporter = SilentReporter()
+    setup = prepare(request, accelerator, reporter)
+    if request.kind in ("search", "tuned"):
+        require(
+            accelerator.num_processes == 1, f"--kind {request.kind} runs on one process; start it without a launcher."
+        )
+        return search(request, setup, shape, run_folder, state, reporter)
+    run = _Run(request, accelerator, reporter, run_folder, setup, shape)
+    if state:
+        run.resume(state)
+        del state
+    run.train()
+    accelerator.wait_for_everyone()
+    return run.result() if accelerator.is_main_process else {}
+
+
+def plan(request: TrainPolicyRequest) -> dict[str, Any]:
+    """What ``train_policy`` would do, without touching data."""
+    folder, nat = check_request(request)
+    shape = policy_shape(request, nat, folder.fingerprint("nat"))
+    with torch.device("meta"):
+        agent = Agent(shape)
+    kept = KEPT[request.training.rollout]
+    row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 44
+    return {
+        **_settings(request, shape),
+        "model": str(folder.path),
+        "output": str(request.output),
+        "num_policy_parameters": sum(weight.numel() for weight in agent.policy.parameters()),
+        "num_critic_parameters": sum(weight.numel() for weight in agent.critic.parameters()),
+        "rows_per_update": request.training.trajectories * request.num_steps,
+        "rollout_megabytes": round(row * request.training.trajectories * request.num_steps / 2**20, 1),
+    }
+
+
+def _settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]:
+    """What decides the result; where the data lies and how many threads decode it change nothing."""
+    settings = {
+        "kind": request.kind,
+        "policy": shape.to_dict(),
+        "training": request.training.to_dict(),
+        "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
+    }
+    if request.kind in ("search", "tuned"):
+        return settings
+    settings["ppo"] = request.ppo.to_dict()
+    if request.training.reward == "adversarial":
+        settings["discriminator"] = request.discriminator.to_dict()
+    return settings
+
+
+@dataclass
+class _Best:
+    """The best policy so far by the held-out distance."""
+
+    step: int
+    distance: float
+    policy: dict[str, torch.Tensor]
+
+
+@dataclass
+class _Run:
+    """One run's parts, and what the loop does with them."""
+
+    request: TrainPolicyRequest
+    accelerator: Accelerator
+    reporter: Reporter
+    folder: RunFolder
+    setup: Setup
+    shape: PolicyConfig
+    fixed_distance: float = math.nan
+    best: _Best | None = None
+    trainer: PolicyTrainer = field(init=False)
+    evaluator: Evaluator = field(init=False)
+    scalars: Scalars = field(init=False)
+
+    def __post_init__(self) -> None:
+        request, setup, accelerator = self.request, self.setup, self.accelerator
+        self.evaluator = Evaluator(
+            setup.model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
+        )
+        reward = _reward(request, setup, accelerator)
+        self.trainer = PolicyTrainer(
+            setup.model,
+            self.shape,
+            request.training,
+            request.ppo,
+            request.discriminator,
+            reward,
+            self._real,
+            accelerator,
+        )
+        self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.trainer.load_state_dict(state)
+        self.fixed_distance = state["fixed_distance"]
+        self.best = _Best(state["best"]["step"], state["best"]["distance"], state["best"]["policy"])
+        self.reporter.log(f"Resuming at update {self.trainer.step} of {self.request.training.updates}.")
+
+    def train(self) -> None:
+        """Update until done; evaluate, show and save on the way."""
+        config, trainer = self.request.training, self.trainer
+        if self.best is None:
+            self._start()
+        with (
+            deferred_interrupts() as interrupt,
+            self.reporter.task("Training", config.updates, "updates", trainer.step) as task,
+        ):
+            while trainer.step < config.updates:
+                stats = trainer.update()
+                self._check(stats)
+                self._log(stats, task)
+                if self._due(config.eval_every):
+                    self._evaluate(task)
+                if self._due(config.show_every):
+                    self._show()
+                self._save_if_due(interrupt)
+        if self.accelerator.is_main_process:
+            self._export()
+
+    def result(self) -> dict[str, Any]:
+        """What was reached."""
+        best = self._known_best()
+        return {
+            "model": str(self.folder.model),
+            "policy": policy_component(self.request.num_steps),
+            "updates": self.trainer.step,
+            "best_update": best.step,
+            "distance": best.distance,
+            "fixed_distance": self.fixed_distance,
+            "num_images": self.request.training.eval_images,
+        }
+
+    def _start(self) -> None:
+        """Measure the fixed schedule, and the untrained policy, which is the first best."""
+        self.fixed_distance = self._distance(base_schedule(self.shape))
+        untrained = PolicySchedule(self.trainer.agent.policy)
+        distance = self.fixed_distance if self.shape.residual else self._distance(untrained)
+        self.best = _Best(0, distance, self._policy_state())
+        self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
+        self.reporter.log(
+            f"Fixed schedule: distance {self.fixed_distance:.4g} over {self.request.training.eval_images} images."
+        )
+
+    def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
+        config = self.request.training
+        return self.evaluator.distance(schedule, stream_seed(_EVALUATION, config.seed), config.eval_images)
+
+    def _check(self, stats: dict[str, float]) -> None:
+        """Stop before anything that is not a number reaches the disk."""
+        if not (all(map(math.isfinite, stats.values())) and self.trainer.is_finite()):
+            wrong = ", ".join(name for name, value in stats.items() if not math.isfinite(value)) or "a weight"
+            raise AdaNATError(
+                f"Training diverged at update {self.trainer.step}: {wrong} is not a number. The last saved state in "
+                f"{self.folder.path} is kept; try a lower --learning-rate with another --output."
+            )
+
+    def _log(self, stats: dict[str, float], task: Task) -> None:
+        if self.trainer.step == 1:
+            self.reporter.log(f"Rollout: {self.trainer.rollout_bytes / 2**20:.1f} MB on each process.")
+        self.scalars.log(self.trainer.step, stats)
+        task.advance(1, reward=stats["reward"], kl=stats["kl"])
+
+    def _evaluate(self, task: Task) -> None:
+        distance = self._distance(PolicySchedule(self.trainer.agent.policy))
+        self.scalars.log(self.trainer.step, {"distance": distance})
+        if distance < self._known_best().distance:
+            self.best = _Best(self.trainer.step, distance, self._policy_state())
+        best = self._known_best()
+        task.advance(0, distance=distance, best=best.distance)
+
+    def _show(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        step, seed = self.trainer.step, stream_seed(_SHOWN, self.request.training.seed)
+        draw_policy(
+            PolicySchedule(self.trainer.agent.policy),
+            base_schedule(self.shape),
+            self.setup.model,
+            seed,
+            self.folder.samples / f"step-{step:06d}.png",
+            self.folder.plots / f"step-{step:06d}.png",
+            f"{self.request.kind} policy, {self.shape.num_steps} steps, update {step}",
+        )
+
+    def _save_if_due(self, interrupt: Interrupt) -> None:
+        # Others go on until the main process, which alone saves, has left.
+        stop = interrupt.raised and self.accelerator.is_main_process
+        if stop or self._due(self.request.training.save_every):
+            best = self._known_best()
+            tree = {"fixed_distance": self.fixed_distance, "best": best.__dict__, **self.trainer.state_dict()}
+            self.folder.save(self.trainer.step, tree)
+            if self.accelerator.is_main_process:
+                self._export()
+        if stop:
+            raise KeyboardInterrupt
+
+    def _export(self) -> None:
+        """Write the best policy."""
+        best = self._known_best()
+        policy = build_policy(self.shape)
+        policy.load_state_dict(best.policy)
+        facts = {
+            "command": "train-policy",
+            "reward": self.request.training.reward,
+            "kind": self.request.kind,
+            "update": best.step,
+            "distance": best.distance,
+            "fixed_distance": self.fixed_distance,
+            "settings": _settings(self.request, self.shape),
+        }
+        export_policy(self.request, self.setup, policy, facts)
+
+    def _policy_state(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.agent.policy.state_dict().items()}
+
+    def _known_best(self) -> _Best:
+        if self.best is None:
+            raise RuntimeError("nothing was measured yet")
+        return self.best
+
+    def _due(self, every: int) -> bool:
+        return self.trainer.step % every == 0 or self.trainer.step == self.request.training.updates
+
+    def _real(self, first_batch: int) -> Iterator[Batch]:
+        accelerator, config = self.accelerator, self.request.discriminator
+        return training_batches(
+            self.setup.source,
+            config.batch_size // accelerator.num_processes,
+            self.request.training.seed,
+            first_batch,
+            self.request.workers,
+            accelerator.process_index,
+            accelerator.num_processes,
+            flips=self.request.training.flip,
+        )
+
+
+def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
+    """Build what the policy is rewarded for."""
+    config, nat = request.training, setup.model.nat.config
+    if config.reward == "fid":
+        group = config.fid_group if config.fid_credit == "batch" else 0
+        return Frechet(setup.features, setup.reference, group, accelerator.gather, accelerator.process_index)
+    if config.reward == "preference":
+        from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
+
+        names = setup.folder.labels()
+        prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
+        return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
+    size = setup.model.tokenizer.config.image_size
+    return make_discriminator(request.discriminator, size, nat.num_classes, config.seed, accelerator)
