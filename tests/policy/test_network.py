@@ -86,7 +86,7 @@ def test_a_configuration_survives_json() -> None:
         {"grid": (0, 4)},
         {"schedule": "linear"},
         {"schedule": "table"},
-        {"kind": "static"},
+        {"kind": "hasty"},
         {"hidden_width": 31},
     ],
 )

@@ -65,8 +65,8 @@ class FeatureConfig(Config):
 
 FEATURE_TRAINING: dict[str, dict[str, Any]] = {
     "digits": {
-        "shape": {"channels": (32, 64), "num_res_blocks": 2},
-        "training": {"steps": 600, "batch_size": 64, "learning_rate": 3e-3, "flips": False},
+        "shape": {"channels": (32, 64, 64)},
+        "training": {"steps": 400, "batch_size": 64, "learning_rate": 3e-3, "flips": False},
     },
     "imagenet64": {
         "shape": {"channels": (32, 64, 128, 256)},

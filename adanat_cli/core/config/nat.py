@@ -67,7 +67,7 @@ class NATConfig(Config):
 
 
 NAT_PRESETS: dict[str, dict[str, Any]] = {
-    "nano": {"width": 80, "depth": 4, "num_heads": 4},
+    "nano": {"width": 64, "depth": 2, "num_heads": 4},
     "micro": {"width": 112, "depth": 4, "num_heads": 4},
     "tiny": {"width": 224, "depth": 4, "num_heads": 4},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
@@ -81,7 +81,7 @@ NAT_PRESETS: dict[str, dict[str, Any]] = {
         "text_length": 77,
     },
 }
-"""Sizes by name: nano about 0.4 M parameters, micro 1 M, tiny 4 M, small 46 M, large 194 M, muse 0.5 B."""
+"""Sizes by name: nano about 0.2 M parameters, micro 1 M, tiny 4 M, small 46 M, large 194 M, muse 0.5 B."""
 
 
 def nat_preset(name: str, **fields: Any) -> NATConfig:

@@ -22,6 +22,8 @@ class PolicyConfig(Config):
             guidance_scale), 1 for a critic.
         residual: whether raw outputs are added to the base schedule before the activation.
         smoothing: s in y_t = s y_(t-1) + (1 - s) x_t over the steps, before the activation; 0 for none.
+        base_floor: temperatures and guidance scales of the base below it are raised to it: a softplus is flat near 0,
+            where neither exploration nor a gradient moves anything. 0, as in the reference, raises none.
         schedule: the base schedule, "cosine" or "table".
         sampling_temperature, remask_temperature, guidance_scale: scales of the cosine schedule.
         schedule_table: T rows of four values, for the schedule "table".
@@ -36,6 +38,7 @@ class PolicyConfig(Config):
     out_features: int = 4
     residual: bool = True
     smoothing: float = 0.0
+    base_floor: float = 0.0
     schedule: Literal["cosine", "table"] = "cosine"
     sampling_temperature: float = 1.0
     remask_temperature: float = 1.0
@@ -55,6 +58,7 @@ class PolicyConfig(Config):
         )
         require(len(self.grid) == 2 and min(self.grid) >= 1, f"Policy grid is {self.grid}; expected (h, w).")
         require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
+        require(0 <= self.base_floor < 10, f"Policy base_floor is {self.base_floor}; expected a value in [0, 10).")
         require(
             self.kind in ("adaptive", "static"), f"Policy kind {self.kind!r} is not known; expected adaptive or static."
         )

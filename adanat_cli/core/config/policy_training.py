@@ -173,7 +173,7 @@ Recipe = dict[str, dict[str, Any]]
 """Settings that differ from the defaults: "training", "ppo", "discriminator" and "policy" (the network's shape)."""
 
 RECIPES: dict[str, Recipe] = {
-    "default": {},
+    "default": {"policy": {"base_floor": 0.1}},
     "paper": {
         "training": {"updates": 1000, "trajectories": 4096, "fid_credit": "batch", "rollout": "fp32"},
         "ppo": {
@@ -200,7 +200,7 @@ RECIPES: dict[str, Recipe] = {
         },
         "ppo": {"minibatch": 512},
         "discriminator": {"backbone": "pyramid", "learning_rate": 1e-3, "warmup_updates": 100, "updates": 10},
-        "policy": {"hidden_width": 64},
+        "policy": {"hidden_width": 64, "base_floor": 0.1},
     },
     "imagenet64": {
         "training": {
@@ -213,7 +213,7 @@ RECIPES: dict[str, Recipe] = {
         },
         "ppo": {"minibatch": 512},
         "discriminator": {"backbone": "pyramid", "learning_rate": 5e-4, "warmup_updates": 100, "updates": 10},
-        "policy": {"hidden_width": 128},
+        "policy": {"hidden_width": 128, "base_floor": 0.1},
     },
 }
 """By name: ``default``, the ``paper``'s, and settings for data sets of small images that a laptop finishes."""

@@ -39,7 +39,11 @@ class FeatureNetwork(nn.Module):
             blocks += [_ResidualBlock(width, width) for _ in range(config.num_res_blocks - 1)]
         self.blocks = nn.Sequential(*blocks)
         self.norm = _normalization(widths[-1])
-        self.head = nn.Linear(widths[-1], config.num_classes)
+        # Pooled activations of different images are alike; the classes show in what is left without their mean.
+        self.head = nn.Sequential(nn.LayerNorm(widths[-1]), nn.Linear(widths[-1], config.num_classes))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def features(self, images: Tensor) -> Tensor:
         """Return (B, D) features of (B, 3, H, W) images in [0, 1].
@@ -73,7 +77,6 @@ class _ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         # Averaging before a 1×1 convolution lets every pixel through the shortcut.
         self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1)) if stride == 2 else None
-        nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adanat_cli.core.errors import require
 
-_DISTANCES_AT_ONCE = 2**25
-"""Entries of a chunk of the distance matrix: 128 MB, and as much again while neighbours are sought."""
+_DISTANCES_AT_ONCE = 2**24
+"""Entries of a chunk of the distance matrix: 64 MB, and as much again while neighbours are sought."""
 
 
 class ManifoldScores(NamedTuple):
@@ -93,7 +93,7 @@ def _squared_radii(features: Tensor, neighbors: tuple[int, ...]) -> tuple[Tensor
 
 def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield chunks of rows of the (n, m) squared distances of (n, D) and (m, D)."""
-    b_squares = b.square().sum(1)
+    b_squares = torch.cat([part.square().sum(1) for part in b.split(1024)])  # no second copy of b
     num_rows = max(1, _DISTANCES_AT_ONCE // len(b))
     for start in range(0, len(a), num_rows):
         rows = slice(start, min(start + num_rows, len(a)))

@@ -67,7 +67,9 @@ def base_pre_activations(config: PolicyConfig) -> Tensor:
             remask_temperature=config.remask_temperature,
             guidance_scale=config.guidance_scale,
         )
-    smoothed = raw_from_values(schedule.table)
+    values = schedule.table.clone()
+    values[:, 1:] = values[:, 1:].clamp(min=config.base_floor)
+    smoothed = raw_from_values(values)
     base = smoothed.clone()
     base[1:] = (smoothed[1:] - config.smoothing * smoothed[:-1]) / (1 - config.smoothing)
     return base.float()

@@ -106,6 +106,7 @@ def update(
     generator: torch.Generator,
     num_processes: int = 1,
     backward: Callable[[Tensor], object] = Tensor.backward,
+    gather: Callable[[Tensor], Tensor] = torch.Tensor.clone,
 ) -> dict[str, float]:
     """Take all epochs over one rollout.
 
@@ -122,6 +123,7 @@ def update(
         generator: on the CPU; shuffles rows.
         num_processes: that share ``config.minibatch``.
         backward: the way to compute gradients.
+        gather: collects rows over all processes.
 
     Returns:
         Means over all steps: loss, policy_loss, value_loss, kl, clip_fraction, gradient_norm; and explained_variance
@@ -133,7 +135,7 @@ def update(
     targets = returns.repeat(num_steps)  # rows are step-major
     advantages = targets - rollout.values.flatten()
     if config.normalize_advantages:
-        advantages = normalize(advantages)
+        advantages = normalize(advantages, gather(advantages))
     timesteps = torch.arange(num_steps, device=device).repeat_interleave(batch)
     size = -(-config.minibatch // num_processes) if config.minibatch else len(raw)
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]

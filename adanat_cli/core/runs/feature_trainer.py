@@ -72,7 +72,7 @@ def train_feature_network(
     with reporter.task("Training the feature network", steps, "updates") as task:
         for step, (pixels, labels) in zip(range(steps), batches, strict=False):
             generator = torch.Generator().manual_seed(stream_seed(seed, 1, step))
-            images = as_floats(random_shifts(pixels, config.image_size // 8, generator), device)
+            images = as_floats(random_shifts(pixels, max(1, config.image_size // 16), generator), device)
             loss = F.cross_entropy(network(images).logits, labels.to(device), label_smoothing=_LABEL_SMOOTHING)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

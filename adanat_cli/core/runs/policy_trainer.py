@@ -111,6 +111,7 @@ class PolicyTrainer:
             self._generator(_SHUFFLE),
             self._accelerator.num_processes,
             self._accelerator.backward,
+            self._accelerator.gather,
         )
         stats |= self._learn(rollout, labels, self.discriminator.updates)
         self.step += 1

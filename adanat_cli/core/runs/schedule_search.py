@@ -23,6 +23,7 @@ GRID = {
 
 _RATIO_BOUNDS = (1e-3, 0.99)
 _INITIAL_SPREAD = 0.4
+_FLOOR = 0.1
 _POPULATION = 12
 
 
@@ -49,7 +50,10 @@ class TableSearch:
         self._seed = seed
         self._free = torch.ones(self._shape, dtype=torch.bool)
         self._free[-1, 0] = self._free[-1, 2] = False
-        raw = raw_from_values(start.table)
+        values = start.table.clone()
+        # A softplus is flat near 0: a search that starts there does not get away.
+        values[:-1, 1:] = values[:-1, 1:].clamp(min=_FLOOR)
+        raw = raw_from_values(values)
         self._start = raw.clone()
         free = int(self._free.sum())
         self.mean = raw[self._free]  # (F,) float64

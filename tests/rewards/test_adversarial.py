@@ -1,0 +1,68 @@
+"""The adversarial reward with the small discriminator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adanat_cli.core.config import DiscriminatorConfig
+from adanat_cli.core.rewards.adversarial import AdversarialReward, discriminator_loss
+from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
+
+
+def reward(**fields: object) -> AdversarialReward:
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(backbone="pyramid", learning_rate=2e-3, **fields)
+    return AdversarialReward(PyramidDiscriminator(8, num_classes=2, width=16), config)
+
+
+def images(bright: bool, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise whose upper (class 0) or lower (class 1) half is brighter in real images."""
+    labels = torch.arange(32) % 2
+    pixels = 0.5 * torch.rand(32, 3, 8, 8, generator=generator)
+    if bright:
+        pixels[labels == 0, :, :4] += 0.3
+        pixels[labels == 1, :, 4:] += 0.3
+    return pixels, labels
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("bce", 2 * 0.313262), ("hinge", 0.0)])
+def test_losses_by_hand(kind: str, expected: float) -> None:
+    loss = discriminator_loss(torch.ones(2, 3), -torch.ones(2, 3), kind)
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("augment", ["", "color,translation,cutout"])
+def test_real_images_come_to_pay_more(augment: str) -> None:
+    judge, generator = reward(augment=augment), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        stats = judge.update(images(True, generator), images(False, generator), generator)
+    real, fake = (judge.score(*images(bright, generator), generator) for bright in (True, False))
+    assert real.shape == (32,)
+    assert (real.mean() - fake.mean()) > 1
+    assert stats[1] > 0.8  # accuracy
+
+
+def test_the_condition_counts() -> None:
+    judge, generator = reward(), torch.Generator().manual_seed(0)
+    for _ in range(200):
+        pixels, labels = images(True, generator)
+        judge.update((pixels, labels), (pixels, 1 - labels), generator)
+    pixels, labels = images(True, generator)
+    assert judge.score(pixels, labels, generator).mean() > judge.score(pixels, 1 - labels, generator).mean() + 0.5
+
+
+def test_the_papers_reward_is_the_sigmoid_of_the_mean_logit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels, labels = images(True, generator)
+    logit, share = (reward(reward=form).score(pixels, labels, generator) for form in ("logit", "sigmoid"))
+    torch.testing.assert_close(share, logit.sigmoid())
+
+
+def test_scores_do_not_depend_on_the_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels, labels = images(True, generator)
+    judge = reward()
+    torch.testing.assert_close(
+        judge.score(pixels, labels, generator)[:3], judge.score(pixels[:3], labels[:3], generator)
+    )

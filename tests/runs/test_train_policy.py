@@ -1,0 +1,256 @@
+"""``adanat train-policy`` on a toy model: it ends, resumes, exports, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.trees import load_tree
+from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.ppo import update as ppo_update
+from adanat_cli.core.runs.models import load_policy, resolve_model
+from adanat_cli.core.runs.policy_trainer import PolicyTrainer
+from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.core.runs.train_policy import train_policy
+from tests.image_files import write_class_folder
+from tests.policy_toy import make_policy_toy, policy_request
+from tests.processes import run_two, start
+from tests.runs.test_pretrain_nat import At
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy and one unbroken run of four updates."""
+    folder = make_policy_toy(tmp_path_factory.mktemp("policy"))
+    train_policy(policy_request(folder), SilentReporter())
+    return folder
+
+
+def state(run: Path) -> dict[str, Any]:
+    return load_tree(max((run / "checkpoints").glob("*.safetensors")))
+
+
+def flat(tree: Any, name: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return {name: tree}
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return {key: value for child, node in children for key, value in flat(node, f"{name}/{child}").items()}
+
+
+def same(first: Path, second: Path, tolerance: float = 0.0) -> bool:
+    one, two = flat(state(first)), flat(state(second))
+    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=0, atol=tolerance) for key in one)
+
+
+def test_a_run_logs_what_ppo_is_judged_by(toy: Path) -> None:
+    lines = [json.loads(line) for line in (toy / "run" / "metrics.jsonl").read_text().splitlines()]
+    update = next(line for line in lines if line["step"] == 1)
+    expected = {"kl", "clip_fraction", "explained_variance", "entropy", "reward", "reward_std", "gradient_norm"}
+    assert expected | {"discriminator_accuracy", "remask_ratio/0", "guidance_scale/2"} <= update.keys()
+    assert [line["step"] for line in lines if "distance" in line] == [0, 2, 4]
+
+
+def test_the_exported_model_samples_with_its_policy(toy: Path, tmp_path: Path) -> None:
+    model = resolve_model(str(toy / "run" / "model"))
+    assert model.policy_steps() == [3]
+    best = state(toy / "run")["best"]
+    policy = load_policy(model, 3)
+    assert policy is not None
+    assert all(torch.equal(tensor, best["policy"][name]) for name, tensor in policy.state_dict().items())
+    request = SampleRequest(tmp_path, str(model.path), num_images=4, num_steps=3, image_format="npz", device="cpu")
+    assert sample(request, SilentReporter())["schedule"] == "learned"
+
+
+def test_a_killed_run_goes_on_to_the_same_state(toy: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from tests.policy_toy import policy_request
+from tests.runs.test_pretrain_nat import At
+from adanat_cli.core.runs.train_policy import train_policy
+train_policy(policy_request(Path(sys.argv[1]), "killed"), At(3, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+"""
+    process = start(script, toy)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert state(toy / "killed")["step"] == 2
+    train_policy(policy_request(toy, "killed"), SilentReporter())
+    assert same(toy / "killed", toy / "run")
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(policy_request(toy, "stopped"), At(1, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert state(toy / "stopped")["step"] == 1
+    train_policy(policy_request(toy, "stopped"), SilentReporter())
+    assert same(toy / "stopped", toy / "run")
+
+
+def test_two_processes_train_the_policy_of_one(toy: Path) -> None:
+    """With the FID reward, whose batches do not depend on the split; the discriminator's do."""
+    script = """
+import sys
+from pathlib import Path
+from tests.policy_toy import policy_request
+from adanat_cli.core.config import PPOConfig
+from adanat_cli.core.runs.train_policy import train_policy
+from adanat_cli.core.runs.reporter import SilentReporter
+whole = PPOConfig(minibatch=0, epochs=2)
+train_policy(policy_request(Path(sys.argv[1]), "two", reward="fid", ppo=whole), SilentReporter())
+"""
+    run_two(script, toy)
+    whole = PPOConfig(minibatch=0, epochs=2)
+    train_policy(policy_request(toy, "one", reward="fid", ppo=whole), SilentReporter())
+    one, two = state(toy / "one"), state(toy / "two")
+    assert one["fixed_distance"] == pytest.approx(two["fixed_distance"], rel=1e-5)
+    for name, tensor in one["agent"].items():
+        torch.testing.assert_close(two["agent"][name], tensor, rtol=0, atol=2e-3, msg=name)
+
+
+def test_features_computed_again_train_as_stored_ones(toy: Path) -> None:
+    train_policy(policy_request(toy, "fp32", rollout="fp32"), SilentReporter())
+    train_policy(policy_request(toy, "recompute", rollout="recompute"), SilentReporter())
+    stored, computed = state(toy / "fp32")["agent"], state(toy / "recompute")["agent"]
+    for name, tensor in stored.items():
+        torch.testing.assert_close(computed[name], tensor, rtol=0, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": "fid"},
+        {"reward": "fid", "fid_credit": "batch", "fid_group": 6},
+        {"kind": "static"},
+        {"policy": {"hidden_width": 16, "residual": False}},
+        {"policy": {"hidden_width": 16, "smoothing": 0.5}},
+        {"discriminator": DiscriminatorConfig("pyramid", batch_size=6, width=8, reuse_rollouts=False, real="original")},
+    ],
+    ids=["fid", "fid of groups", "static", "no residual", "smoothing", "as the paper's discriminator"],
+)
+def test_every_way_of_training_ends_in_a_policy(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    result = train_policy(policy_request(toy, str(tmp_path / "run"), updates=1, **changes), SilentReporter())
+    assert np.isfinite(result["distance"])
+    policy = load_policy(resolve_model(result["model"]), 3)
+    assert policy is not None
+    assert policy.config.kind == changes.get("kind", "adaptive")
+
+
+@pytest.mark.parametrize("kind", ["search", "tuned"])
+def test_a_search_ends_in_a_policy_and_a_table_that_sample_alike(toy: Path, tmp_path: Path, kind: str) -> None:
+    request = policy_request(toy, str(tmp_path / "run"), updates=1, trajectories=6, kind=kind)
+    result = train_policy(request, SilentReporter())
+    images = []
+    for schedule in ("learned", f"table:{result['table']}"):
+        out = tmp_path / schedule[:3]
+        asked = SampleRequest(
+            out, result["model"], num_images=4, schedule=schedule, num_steps=3, image_format="npz", device="cpu"
+        )
+        sample(asked, SilentReporter())
+        with np.load(out / "samples.npz") as arrays:
+            images.append(arrays["arr_0"])
+    assert np.array_equal(*images)
+
+
+def test_a_search_goes_on_where_it_stopped(toy: Path, tmp_path: Path) -> None:
+    fields = {"kind": "search", "updates": 2, "trajectories": 6}
+    whole = train_policy(policy_request(toy, str(tmp_path / "whole"), **fields), SilentReporter())
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(
+            policy_request(toy, str(tmp_path / "half"), **fields),
+            At(1, lambda: os.kill(os.getpid(), signal.SIGINT)),
+        )
+    half = train_policy(policy_request(toy, str(tmp_path / "half"), **fields), SilentReporter())
+    assert half["distance"] == whole["distance"]
+
+
+def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = PolicyTrainer.update
+
+    def spoiled(self: PolicyTrainer) -> dict[str, float]:
+        stats = update(self)
+        return {**stats, "loss": float("nan")} if self.step == 3 else stats
+
+    monkeypatch.setattr(PolicyTrainer, "update", spoiled)
+    with pytest.raises(AdaNATError, match="diverged at update 3: loss is not a number") as caught:
+        train_policy(policy_request(toy, "diverged"), SilentReporter())
+    assert "\n" not in str(caught.value)
+    assert state(toy / "diverged")["step"] == 2
+
+
+def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:
+    folder = make_policy_toy(tmp_path)
+    train_policy(policy_request(folder, updates=1, install=True), SilentReporter())
+    assert ModelFolder(folder / "model").policy_steps() == [3]
+
+
+def one_image(folder: Path) -> dict[str, Any]:
+    from adanat_cli.core.config import data_config
+
+    write_class_folder(folder / "single", 1, ("zero",), 16)
+    return {"data": data_config(str(folder / "single"), image_size=1)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_steps": 1}, "--steps is 1"),
+        ({"num_steps": 17}, "have 16 tokens"),
+        ({"base": "table:no-such.yaml"}, "no-such.yaml"),
+        ({"base": "linear"}, "expected cosine"),
+        ({"discriminator": DiscriminatorConfig("dino=no-such.safetensors")}, "no-such.safetensors"),
+        ({"reward": "preference", "preference_model": "/no/such/folder"}, "/no/such/folder"),
+        ({"reward": "fid", "fid_credit": "batch", "fid_group": 5}, "groups of 5"),
+    ],
+)
+def test_mistakes_are_one_line(toy: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    if "preference" in str(changes):
+        pytest.importorskip("transformers")
+    with pytest.raises(AdaNATError, match=words) as caught:
+        train_policy(policy_request(toy, str(tmp_path / "wrong"), **changes), SilentReporter())
+    assert "\n" not in str(caught.value)
+
+
+def test_one_image_is_refused(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdaNATError, match="holds 1 training image"):
+        train_policy(policy_request(toy, str(tmp_path / "wrong"), **one_image(tmp_path)), SilentReporter())
+
+
+def test_data_without_the_models_classes_is_refused(toy: Path, tmp_path: Path) -> None:
+    from adanat_cli.core.config import data_config
+
+    write_class_folder(tmp_path / "other", 6, ("7", "8"), 16)
+    data = data_config(str(tmp_path / "other"), image_size=1)
+    with pytest.raises(AdaNATError, match="give the data set that") as caught:
+        train_policy(policy_request(toy, str(tmp_path / "wrong"), data=data), SilentReporter())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"trajectories": 0}, {"updates": 0}, {"reward": "beauty"}, {"eval_images": 1}])
+def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(AdaNATError, match="expected"):
+        PolicyTrainingConfig(**changes)
+
+
+def test_the_command_says_its_plan_without_touching_data(toy: Path) -> None:
+    arguments = ["train-policy", "--dataset", "no/such/data", "--model", str(toy / "model"), "--steps", "4"]
+    done = CliRunner().invoke(app, [*arguments, "--recipe", "paper", "--dry-run", "--json"], catch_exceptions=False)
+    values = json.loads(done.stdout)
+    assert values["training"]["trajectories"] == 4096
+    assert values["rows_per_update"] == 4 * 4096
+    assert values["policy"]["residual"] is False
+    assert values["rollout_megabytes"] == pytest.approx(4 * 4096 * (16 * (4 + 4 * 16) + 44) / 2**20, abs=0.1)
+    assert ppo_update.normalize(torch.tensor([1.0, 3.0])).tolist() == pytest.approx([-0.7071, 0.7071], abs=1e-3)
