@@ -22,7 +22,12 @@ _POLICY, _REWARD, _TRAINING = "Policy", "Reward", "Training"
 
 def command(
     dataset: options.Dataset,
-    model: options.Model = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="Model folder or name; by default the data set's embedded one, or models/DATASET."
+        ),
+    ] = "",
     steps: Annotated[int, typer.Option("--steps", help="Generation steps that the policy is for.")] = 8,
     kind: Annotated[
         Literal["adaptive", "static", "search", "tuned"],
@@ -115,6 +120,14 @@ def command(
     seed: options.Seed = 0,
     device: options.Device = "",
     precision: options.PrecisionOption = "auto",
+    paired: Annotated[
+        bool | None,
+        typer.Option(
+            "--paired/--no-paired",
+            help="Trajectories in pairs of the same noise that explore in opposite directions.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -133,6 +146,7 @@ def command(
         save_every=save_every,
         seed=seed,
         precision=precision,
+        paired=paired,
     )
     ppo = PPOConfig(**chosen.get("ppo", {})).replace(learning_rate=learning_rate)
     judge = DiscriminatorConfig(**chosen.get("discriminator", {})).replace(

@@ -10,7 +10,7 @@ from adanat_cli.core.config import RECIPES, PolicyConfig, PPOConfig
 from adanat_cli.core.ppo.agent import Agent, Judgement, make_optimizer
 from adanat_cli.core.ppo.gaussian import entropy, log_prob
 from adanat_cli.core.ppo.rollout import Rollout
-from adanat_cli.core.ppo.update import class_means, losses, normalize, update
+from adanat_cli.core.ppo.update import group_means, losses, normalize, update
 from tests.support import analytic_input, fill_analytic, fixture, fixture_json
 
 PAPER = PPOConfig(**RECIPES["paper"]["ppo"])
@@ -96,8 +96,8 @@ def test_the_exploration_schedule_is_the_references() -> None:
         assert [config.std_at(step) for step in table["steps"]] == pytest.approx(table["std"])
 
 
-def test_class_means_by_hand() -> None:
-    means = class_means(torch.tensor([1.0, 2.0, 5.0, 4.0]), torch.tensor([7, 3, 7, 3]))
+def test_group_means_by_hand() -> None:
+    means = group_means(torch.tensor([1.0, 2.0, 5.0, 4.0]), torch.tensor([7, 3, 7, 3]))
     torch.testing.assert_close(means, torch.tensor([3.0, 3.0, 3.0, 3.0]))
 
 

@@ -39,9 +39,9 @@ class Losses(NamedTuple):
     clip_fraction: Tensor
 
 
-def class_means(rewards: Tensor, labels: Tensor) -> Tensor:
-    """Return each sample's class mean (B,) of (B,) rewards; a class of one is its own mean."""
-    _, inverse = labels.unique(return_inverse=True)
+def group_means(rewards: Tensor, groups: Tensor) -> Tensor:
+    """Return the mean reward (B,) of each sample's group, such as its class; a group of one is its own mean."""
+    _, inverse = groups.unique(return_inverse=True)
     sums = torch.zeros(int(inverse.max()) + 1, device=rewards.device).index_add(0, inverse, rewards)
     return (sums / inverse.bincount())[inverse]
 

@@ -65,7 +65,7 @@ def _summary(name: str, values: dict[str, Any], source: str) -> str:
     if name.startswith("policies/"):
         policy = PolicyConfig.from_dict(values, source)
         base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"
-        return f"{policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
+        return f"{policy.kind}, {policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
     return ""
 
 

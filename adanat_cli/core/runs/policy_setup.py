@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
 from adanat_cli.core.config import (
+    DATA_PRESETS,
     DataConfig,
     DiscriminatorConfig,
     FeatureConfig,
@@ -31,7 +32,7 @@ from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.core.runs.devices import sampling_precision
 from adanat_cli.core.runs.feature_trainer import feature_moments, measure_accuracy, train_feature_network
-from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, resolve_model
+from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, model_names, resolve_model
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.reporter import Reporter
 
@@ -52,7 +53,7 @@ class TrainPolicyRequest:
         policy: fields of the policy's configuration that differ from the defaults.
         base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
         output: run folder.
-        model: folder or name.
+        model: folder or name; "" for the embedded model of the data set, or ``models/<dataset>``.
         install: whether to put the policy into the model folder itself as well.
         preference_model: of the reward "preference".
         workers: that decode images.
@@ -108,7 +109,7 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"--steps is {request.num_steps}; expected at least 2: a single step masks nothing again, so it leaves no "
         "schedule to learn.",
     )
-    folder = resolve_model(request.model)
+    folder = resolve_model(request.model or _usual_model(request.dataset))
     nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
     require(
         nat.condition == "class",
@@ -120,6 +121,19 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"{nat.num_tokens}.",
     )
     return folder, nat
+
+
+def _usual_model(dataset: str) -> str:
+    """The model of a data set where none is named: the embedded one, or what `adanat import` was told to make."""
+    if dataset in model_names() or dataset not in DATA_PRESETS:
+        return dataset if dataset in model_names() else ""
+    imported = Path("models") / dataset
+    require(
+        imported.is_dir(),
+        f"No --model was given for --dataset {dataset}, and {imported} does not exist; give the model folder whose NAT "
+        "the policy is for.",
+    )
+    return str(imported)
 
 
 def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) -> PolicyConfig:

@@ -18,7 +18,7 @@ from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent, make_optimizer
 from adanat_cli.core.ppo.rollout import Rollout, collect, join
-from adanat_cli.core.ppo.update import class_means, normalize, update
+from adanat_cli.core.ppo.update import group_means, normalize, update
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.policy_rewards import LabelledImages, PolicyReward
 from adanat_cli.core.runs.sampling import predictor
@@ -129,12 +129,14 @@ class PolicyTrainer:
         for start in range(0, len(labels), config.batch_size):
             batch = labels[start : start + config.batch_size]
             indices = torch.arange(len(batch), device=device) + first + start
+            sign = 1 - 2 * (indices % 2) if config.paired else torch.ones_like(indices)
+            indices = indices // 2 if config.paired else indices
             noise = SeededNoise(stream_seed(purpose, config.seed), indices, nat.num_tokens)
             explored = SeededNoise(stream_seed(purpose, config.seed, _EXPLORATION), indices, len(ACTION_NAMES))
             uniform = torch.stack([explored.uniform(step, 0) for step in range(num_steps)])  # (T, B, 4)
             predict = predictor(self.model.nat, batch, self.model.precision)
             state = DecodingState.start(len(batch), nat.num_tokens, nat.mask_id, num_steps, device)
-            normal = torch.special.ndtri(uniform)
+            normal = torch.special.ndtri(uniform) * sign[:, None]
             parts.append(collect(self.agent, predict, state, noise, normal, std, KEPT[config.rollout]))
         return join(parts)
 
@@ -160,20 +162,24 @@ class PolicyTrainer:
     def _labels(self, purpose: int, total: int) -> Tensor:
         """This process's share of an update's labels: all classes equally often, in random order."""
         accelerator, classes = self._accelerator, self.model.classes
+        repeats = 2 if self.training.paired else 1
+        total //= repeats
         generator = self._generator(purpose)
         shuffled = classes.cpu()[torch.randperm(len(classes), generator=generator)].repeat(-(-total // len(classes)))[
             :total
         ]
-        labels = shuffled[torch.randperm(total, generator=generator)]
-        share = total // accelerator.num_processes
+        labels = shuffled[torch.randperm(total, generator=generator)].repeat_interleave(repeats)
+        share = len(labels) // accelerator.num_processes
         return labels[accelerator.process_index * share :][:share].to(accelerator.device)
 
     def _returns(self, rewards: Tensor, labels: Tensor) -> Tensor:
         """Rewards (B,) to normalised returns over all processes."""
         every = self._accelerator.gather(rewards)
-        if self.ppo.class_baseline:
-            all_labels = self._accelerator.gather(labels)
-            every = every - class_means(every, all_labels)
+        if self.ppo.baseline != "none":
+            groups = self._accelerator.gather(labels)
+            if self.ppo.baseline == "pair":
+                groups = torch.arange(len(every), device=every.device) // 2
+            every = every - group_means(every, groups)
             start = self._accelerator.process_index * len(rewards)
             rewards = every[start : start + len(rewards)]
         return normalize(rewards, every)

@@ -58,6 +58,11 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         f"{request.training.trajectories} trajectories cannot be split over {accelerator.num_processes} processes; "
         "choose a multiple.",
     )
+    require(request.ppo.baseline != "pair" or request.training.paired, "A baseline by pairs needs paired trajectories.")
+    require(
+        not request.training.paired or (request.training.trajectories // accelerator.num_processes) % 2 == 0,
+        f"{request.training.trajectories} trajectories do not make pairs on every process; choose an even number.",
+    )
     folder, nat = check_request(request)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
     with accelerator.main_process_first():
