@@ -54,7 +54,7 @@ def policy_request(folder: Path, output: str = "run", **changes: object) -> Trai
         "batch_size": 6,
         "eval_images": 12,
         "eval_every": 2,
-        "show_every": 100,
+        "show_every": 4,
         "save_every": 2,
         "precision": "fp32",
     }

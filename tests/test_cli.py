@@ -23,7 +23,7 @@ def test_version_goes_to_stdout() -> None:
 def test_help_names_every_command() -> None:
     done = adanat("--help")
     assert done.returncode == 0
-    for name in ("sample", "tokenize", "pretrain-nat", "train-tokenizer", "import", "info"):
+    for name in ("sample", "tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "import", "info"):
         assert name in done.stdout
 
 
@@ -41,6 +41,10 @@ def test_usage_errors_exit_with_two(arguments: list[str]) -> None:
         (["train-tokenizer", "--dataset", "no/such/data"], "--image-size"),
         (["train-tokenizer", "--dataset", "digits", "--downsampling", "3"], "--downsampling is 3"),
         (["train-tokenizer", "--dataset", "digits", "--image-size", "15"], "15"),
+        (["train-policy", "--dataset", "imagenet256"], "models/imagenet256"),
+        (["train-policy", "--dataset", "imagenet64", "--steps", "1"], "--steps is 1"),
+        (["train-policy", "--dataset", "imagenet64", "--trajectories", "0"], "trajectories is 0"),
+        (["train-policy", "--dataset", "imagenet64", "--data-dir", "no/such/data"], "no/such/data"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str], words: str) -> None:

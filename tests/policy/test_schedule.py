@@ -12,6 +12,7 @@ from adanat_cli.core.generation.step import generate
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.policy.schedule import PolicySchedule, base_pre_activations
+from adanat_cli.core.policy.static import build_policy
 from adanat_cli.core.runs.sampling import predictor
 from tests.support import analytic_input, fill_analytic, fixture, gumbel
 
@@ -130,3 +131,18 @@ def test_a_schedule_serves_two_trajectories_in_turn_without_mixing_them() -> Non
     schedule = schedule_of(4, 0.8)
     raws = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(actions_from(schedule, raws), actions_from(schedule, raws), atol=0, rtol=0)
+
+
+def test_a_floor_lifts_what_a_softplus_could_not_move() -> None:
+    values = actions_from(schedule_of(4, base_floor=0.1), torch.zeros(1, 4, 4))[0]
+    table = CosineSchedule(4).table.float()
+    torch.testing.assert_close(values[:, 1:], table[:, 1:].clamp(min=0.1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(values[:, 0], table[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_static_policy_needs_no_features() -> None:
+    config = PolicyConfig(feature_width=8, grid=(2, 2), num_steps=3, kind="static")
+    schedule = PolicySchedule(build_policy(config).eval())
+    assert not schedule.needs_features
+    values = schedule(DecodingState.start(2, 4, 8, 3), None).values()
+    torch.testing.assert_close(values, CosineSchedule(3).table[:1].float().expand(2, 4), atol=1e-5, rtol=1e-5)

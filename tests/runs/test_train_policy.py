@@ -62,6 +62,11 @@ def test_a_run_logs_what_ppo_is_judged_by(toy: Path) -> None:
     assert [line["step"] for line in lines if "distance" in line] == [0, 2, 4]
 
 
+def test_a_run_draws_samples_and_curves(toy: Path) -> None:
+    for folder in ("samples", "plots"):
+        assert [file.name for file in (toy / "run" / folder).iterdir()] == ["step-000004.png"]
+
+
 def test_the_exported_model_samples_with_its_policy(toy: Path, tmp_path: Path) -> None:
     model = resolve_model(str(toy / "run" / "model"))
     assert model.policy_steps() == [3]
@@ -237,6 +242,7 @@ def test_data_without_the_models_classes_is_refused(toy: Path, tmp_path: Path) -
     with pytest.raises(AdaNATError, match="give the data set that") as caught:
         train_policy(policy_request(toy, str(tmp_path / "wrong"), data=data), SilentReporter())
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.parametrize("changes", [{"trajectories": 0}, {"updates": 0}, {"reward": "beauty"}, {"eval_images": 1}])

@@ -207,26 +207,35 @@ def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> Ima
         ) from error
 
 
-def prepare(request: TrainPolicyRequest, accelerator: Accelerator, reporter: Reporter) -> Setup:
-    """Load the model and the images, and get a feature network: the model's own, the run's, or a new one.
+def prepare(
+    request: TrainPolicyRequest,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    images: tuple[ImageSource, ImageSource] | None = None,
+) -> Setup:
+    """Load the model, and get a feature network: the model's own, the run's, or a new one.
+
+    Args:
+        request: what was asked for.
+        accelerator: devices and processes.
+        reporter: told of a new feature network.
+        images: as ``open_images`` gives them; None opens them.
 
     Raises:
         AdaNATError: if something is missing or does not belong together.
     """
     folder, nat = check_request(request)
-    source, held_out = open_images(request, folder, nat)
+    source, held_out = images or open_images(request, folder, nat)
     device = accelerator.device
-    labels = sorted(folder.labels()) or list(range(nat.num_classes))
+    labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
     precision = sampling_precision(request.training.precision, device)
-    model = FrozenModel(
-        load_nat(folder, device), load_tokenizer(folder, device), torch.tensor(labels, device=device), precision
-    )
+    model = FrozenModel(load_nat(folder, device), load_tokenizer(folder, device), labels, precision)
     model.nat.requires_grad_(False)
     model.tokenizer.requires_grad_(False)
     with accelerator.main_process_first():
         features = _features(request, folder, source, held_out, accelerator, reporter)
-    references = [FrechetReference(feature_moments(features, images).gaussian()) for images in (source, held_out)]
-    return Setup(folder, model, source, held_out, features, references[0], references[1])
+    references = [FrechetReference(feature_moments(features, part).gaussian()) for part in (source, held_out)]
+    return Setup(folder, model, source, held_out, features, *references)
 
 
 def _features(

@@ -30,6 +30,7 @@ from adanat_cli.core.runs.policy_setup import (
     base_schedule,
     check_request,
     export_policy,
+    open_images,
     policy_shape,
     prepare,
 )
@@ -65,12 +66,13 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     )
     folder, nat = check_request(request)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
+    images = open_images(request, folder, nat)
     with accelerator.main_process_first():
         run_folder = RunFolder(request.output, _settings(request, shape), write=accelerator.is_main_process)
         state = run_folder.latest()
     if not accelerator.is_main_process:
         reporter = SilentReporter()
-    setup = prepare(request, accelerator, reporter)
+    setup = prepare(request, accelerator, reporter, images)
     if request.kind in ("search", "tuned"):
         require(
             accelerator.num_processes == 1, f"--kind {request.kind} runs on one process; start it without a launcher."
