@@ -85,7 +85,7 @@ def request(folder: Path, model: Path, steps: int, seed: int, way: str, quick: b
     if fields["kind"] == "search":
         training = training.replace(updates=SEARCH_GENERATIONS)
     if quick:
-        training = training.replace(updates=12, trajectories=256, eval_images=500, eval_every=4)
+        training = training.replace(updates=8, eval_every=4)
     return TrainPolicyRequest(
         dataset="digits",
         data=data_config("digits"),
@@ -102,7 +102,7 @@ def request(folder: Path, model: Path, steps: int, seed: int, way: str, quick: b
     )
 
 
-SEARCH_GENERATIONS = 10
+SEARCH_GENERATIONS = 5
 
 
 def measure(setup: Setup, schedule: Schedule, seed: int, num_images: int) -> dict[str, float]:
@@ -155,9 +155,9 @@ def main() -> None:
                 stem = asked.folder / done.output.name
                 paths = stem.with_suffix(".samples.png"), stem.with_suffix(".curves.png")
                 draw_policy(schedule, cosine, setup.model, EVALUATION_SEED, *paths, f"{way}, {asked.steps} steps")
-    write_json(asked.folder / "results.json", rows)
-    draw_bars(asked.folder / "results.png", rows)
-    show(rows)
+        write_json(asked.folder / "results.json", rows)
+        draw_bars(asked.folder / "results.png", rows)
+        show(rows)
     print(json.dumps({way: mean(row["distance"] for row in found) for way, found in rows.items()}))
 
 

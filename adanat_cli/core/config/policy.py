@@ -17,7 +17,7 @@ class PolicyConfig(Config):
         feature_width: D of the NAT whose features it reads.
         grid: (h, w) tokens; N = h * w.
         num_steps: T that it was trained for.
-        hidden_width: of the first layers and of the timestep embedding.
+        hidden_width: of the first layers and of the timestep embedding; the others' widths follow it.
         out_features: 4 for a policy (remask_ratio, sampling_temperature, remask_temperature,
             guidance_scale), 1 for a critic.
         residual: whether raw outputs are added to the base schedule before the activation.

@@ -198,17 +198,18 @@ RECIPES: dict[str, Recipe] = {
     },
     "digits": {
         "training": {
-            "updates": 40,
-            "trajectories": 512,
+            "updates": 20,
+            "trajectories": 256,
+            "paired": True,
             "flip": False,
-            "eval_images": 1000,
+            "eval_images": 500,
             "eval_every": 5,
             "show_every": 10,
             "save_every": 5,
         },
-        "ppo": {"minibatch": 512},
+        "ppo": {"minibatch": 512, "baseline": "pair", "learning_rate": 1e-3, "std": 0.4},
         "discriminator": {"backbone": "pyramid", "learning_rate": 1e-3, "warmup_updates": 100, "updates": 10},
-        "policy": {"hidden_width": 64, "base_floor": 0.1},
+        "policy": {"hidden_width": 128, "base_floor": 0.1},
     },
     "imagenet64": {
         "training": {

@@ -13,8 +13,6 @@ from adanat_cli.core.config import PolicyConfig
 
 _FREQUENCIES = 256
 _MAX_PERIOD = 10_000
-_POINTWISE_WIDTH = 128
-_FIRST_WIDTH, _SECOND_WIDTH = 1024, 512
 _EPSILON = 1e-6
 
 
@@ -68,18 +66,20 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.hidden_width
+        # 128, 1024 and 512 at the paper's width of 512.
+        pointwise, first, second = max(1, width // 4), 2 * width, width
         num_places = math.ceil(config.grid[0] / 2) * math.ceil(config.grid[1] / 2)
         # As in the authors' checkpoints, features that already have the width enter as they are.
         self.x_embedder = nn.Linear(config.feature_width, width) if config.feature_width != width else None
         self.t_embedder = TimestepEmbedder(width)
         self.adaLN1 = AdaptiveLayerNorm(width, width)
         self.dw_conv = nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width)
-        self.pw_conv = nn.Conv2d(width, _POINTWISE_WIDTH, 1)
-        self.linear1 = nn.Linear(_POINTWISE_WIDTH * num_places, _FIRST_WIDTH)
-        self.adaLN2 = AdaptiveLayerNorm(_FIRST_WIDTH, width)
-        self.linear2 = nn.Linear(_FIRST_WIDTH, _SECOND_WIDTH)
-        self.adaLN3 = AdaptiveLayerNorm(_SECOND_WIDTH, width)
-        self.linear3 = nn.Linear(_SECOND_WIDTH, config.out_features)
+        self.pw_conv = nn.Conv2d(width, pointwise, 1)
+        self.linear1 = nn.Linear(pointwise * num_places, first)
+        self.adaLN2 = AdaptiveLayerNorm(first, width)
+        self.linear2 = nn.Linear(first, second)
+        self.adaLN3 = AdaptiveLayerNorm(second, width)
+        self.linear3 = nn.Linear(second, config.out_features)
         self._initialize()
 
     def forward(self, features: Tensor, timesteps: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class PolicyNetwork(nn.Module):
         condition = self.t_embedder(timesteps)  # (B, C)
         x = features if self.x_embedder is None else self.x_embedder(features)
         x = rearrange(self.adaLN1(x, condition), "b (h w) c -> b c h w", h=height, w=width)
-        x = F.gelu(self.pw_conv(F.gelu(self.dw_conv(x))))  # (B, 128, h / 2, w / 2)
+        x = F.gelu(self.pw_conv(F.gelu(self.dw_conv(x))))  # (B, C / 4, h / 2, w / 2)
         x = self.linear1(rearrange(x, "b c h w -> b (c h w)"))
         x = F.gelu(self.adaLN2(x, condition))
         x = F.gelu(self.adaLN3(self.linear2(x), condition))

@@ -19,7 +19,7 @@ from adanat_cli.core.ppo.gaussian import log_prob
 
 @dataclass(frozen=True)
 class Rollout:
-    """B trajectories of T steps. Per row (trajectory and step) it keeps N D features or N token ids, and 11 numbers.
+    """B trajectories of T steps. Per row (trajectory and step) it keeps N D features or N token ids, and 10 numbers.
 
     Attributes:
         token_ids: (T, B, N) int32, what the NAT saw at each step.

@@ -94,7 +94,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
     with torch.device("meta"):
         agent = Agent(shape)
     kept = KEPT[request.training.rollout]
-    row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 44
+    row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40
     return {
         **_settings(request, shape),
         "model": str(folder.path),
