@@ -210,7 +210,9 @@ class _Run:
         """Measure the fixed schedule, and the untrained policy, which is the first best."""
         self.fixed_distance = self._distance(base_schedule(self.shape))
         untrained = PolicySchedule(self.trainer.agent.policy)
-        distance = self.fixed_distance if self.shape.residual else self._distance(untrained)
+        # A base that is lifted to a floor is no longer quite the fixed schedule.
+        is_fixed = self.shape.residual and not self.shape.base_floor
+        distance = self.fixed_distance if is_fixed else self._distance(untrained)
         self.best = _Best(0, distance, self._policy_state())
         self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
         self.reporter.log(
