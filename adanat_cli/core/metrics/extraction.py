@@ -1,0 +1,47 @@
+"""What a feature network gives to the metrics, whichever it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Extraction(NamedTuple):
+    """What one pass over a batch of images yields.
+
+    Attributes:
+        features: (B, D) float32, pooled: for the Fréchet distance, KID, precision and recall.
+        logits: (B, C) float32, for the Inception Score; None where the network classifies nothing.
+        spatial: (B, S) float32, for sFID; None where the network has no such features.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+    spatial: Tensor | None = None
+
+
+class Extractor(Protocol):
+    """A feature network with the preparation of images that its protocol lays down.
+
+    Numbers of two extractors are comparable only where ``protocol``, ``name`` and ``weights_hash`` agree.
+
+    Attributes:
+        protocol: "adm", "paper", "clean", "timm" or "small".
+        name: of the network, such as "inception-fid", "timm/vit_small_patch14_dinov2.lvd142m".
+        weights_hash: sha256 of its weights, in hexadecimal digits.
+        feature_width: D.
+    """
+
+    protocol: str
+    name: str
+    weights_hash: str
+    feature_width: int
+
+    def __call__(self, images: Tensor) -> Extraction:
+        """Return what the metrics need.
+
+        Args:
+            images: (B, 3, H, W), bytes or floats in [0, 1]. A protocol on bytes rounds floats itself.
+        """
+        ...
