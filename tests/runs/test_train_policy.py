@@ -199,7 +199,9 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
 def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:
     folder = make_policy_toy(tmp_path)
     train_policy(policy_request(folder, updates=1, install=True), SilentReporter())
-    assert ModelFolder(folder / "model").policy_steps() == [3]
+    installed = ModelFolder(folder / "model")
+    assert installed.policy_steps() == [3]
+    assert installed.has("features")
 
 
 def one_image(folder: Path) -> dict[str, Any]:

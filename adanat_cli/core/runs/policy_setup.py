@@ -54,7 +54,7 @@ class TrainPolicyRequest:
         base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
         output: run folder.
         model: folder or name; "" for the embedded model of the data set, or ``models/<dataset>``.
-        install: whether to put the policy into the model folder itself as well.
+        install: whether to put the policy, and the network that measured it, into the model folder itself as well.
         preference_model: of the reward "preference".
         workers: that decode images.
         device: "" for the best one here.
@@ -289,18 +289,23 @@ def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, fac
         facts: how it was trained and what it reached.
     """
     exported = ModelFolder(request.output / "model")
-    present = exported.index.components if exported.exists() else ()
-    for name in ("tokenizer", "nat"):
-        if name not in present:
-            values, tensors = setup.folder.read(name)
-            provenance = setup.folder.index.provenance.get(name, {})
-            exported.write(name, values, tensors, image_size=setup.folder.index.image_size, provenance=provenance)
-    if "features" not in present and setup.folder.has("features"):
-        values, tensors = setup.folder.read("features")
-        exported.write("features", values, tensors, provenance=setup.folder.index.provenance.get("features", {}))
+    for name in ("tokenizer", "nat", "features"):
+        _copy_component(setup.folder, exported, name)
     if labels := setup.folder.labels():
         exported.write_labels(labels)
+    if request.install:
+        # What the policy was measured with goes along, so that others can measure it.
+        _copy_component(exported, setup.folder, "features")
     component = Component(policy_component(request.num_steps), policy.config.to_dict(), policy.state_dict(), facts)
     for folder in (exported, setup.folder) if request.install else (exported,):
         folder.write_all([component])
         write_card(folder)
+
+
+def _copy_component(source: ModelFolder, target: ModelFolder, name: str) -> None:
+    """Copy a component that the source has and the target has not."""
+    if not source.has(name) or (target.exists() and target.has(name)):
+        return
+    values, tensors = source.read(name)
+    index = source.index
+    target.write(name, values, tensors, image_size=index.image_size, provenance=index.provenance.get(name, {}))
