@@ -129,7 +129,7 @@ class FrechetReference:
         Raises:
             AdaNATError: if mean and covariance do not belong together, are not finite or not symmetric.
         """
-        self.mean, self.covariance = _checked(gaussian)
+        self.mean, self.covariance = checked_gaussian(gaussian)
         values, vectors = torch.linalg.eigh(self.covariance)
         # A covariance of fewer samples than D has zero eigenvalues, which rounding makes negative.
         self.root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
@@ -147,7 +147,7 @@ class FrechetReference:
         """
         if isinstance(other, Tensor):
             return float(frechet_distances(other[None], self))
-        mean, covariance = _checked(other)
+        mean, covariance = checked_gaussian(other)
         _check_width(len(mean), len(self.mean))
         mean, covariance = mean.to(self.mean.device), covariance.to(self.mean.device)
         product = self.root @ covariance @ self.root
@@ -201,21 +201,12 @@ def frechet_distances(features: Tensor, reference: FrechetReference) -> Tensor:
     return torch.cat(distances).to(home)
 
 
-def _group_distances(features: Tensor, reference: FrechetReference) -> Tensor:
-    """(G, n, D) to (G,), all at once."""
-    groups = _double(features).to(reference.mean.device)
-    num, width = groups.shape[1:]
-    mean = groups.mean(1)  # (G, D)
-    centered = (groups - mean[:, None]) / (num - 1) ** 0.5  # S2 is centered.mT @ centered
-    scaled = centered @ reference.root
-    # Of scaled's two products with itself, S1^1/2 S2 S1^1/2 and a matrix of images by images, the smaller does:
-    # both have the same non-zero eigenvalues.
-    product = scaled @ scaled.mT if num < width else scaled.mT @ scaled
-    return reference._from_parts(mean, centered.square().sum((1, 2)), product)
+def checked_gaussian(gaussian: Gaussian) -> Gaussian:
+    """Widen to float64, with the small asymmetry of a rounded covariance taken out.
 
-
-def _checked(gaussian: Gaussian) -> Gaussian:
-    """Widen to float64 and refuse what is not a mean with its covariance."""
+    Raises:
+        AdaNATError: if mean and covariance do not belong together, are not finite or not symmetric.
+    """
     mean, covariance = gaussian
     width = mean.shape[0] if mean.ndim else 0
     require(
@@ -231,6 +222,19 @@ def _checked(gaussian: Gaussian) -> Gaussian:
         f"The covariance is not symmetric (entries differ by up to {asymmetry:.3g}); check where it came from.",
     )
     return Gaussian(mean, (covariance + covariance.T) / 2)
+
+
+def _group_distances(features: Tensor, reference: FrechetReference) -> Tensor:
+    """(G, n, D) to (G,), all at once."""
+    groups = _double(features).to(reference.mean.device)
+    num, width = groups.shape[1:]
+    mean = groups.mean(1)  # (G, D)
+    centered = (groups - mean[:, None]) / (num - 1) ** 0.5  # S2 is centered.mT @ centered
+    scaled = centered @ reference.root
+    # Of scaled's two products with itself, S1^1/2 S2 S1^1/2 and a matrix of images by images, the smaller does:
+    # both have the same non-zero eigenvalues.
+    product = scaled @ scaled.mT if num < width else scaled.mT @ scaled
+    return reference._from_parts(mean, centered.square().sum((1, 2)), product)
 
 
 def _check_finite(*tensors: Tensor) -> None:

@@ -1,0 +1,285 @@
+"""Reference statistics: the ``.npz`` files that papers publish, and our own, which also say what made them.
+
+* pytorch-fid and many others: ``mu`` (D,), ``sigma`` (D, D).
+* adm, guided-diffusion's: these, ``mu_s`` and ``sigma_s`` of spatial features, ``arr_0`` (n, H, W, 3) bytes.
+* adanat, ours: these without ``arr_0``, ``features`` (n, D) of some images, and ``metadata``, JSON in a string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.frechet import Gaussian, checked_gaussian
+from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
+from adanat_cli.core.metrics.npz import Archive, Array
+
+Format = Literal["pytorch-fid", "adm", "adanat"]
+_FORMAT_VERSION = 1
+_TEXTS = ("protocol", "extractor", "weights_hash", "resize", "source")
+_INCEPTION_PROTOCOLS = ("adm", "paper", "clean")
+_RESIZES = {
+    "adm": "bilinear of TensorFlow 1, bytes",
+    "paper": "bilinear, floats",
+    "clean": "bicubic of PIL, bytes",
+    "timm": "the network's own, antialiased, bytes",
+    "small": "none, bytes",
+}
+
+
+class StoredImages(NamedTuple):
+    """Images in a reference file, read when they are asked for.
+
+    Attributes:
+        archive: the file.
+        shape: (n, H, W, 3).
+    """
+
+    archive: Archive
+    shape: tuple[int, ...]
+
+    def batches(self, size: int) -> Iterator[Array]:
+        """Yield (B, H, W, 3) bytes in the order of the file; only one batch is in memory.
+
+        Raises:
+            AdaNATError: if the file is damaged.
+        """
+        return self.archive.parts("arr_0", size)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What generated images are compared with.
+
+    Attributes:
+        gaussian: of the features, D wide, float64.
+        spatial: of the spatial features, for sFID; None where the file has none.
+        features: (n, D) float32 of some of the images, for precision and recall; None where the file has none.
+        images: whose features stand in for ``features``; None where the file has none.
+        num_images: that the Gaussian is of; 0 where the file does not say.
+        protocol: under which the features were made; "" where the file does not say, as for the next three.
+        extractor: name of the feature network.
+        weights_hash: of its weights.
+        resize: how images were brought to the network's size.
+        source: what the images are, in words.
+        format: of the file.
+        sha256: of the file's bytes; "" for a reference that was not read from a file.
+    """
+
+    gaussian: Gaussian
+    spatial: Gaussian | None = None
+    features: Tensor | None = None
+    images: StoredImages | None = None
+    num_images: int = 0
+    protocol: str = ""
+    extractor: str = ""
+    weights_hash: str = ""
+    resize: str = ""
+    source: str = ""
+    format: Format = "adanat"
+    sha256: str = ""
+
+    @property
+    def feature_width(self) -> int:
+        """D."""
+        return len(self.gaussian.mean)
+
+
+def make_reference(
+    extractor: Extractor,
+    gaussian: Gaussian,
+    num_images: int,
+    spatial: Gaussian | None = None,
+    features: Tensor | None = None,
+    source: str = "",
+) -> Reference:
+    """Put together what an extractor made of images.
+
+    Args:
+        extractor: that made it.
+        gaussian: of the features.
+        num_images: that it is of.
+        spatial: of the spatial features.
+        features: (n, D) of some of the images.
+        source: what the images are, in words.
+    """
+    return Reference(
+        gaussian,
+        spatial,
+        features,
+        num_images=num_images,
+        protocol=extractor.protocol,
+        extractor=extractor.name,
+        weights_hash=extractor.weights_hash,
+        resize=_RESIZES.get(extractor.protocol, ""),
+        source=source,
+    )
+
+
+def read_reference(path: Path) -> Reference:
+    """Read any of the three formats; images stay on disk.
+
+    Raises:
+        AdaNATError: if the file is missing, damaged or no archive, lacks moments, holds pickled objects, values
+            that are not finite, or a covariance that is not symmetric, or its shapes do not fit together.
+    """
+    archive = Archive(path)
+    if "mu" not in archive.names or "sigma" not in archive.names:
+        raise AdaNATError(
+            f"{path} holds {', '.join(archive.names[:8])}; expected mu and sigma. Reference statistics of images are "
+            "made with `adanat stats`."
+        )
+    gaussian = _read_gaussian(archive, "mu", "sigma")
+    spatial = _read_gaussian(archive, "mu_s", "sigma_s") if {"mu_s", "sigma_s"} & set(archive.names) else None
+    reference = Reference(
+        gaussian,
+        spatial,
+        _read_features(archive, len(gaussian.mean)),
+        _find_images(archive),
+        sha256=_sha256(path),
+    )
+    if "metadata" in archive.names:
+        return replace(reference, **_read_metadata(archive))
+    require(
+        spatial is None or len(spatial.mean) == SPATIAL_WIDTH,
+        f"{path} has spatial features of width {len(spatial.mean) if spatial else 0}; expected {SPATIAL_WIDTH}.",
+    )
+    return replace(reference, format="adm" if spatial or reference.images else "pytorch-fid")
+
+
+def write_reference(path: Path, reference: Reference) -> None:
+    """Write our own format; images of another file are not copied.
+
+    Args:
+        path: to write at once; the caller renames it when it is whole.
+        reference: whose file, if it came from one, may be the same.
+    """
+    arrays: dict[str, Array] = {}
+    for gaussian, names in ((reference.gaussian, ("mu", "sigma")), (reference.spatial, ("mu_s", "sigma_s"))):
+        if gaussian is not None:
+            arrays |= {name: part.double().cpu().numpy() for name, part in zip(names, gaussian, strict=True)}
+    if reference.features is not None:
+        arrays["features"] = reference.features.float().cpu().numpy()
+    metadata = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
+    metadata |= {name: getattr(reference, name) for name in _TEXTS}
+    arrays["metadata"] = np.array(json.dumps(metadata))
+    with path.open("wb") as file:  # a name would be given a suffix
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def check_reference(reference: Reference, extractor: Extractor) -> None:
+    """Refuse a reference that the extractor's numbers cannot be compared with.
+
+    A file that does not say what made it is taken for what the field's are, Inception features, and the protocol on
+    the caller's word.
+
+    Raises:
+        AdaNATError: if the width, the protocol, the network or its weights differ.
+    """
+    if not reference.protocol:
+        require(
+            reference.feature_width == POOL_WIDTH,
+            f"The reference has features of width {reference.feature_width} and does not say what made them; "
+            f"expected the {POOL_WIDTH} of Inception, or a file of `adanat stats`.",
+        )
+        require(
+            extractor.protocol in _INCEPTION_PROTOCOLS,
+            f"The reference holds Inception features, and the images are measured by the protocol "
+            f"{extractor.protocol!r} with {extractor.name}; take one of {', '.join(_INCEPTION_PROTOCOLS)}, or make a "
+            "reference with `adanat stats`.",
+        )
+    for what, theirs, ours in (
+        ("protocol", reference.protocol, extractor.protocol),
+        ("feature network", reference.extractor, extractor.name),
+        ("weights", reference.weights_hash[:12], extractor.weights_hash[:12]),
+    ):
+        require(
+            theirs in ("", ours),
+            f"The reference was made with {what} {theirs}, and the images are measured with {ours}; use the same, or "
+            "make the reference again with `adanat stats`.",
+        )
+    require(
+        reference.feature_width == extractor.feature_width,
+        f"The reference has features of width {reference.feature_width}, and {extractor.name} makes "
+        f"{extractor.feature_width}; use the network that made the reference.",
+    )
+
+
+def _read_gaussian(archive: Archive, mean: str, covariance: str) -> Gaussian:
+    """Read moments, whose shapes are compared before their values are read."""
+    shapes = archive.header(mean).shape, archive.header(covariance).shape
+    require(
+        len(shapes[0]) == 1 and shapes[0][0] >= 1 and shapes[1] == 2 * shapes[0],
+        f"{archive.path} holds {mean} of shape {shapes[0]} and {covariance} of shape {shapes[1]}; expected (D,) and "
+        "(D, D).",
+    )
+    try:
+        gaussian = checked_gaussian(Gaussian(_read_numbers(archive, mean), _read_numbers(archive, covariance)))
+        require(bool((gaussian.covariance.diagonal() >= 0).all()), "The covariance has negative variances.")
+    except AdaNATError as error:
+        raise AdaNATError(f"{archive.path} cannot serve as a reference. {mean}, {covariance}: {error}") from error
+    return gaussian
+
+
+def _read_features(archive: Archive, width: int) -> Tensor | None:
+    if "features" not in archive.names:
+        return None
+    shape = archive.header("features").shape
+    require(
+        len(shape) == 2 and shape[0] >= 1 and shape[1] == width,
+        f"{archive.path} holds features of shape {shape}; expected (n, {width}), as wide as mu.",
+    )
+    features = _read_numbers(archive, "features").float()
+    require(bool(features.isfinite().all()), f"{archive.path} holds features that are not finite; make it again.")
+    return features
+
+
+def _read_numbers(archive: Archive, name: str) -> Tensor:
+    values = archive.read(name)
+    require(values.dtype.kind == "f", f"{name} in {archive.path} is of type {values.dtype}; expected floats.")
+    return torch.from_numpy(values.astype(np.float32 if values.dtype.itemsize == 4 else np.float64, copy=False))
+
+
+def _find_images(archive: Archive) -> StoredImages | None:
+    if "arr_0" not in archive.names:
+        return None
+    shape, dtype, _ = archive.header("arr_0")
+    require(
+        len(shape) == 4 and shape[0] >= 1 and shape[3] == 3 and dtype == np.uint8,
+        f"{archive.path} holds arr_0 of shape {shape} and type {dtype}; expected images, (n, H, W, 3) bytes.",
+    )
+    return StoredImages(archive, shape)
+
+
+def _read_metadata(archive: Archive) -> dict[str, Any]:
+    """Fields of ``Reference`` that the file's own JSON tells."""
+    try:
+        values = json.loads(str(archive.read("metadata")))
+        version, num_images = values["format_version"], values["num_images"]
+        texts = {name: values[name] for name in _TEXTS}
+        if not all(isinstance(text, str) for text in texts.values()) or type(num_images) is not int:
+            raise TypeError("a field has the wrong type")
+    except (ValueError, TypeError, KeyError) as error:
+        raise AdaNATError(
+            f"The metadata of {archive.path} cannot be read ({error}); make it again with `adanat stats`."
+        ) from error
+    require(
+        version == _FORMAT_VERSION,
+        f"{archive.path} has format version {version}; this toolkit reads version {_FORMAT_VERSION}. Upgrade adanat.",
+    )
+    return {**texts, "num_images": num_images, "format": "adanat"}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
