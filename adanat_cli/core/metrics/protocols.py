@@ -1,0 +1,211 @@
+"""The field's protocols: how images are prepared for a feature network, and what it is asked for.
+
+Numbers of two protocols are never comparable, and none is better than another; papers say which they use.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.extraction import Extraction
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.inception import INPUT_SIZE, POOL_WIDTH, InceptionV3
+from adanat_cli.core.metrics.resize import bilinear_tensorflow1, bilinear_torch
+
+CLEAN_FILE = "inception-2015-12-05.pt"
+"""The name under which clean-fid looks for its network."""
+
+
+class InceptionExtractor:
+    """Protocols ``adm`` and ``paper``, both on the network of pytorch-fid's weights.
+
+    ``adm`` is what the guided-diffusion evaluator does (Dhariwal and Nichol 2021, arXiv 2105.05233): bytes,
+    TensorFlow 1's bilinear resizing, (x - 128) / 128. ``paper`` is what AdaNAT's authors did: floats as the decoder
+    made them, PyTorch's bilinear resizing, 2x - 1.
+    """
+
+    name = "inception-fid"
+    feature_width = POOL_WIDTH
+
+    def __init__(self, protocol: Literal["adm", "paper"], network: InceptionV3, weights_hash: str) -> None:
+        """Take a network in evaluation mode, on its device and in the number format to compute in."""
+        self.protocol: str = protocol
+        self.weights_hash = weights_hash
+        self._network = network
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Extraction:
+        """Features, logits and spatial features of images of any size; see ``Extractor``."""
+        weight = self._network.fc.weight
+        # Resizing in half precision would cost more than it saves.
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        if self.protocol == "adm":
+            pixels = as_bytes(images.to(weight.device)).to(dtype)
+            inputs = (bilinear_tensorflow1(pixels, INPUT_SIZE) - 128) / 128
+        else:
+            inputs = 2 * bilinear_torch(as_floats(images.to(weight.device)).to(dtype), INPUT_SIZE) - 1
+        if weight.device.type == "cpu":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)  # a fifth faster
+        with _without_tf32():
+            pool, logits, spatial = self._network(inputs.to(weight.dtype))
+        return Extraction(pool.float(), logits.float(), spatial.float())
+
+
+class CleanExtractor:
+    """Protocol ``clean``: clean-fid's own resizing and network (Parmar et al. 2022, arXiv 2104.11222).
+
+    Images become bytes, PIL's bicubic resizing makes floats of them, channel by channel, and the TorchScript form of
+    the network does the rest. It classifies nothing and has no spatial features.
+    """
+
+    protocol = "clean"
+    name = "inception-clean-fid"
+    feature_width = POOL_WIDTH
+
+    def __init__(self, folder: Path, weights_hash: str, device: torch.device | str = "cpu") -> None:
+        """Load ``inception-2015-12-05.pt`` from a folder.
+
+        Args:
+            folder: that holds the file.
+            weights_hash: sha256 of the file.
+            device: where to compute.
+
+        Raises:
+            AdaNATError: if the file is damaged, or clean-fid cannot be imported.
+        """
+        self.weights_hash = weights_hash
+        self._device = torch.device(device)
+        try:
+            from cleanfid.inception_torchscript import InceptionV3W
+            from cleanfid.resize import build_resizer
+        except (ImportError, RuntimeError) as error:
+            # RuntimeError: torchvision, which clean-fid imports, was built for another PyTorch.
+            raise AdaNATError(
+                f"clean-fid cannot be imported ({error}); install clean-fid, and torchvision from the same index as "
+                "PyTorch."
+            ) from error
+        self._resize = build_resizer("clean")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch.jit.load is deprecated, and there is no other way
+                self._network: nn.Module = InceptionV3W(str(folder), download=False).to(self._device).eval()
+        except (OSError, RuntimeError, ValueError, AttributeError) as error:
+            raise AdaNATError(
+                f"{folder / CLEAN_FILE} cannot be loaded as clean-fid's network ({type(error).__name__}); fetch it "
+                "again."
+            ) from error
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Extraction:
+        """Features of images of any size; see ``Extractor``."""
+        pixels = as_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
+        resized = np.stack([self._resize(image) for image in pixels])  # (B, 299, 299, 3), 0 to 255
+        inputs = torch.from_numpy(resized).permute(0, 3, 1, 2).to(self._device)
+        with warnings.catch_warnings(), _without_tf32():
+            warnings.simplefilter("ignore")
+            return Extraction(self._network(inputs).float())
+
+
+class TimmExtractor:
+    """Protocol ``timm``: pooled features of any network of timm, such as DINOv2 (Stein et al. 2023, arXiv 2306.04675).
+
+    Images become bytes and are resized as a whole, antialiased and without a crop, to the size that the network was
+    trained for, by its interpolation, and normalised by its mean and deviation.
+    """
+
+    protocol = "timm"
+
+    def __init__(self, name: str, network: nn.Module, config: Mapping[str, Any], weights_hash: str) -> None:
+        """Take a network that returns pooled features.
+
+        Args:
+            name: of timm.
+            network: in evaluation mode, on its device, made with ``num_classes=0``.
+            config: ``timm.data.resolve_model_data_config(network)``.
+            weights_hash: of its weights.
+
+        Raises:
+            AdaNATError: if the network makes no features of that kind.
+        """
+        self.name, self.weights_hash, self._network = f"timm/{name}", weights_hash, network
+        self._size = tuple(config["input_size"][1:])
+        # Others, such as Lanczos, have no counterpart here.
+        self._mode = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+        parameter = next(network.parameters())
+        self._dtype = parameter.dtype
+        self._mean, self._std = (
+            torch.tensor(config[key], device=parameter.device).view(1, -1, 1, 1) for key in ("mean", "std")
+        )
+        self.feature_width = self._width()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Extraction:
+        """Features of images of any size; see ``Extractor``."""
+        pixels = as_bytes(images.to(self._mean.device)).float() / 255
+        resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
+        inputs = (resized - self._mean) / self._std
+        with _without_tf32():
+            return Extraction(self._network(inputs.to(self._dtype)).float())
+
+    def _width(self) -> int:
+        features = self(torch.zeros(1, 3, *self._size, dtype=torch.uint8)).features
+        require(
+            features.ndim == 2,
+            f"{self.name} makes features of shape {tuple(features.shape)}; expected a network that makes a vector of "
+            "an image.",
+        )
+        return features.shape[1]
+
+
+class SmallExtractor:
+    """Protocol ``small``: the feature network in a model's own folder, for images of its size. It needs no download."""
+
+    protocol = "small"
+    name = "features"
+
+    def __init__(self, network: FeatureNetwork, weights_hash: str) -> None:
+        """Take a network in evaluation mode, on its device."""
+        self.weights_hash, self.feature_width = weights_hash, network.config.feature_width
+        self._network = network
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Extraction:
+        """Features and logits of its own classes; see ``Extractor``.
+
+        Raises:
+            AdaNATError: if the images are not of the size that the network is for.
+        """
+        device = next(self._network.parameters()).device
+        features, logits = self._network(as_bytes(images.to(device)).float() / 255)
+        return Extraction(features.float(), logits.float())
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Round floats in [0, 1] to bytes, as image files do; bytes stay as they are."""
+    return images if images.dtype == torch.uint8 else images.float().clamp(0, 1).mul(255).round().byte()
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]; floats stay as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Let convolutions on GPUs compute in float32: their default rounds to TF32, which would be another protocol."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # cudnn.flags() would also turn cuDNN itself off
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
