@@ -64,7 +64,7 @@ def test_normal_distributions_with_a_kernel_distance_known_by_hand() -> None:
     # (1 + u)³ needs the mean of u, its variance and its third central moment:
     # k(x, x'): 0, 1/D, 0; k(x, y): 0, (D + |s|²)/D², 0; k(y, y'): |s|²/D, (D + 2|s|²)/D², 6|s|²/D³.
     expected = (1 + 3 / 8) + (1.25**3 + 3 * 1.25 * 12 / 64 + 12 / 512) - 2 * (1 + 3 * 10 / 64)
-    pairs = [(draw(1000, 8, seed=seed), draw(1000, 8, seed=100 + seed)) for seed in range(16)]
+    pairs = [(draw(500, 8, seed=seed), draw(500, 8, seed=100 + seed)) for seed in range(32)]
     far = np.mean([kernel_distance(x, y + 0.5, 1).mean for x, y in pairs])
     assert far == pytest.approx(expected, rel=0.05)
     near = np.mean([kernel_distance(x, y, 1).mean for x, y in pairs])

@@ -3,8 +3,54 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
+from typing import Any
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors import SafetensorError
+
+from adanat_cli.core.errors import AdaNATError, require
+
+_WEIGHTS = "model.safetensors"
+
+
+def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> Any:
+    """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
+
+    Args:
+        name_or_file: name in timm, or ``NAME=FILE.safetensors`` for local weights.
+        what: the network is here, for messages, such as "Discriminator backbone".
+        advice: what to try where it cannot be had.
+        pretrained: False leaves a network without a file random, which downloads nothing.
+
+    Raises:
+        AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
+            imported.
+    """
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: torchvision, which timm imports, was built for another PyTorch.
+        raise AdaNATError(
+            f"timm cannot be imported ({one_line(error)}); install it, and torchvision from the same index as PyTorch."
+        ) from error
+    name, _, file = name_or_file.partition("=")
+    if file:
+        require(
+            Path(file).suffix == ".safetensors",
+            f"{what} {file} is not a .safetensors file, and no other kind is read; {advice}.",
+        )
+        require(Path(file).is_file(), f"{what} {file} does not exist; {advice}.")
+    overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
+    try:
+        if pretrained and not file:
+            config = timm.get_pretrained_cfg(name)
+            if config is None or not config.hf_hub_id:
+                raise ValueError("timm has no weights of this name")
+            require_reachable(config.hf_hub_id, _WEIGHTS)
+        return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
 
 
 def require_reachable(repo: str, filename: str) -> None:

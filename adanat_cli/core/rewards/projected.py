@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import require
 from adanat_cli.core.rewards.heads import DiscriminatorHead, MappingNetwork
-from adanat_cli.core.rewards.hub import one_line, require_reachable
+from adanat_cli.core.rewards.hub import load_timm
 
 DINO = "vit_small_patch16_224.dino"
 _CONDITION_WIDTH = 512
 _CROP_PROBABILITY = 0.5
 _NUM_BLOCK_LAYERS = 4
-_WEIGHTS = "model.safetensors"
 _BACKBONE, _REFERENCE_BACKBONE = "backbone.", "dino.model.model."
 _ADVICE = (
     "give a local file with --discriminator dino=FILE.safetensors, or take --discriminator pyramid, which needs "
@@ -197,28 +194,8 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_backbone(backbone: str, pretrained: bool) -> Any:
-    """Build a vision transformer of timm; pickled weights are never read, also not as a fallback."""
-    import timm
-
-    name, _, file = backbone.partition("=")
-    if file:
-        require(
-            Path(file).suffix == ".safetensors",
-            f"Discriminator backbone {file} is not a .safetensors file, and no other kind is read; {_ADVICE}.",
-        )
-        require(Path(file).is_file(), f"Discriminator backbone {file} does not exist; {_ADVICE}.")
-    overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
-    try:
-        if pretrained and not file:
-            config = timm.get_pretrained_cfg(name)
-            if config is None or not config.hf_hub_id:
-                raise ValueError("timm has no weights of this name")
-            require_reachable(config.hf_hub_id, _WEIGHTS)
-        model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise AdaNATError(
-            f"Discriminator backbone {backbone!r} cannot be loaded ({one_line(error)}); {_ADVICE}."
-        ) from error
+    """Build a vision transformer of timm."""
+    model = load_timm(backbone, "Discriminator backbone", _ADVICE, pretrained)
     require(
         getattr(model, "cls_token", None) is not None,
         f"Discriminator backbone {backbone!r} is not a vision transformer with a class token; expected one such as "
