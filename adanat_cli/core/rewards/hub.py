@@ -6,8 +6,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors import SafetensorError
+from torch import nn
 
 from adanat_cli.core.errors import AdaNATError, require
 
@@ -42,15 +44,33 @@ def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True
         )
         require(Path(file).is_file(), f"{what} {file} does not exist; {advice}.")
     overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
+    random_state = torch.get_rng_state()
     try:
         if pretrained and not file:
             config = timm.get_pretrained_cfg(name)
             if config is None or not config.hf_hub_id:
                 raise ValueError("timm has no weights of this name")
             require_reachable(config.hf_hub_id, _WEIGHTS)
-        return timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
+        model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
+        if pretrained and file and (left := _left_random(model, name, random_state)):
+            raise ValueError(f"its weights are of another network: {left} is not among them")
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
+    return model
+
+
+def _left_random(model: nn.Module, name: str, random_state: torch.Tensor) -> str:
+    """Name of a weight that loading has left as it was drawn, if any: timm passes over what a file lacks."""
+    import timm
+
+    now = torch.get_rng_state()
+    torch.set_rng_state(random_state)
+    drawn = dict(timm.create_model(name, pretrained=False, num_classes=0).named_parameters())
+    torch.set_rng_state(now)
+    for parameter, value in model.named_parameters():
+        if parameter.endswith(".weight") and value.ndim > 1 and torch.equal(value, drawn[parameter]):
+            return parameter
+    return ""
 
 
 def require_reachable(repo: str, filename: str) -> None:
