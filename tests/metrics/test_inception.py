@@ -47,6 +47,21 @@ def test_features_and_logits_are_the_references(network: InceptionV3) -> None:
         assert torch.equal(extraction.spatial[:, place], seen[0][:, channel, row, column])
 
 
+@torch.inference_mode()
+def test_layers_on_the_way_are_the_references(network: InceptionV3) -> None:
+    arrays, seen = fixture("metrics"), {}
+    watched = {"64": network.Conv2d_3b_1x1, "192": network.Mixed_5b, "768": network.Mixed_7a}
+    watches = [
+        module.register_forward_pre_hook(lambda _, inputs, width=width: seen.update({width: inputs[0].mean((2, 3))}))
+        for width, module in watched.items()
+    ]
+    InceptionExtractor("paper", network, "")(image(2, 64, 64))
+    for watch in watches:
+        watch.remove()
+    for width in watched:
+        torch.testing.assert_close(seen[width], torch.from_numpy(arrays[f"inception.{width}"]), rtol=0, atol=1e-6)
+
+
 def test_other_sizes_are_refused(network: InceptionV3) -> None:
     with pytest.raises(ValueError, match="299"):
         network(torch.zeros(1, 3, 300, 299))

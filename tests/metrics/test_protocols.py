@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,12 @@ def test_a_damaged_clean_file_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match="cannot be loaded as clean-fid's network") as caught:
         CleanExtractor(tmp_path, "")
     assert "\n" not in str(caught.value)
+
+
+def test_an_installation_without_clean_fid_or_with_another_torchvision_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cleanfid.inception_torchscript", None)
+    with pytest.raises(AdaNATError, match="torchvision from the same index as PyTorch"):
+        CleanExtractor(Path(), "")
 
 
 def random_timm(name: str) -> tuple[nn.Module, dict[str, Any]]:
