@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, options, push
 from adanat_cli.core.config import (
     DATA_PRESETS,
     DiscriminatorConfig,
@@ -128,6 +128,7 @@ def command(
             rich_help_panel=_TRAINING,
         ),
     ] = None,
+    push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -188,8 +189,11 @@ def command(
         values = plan(request)
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
-    values = train_policy(request, console.reporter())
+    push.check(push_to_hub)
+    reporter = console.reporter()
+    values = train_policy(request, reporter)
     if values:  # the main process speaks
+        values = push.after_run(values, push_to_hub, values["model"], reporter)
         console.result(values, as_json, _lines(values))
 
 

@@ -110,6 +110,11 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         "schedule to learn.",
     )
     folder = resolve_model(request.model or _usual_model(request.dataset))
+    require(
+        folder.writable or not request.install,
+        f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
+        "`adanat pull --output FOLDER` first.",
+    )
     nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
     require(
         nat.condition == "class",
