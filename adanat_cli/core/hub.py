@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,7 +63,7 @@ def looks_like_hub_id(text: str) -> bool:
 
 @contextmanager
 def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> Iterator[None]:
-    """Turn what the Hub's client raises in the block into one line, without its log lines.
+    """Turn what the Hub's client raises in the block into one line; its log lines, and bars in a log, are left out.
 
     Args:
         doing: "fetch", "open", "push to", ...: the verb of the message.
@@ -72,11 +73,13 @@ def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> 
     Raises:
         AdaNATError: for whatever network, Hub, account or disk do; bugs stay as they are.
     """
-    from huggingface_hub import get_session
+    from huggingface_hub import get_session, utils
     from huggingface_hub import logging as hub_logging
 
-    verbosity = hub_logging.get_verbosity()
+    verbosity, bars = hub_logging.get_verbosity(), not utils.are_progress_bars_disabled()
     hub_logging.set_verbosity(logging.ERROR)
+    if bars and not sys.stderr.isatty():
+        utils.disable_progress_bars()
     get_session().timeout = _ANSWER_SECONDS
     try:
         yield
@@ -84,10 +87,12 @@ def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> 
         if not _named(error, "HTTPError", "EntryNotFoundError", "OSError", "RuntimeError", "ValueError"):
             raise
         noun = "data set" if repo_type == "dataset" else "model"
-        line = explain(error) or f"{one_line(error)}; try again, or look at https://status.huggingface.co."
+        line = explain(error) or f"{one_line(_causes(error)[-1])}; try again, or look at https://status.huggingface.co."
         raise AdaNATError(f"Cannot {doing} {noun} {name}: {line}") from error
     finally:
         hub_logging.set_verbosity(verbosity)
+        if bars:
+            utils.enable_progress_bars()
 
 
 def explain(error: BaseException) -> str:

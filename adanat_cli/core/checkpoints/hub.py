@@ -101,7 +101,7 @@ class HubFolder(ModelFolder):
                 raise
 
 
-_READ_ONLY = "Model {} is on the Hub and is not changed from here; take a copy with `adanat pull {0} --output FOLDER`."
+_READ_ONLY = "Model {0} is on the Hub and is not changed from here; take a copy with `adanat pull {0} --output FOLDER`."
 
 
 def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: str = "") -> Path:
