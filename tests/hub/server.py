@@ -8,7 +8,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,9 +30,11 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
-    def files(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
+    def files(self, revision: str) -> tuple[str, dict[str, bytes]]:
         sha = self.branches.get(revision, revision)
-        return (sha, self.commits[sha]) if sha in self.commits else None
+        if sha not in self.commits:
+            raise _RefusalError(404, "RevisionNotFound")
+        return sha, self.commits[sha]
 
     def commit(self, branch: str, files: dict[str, bytes], message: str = "") -> str:
         sha = hashlib.sha1(f"{branch}{len(self.commits)}{message}".encode()).hexdigest()
@@ -104,6 +106,15 @@ def running_hub() -> Iterator[HubServer]:
         thread.join()
 
 
+class _RefusalError(Exception):
+    """An answer that is an error, with the Hub's own word for it."""
+
+    def __init__(self, status: int, code: str = "", body: Any = None, **headers: str) -> None:
+        super().__init__(status)
+        self.status, self.body = status, json.dumps(body or {}).encode()
+        self.headers = {**({"X-Error-Code": code} if code else {}), **headers}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
@@ -112,160 +123,128 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the log is the server's."""
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         line = f"{self.command} {path}"
         self.server.log.append(f"{line} {self.headers.get('Range', '')}".strip())
         body = self._body()
-        self._breaks = False
-        for fault in self.server.faults:
-            if fault.times > 0 and re.search(fault.pattern, line):
-                fault.times -= 1
-                if fault.status > 0:
-                    return self._send(fault.status, b"{}", fault.headers)
-                if fault.status < 0:
-                    self.server.released.wait(20)
-                    self.close_connection = True
-                    return None
-                self._breaks = True
+        fault = next(
+            (fault for fault in self.server.faults if fault.times > 0 and re.search(fault.pattern, line)), None
+        )
+        if fault is not None:
+            fault.times -= 1
+            if fault.status > 0:
+                self._send(fault.status, b"{}", fault.headers)
+                return
+            if fault.status < 0:
+                self.server.released.wait(20)
+                self.close_connection = True
+                return
+        try:
+            self._send(*self._route(path, body), breaks=fault is not None)
+        except _RefusalError as refusal:
+            self._send(refusal.status, refusal.body, refusal.headers)
+
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names are http.server's
+
+    def _route(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         for method, pattern, answer in _ROUTES:
             if self.command in method.split("|") and (found := re.fullmatch(pattern, path)):
-                return answer(self, body, **found.groupdict())
-        return self._send(404, b"{}")
+                value = answer(self, body, **found.groupdict())
+                return value if isinstance(value, tuple) else (200, json.dumps(value).encode(), {})
+        raise _RefusalError(404)
 
     def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.rfile.readline()
+        return b"".join(parts)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, body: bytes, headers: dict[str, str], breaks: bool = False) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self._breaks:
-            self.wfile.write(body[: len(body) // 2])
+        self.wfile.write(body[: len(body) // 2] if breaks else body)
+        if breaks:
             self.wfile.flush()
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.wfile.write(body)
-
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     @property
     def _known(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
-    def _repo(self, key: str) -> Repo | None:
-        """The repository, or None after an answer that says why not."""
+    def _repo(self, key: str) -> Repo:
         repo = self.server.repos.get(key)
         if repo is None or (repo.private and not self._known):
-            self._send(404 if self._known else 401, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif repo.gated:
-            self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-        else:
-            return repo
-        return None
+            raise _RefusalError(404 if self._known else 401, "RepoNotFound")
+        if repo.gated:
+            raise _RefusalError(403, "GatedRepo")
+        return repo
 
-    def whoami(self, body: bytes) -> None:
+    def whoami(self, body: bytes) -> Any:
         if not self._known:
-            return self._send(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
-        return self._json({"type": "user", "name": USER, "orgs": [{"name": "group"}]})
+            raise _RefusalError(401, **{"X-Error-Message": "Invalid credentials in Authorization header"})
+        return {"type": "user", "name": USER, "orgs": [{"name": "group"}]}
 
-    def validate(self, body: bytes) -> None:
-        self._json({"errors": [], "warnings": []})
+    def validate(self, body: bytes) -> Any:
+        return {"errors": [], "warnings": []}
 
-    def create(self, body: bytes) -> None:
-        if not self._known:
-            return self._send(401, b"{}")
+    def create(self, body: bytes) -> Any:
         asked = json.loads(body)
         kind, name = asked.get("type", "model"), f"{asked.get('organization') or USER}/{asked['name']}"
-        url = f"{self.server.url}/{'' if kind == 'model' else f'{kind}s/'}{name}"
+        answer = {"url": f"{self.server.url}/{'' if kind == 'model' else f'{kind}s/'}{name}"}
         if f"{kind}s/{name}" in self.server.repos:
-            return self._send(409, json.dumps({"url": url}).encode())
+            raise _RefusalError(409, body=answer)
         self.server.repos[f"{kind}s/{name}"] = repo = Repo(asked.get("visibility") == "private")
         repo.commit("main", {".gitattributes": b""})
-        return self._json({"url": url})
+        return answer
 
-    def info(self, body: bytes, key: str, revision: str | None = None) -> None:
-        if (repo := self._repo(key)) is None:
-            return
-        found = repo.files(revision or "main")
-        if found is None:
-            return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        self._json({"id": key.partition("/")[2], "sha": found[0], "private": repo.private, "siblings": []})
+    def info(self, body: bytes, key: str, revision: str = "main") -> Any:
+        repo = self._repo(key)
+        sha, _ = repo.files(revision)
+        return {"id": key.partition("/")[2], "sha": sha, "private": repo.private, "siblings": []}
 
-    def tree(self, body: bytes, key: str, revision: str) -> None:
-        if (repo := self._repo(key)) is None:
-            return
-        found = repo.files(revision)
-        if found is None:
-            return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        self._json(
-            [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for path, data in found[1].items()
-            ]
-        )
-
-    def branch(self, body: bytes, key: str, revision: str) -> None:
-        if (repo := self._repo(key)) is None:
-            return
-        if revision in repo.branches:
-            return self._send(409, b"{}")
-        repo.branches[revision] = repo.branches["main"]
-        self._json({})
-
-    def preupload(self, body: bytes, key: str, revision: str) -> None:
-        files = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(_LARGE) else "regular",
-                "shouldIgnore": False,
-            }
-            for file in json.loads(body)["files"]
+    def tree(self, body: bytes, key: str, revision: str) -> Any:
+        _, files = self._repo(key).files(revision)
+        return [
+            {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for path, data in files.items()
         ]
-        self._json({"files": files})
 
-    def batch(self, body: bytes, key: str) -> None:
+    def branch(self, body: bytes, key: str, revision: str) -> Any:
+        repo = self._repo(key)
+        if revision in repo.branches:
+            raise _RefusalError(409)
+        repo.branches[revision] = repo.branches["main"]
+        return {}
+
+    def preupload(self, body: bytes, key: str, revision: str) -> Any:
+        names = [file["path"] for file in json.loads(body)["files"]]
+        modes = {name: "lfs" if name.endswith(_LARGE) else "regular" for name in names}
+        return {"files": [{"path": name, "uploadMode": modes[name], "shouldIgnore": False} for name in names]}
+
+    def batch(self, body: bytes, key: str) -> Any:
         objects = [
             {**asked, "actions": {"upload": {"href": f"{self.server.url}/objects/{asked['oid']}"}}}
             for asked in json.loads(body)["objects"]
         ]
-        self._json({"objects": objects, "transfer": "basic"})
+        return {"objects": objects, "transfer": "basic"}
 
-    def put(self, body: bytes, oid: str) -> None:
-        assert hashlib.sha256(body).hexdigest() == oid
+    def put(self, body: bytes, oid: str) -> Any:
+        if hashlib.sha256(body).hexdigest() != oid:
+            raise _RefusalError(400)
         self.server.objects[oid] = body
-        self._send(200, b"")
+        return {}
 
-    def commit(self, body: bytes, key: str, revision: str) -> None:
-        if (repo := self._repo(key)) is None:
-            return
-        if not self._known:
-            return self._send(403, b"{}")
-        files, message = {}, ""
+    def commit(self, body: bytes, key: str, revision: str) -> Any:
+        repo, files, message = self._repo(key), {}, ""
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] == "header":
@@ -274,32 +253,25 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.server.objects[value["oid"]]
-        sha = repo.commit(revision, files, message)
-        place = key.removeprefix("models/")
-        self._json({"commitUrl": f"{self.server.url}/{place}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None})
+        sha, place = repo.commit(revision, files, message), key.removeprefix("models/")
+        return {"commitUrl": f"{self.server.url}/{place}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None}
 
-    def resolve(self, body: bytes, repo: str, revision: str, file: str, kind: str | None = None) -> None:
-        found_repo = self._repo(f"{kind or 'models'}/{repo}")
-        if found_repo is None:
-            return
-        found = found_repo.files(revision)
-        if found is None:
-            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        sha, files = found
+    def resolve(self, body: bytes, repo: str, revision: str, file: str, kind: str | None) -> Any:
+        sha, files = self._repo(f"{kind or 'models'}/{repo}").files(revision)
         if file not in files:
-            return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
+            raise _RefusalError(404, "EntryNotFound", **{"X-Repo-Commit": sha})
         data, status = files[file], 200
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             data, status = data[first : last + 1], 206
-        self._send(status, data, headers)
+        return status, data, headers
 
 
 _KEY = r"/api/(?P<key>(?:models|datasets)/[^/]+/[^/]+)"
 _REPO = r"/(?:(?P<kind>datasets)/)?(?P<repo>[^/]+/[^/]+)"
-_ROUTES = (
+_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", "/api/whoami-v2", _Handler.whoami),
     ("POST", "/api/validate-yaml", _Handler.validate),
     ("POST", "/api/repos/create", _Handler.create),

@@ -26,9 +26,6 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from tests.hub.server import TOKEN, Fault, HubServer
 
-# The client's own upload to large storage uses what its HTTP library calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
 WEIGHTS = "model.safetensors"
 
 
@@ -193,7 +190,7 @@ def test_the_card_tells_results_use_and_training_and_its_lines_run(
             "type": "fid",
             "value": 12.5,
             "name": "fid (protocol clean, num_images 64)",
-            "args": dict(protocol="clean", num_images=64),
+            "args": {"protocol": "clean", "num_images": 64},
         }
     ]
     for picture in ("samples.png", "curves-steps-2.png", "samples-steps-3.png"):
