@@ -19,7 +19,10 @@ def command(
     model: Annotated[
         str,
         typer.Option(
-            "--tokenizer", "--model", "-m", help="Model folder or name with the tokenizer; the embedded one by default."
+            "--tokenizer",
+            "--model",
+            "-m",
+            help="Model folder, name or Hub id with the tokenizer; by default the embedded one.",
         ),
     ] = "",
     output: options.Output = None,

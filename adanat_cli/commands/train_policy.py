@@ -25,7 +25,9 @@ def command(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", help="Model folder or name; by default the data set's embedded one, or models/DATASET."
+            "--model",
+            "-m",
+            help="Model folder, name or Hub id; by default the data set's embedded one, or models/DATASET.",
         ),
     ] = "",
     steps: Annotated[int, typer.Option("--steps", help="Generation steps that the policy is for.")] = 8,

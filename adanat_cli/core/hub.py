@@ -168,7 +168,7 @@ def _of_disk(chain: list[BaseException]) -> str:
 
 def _of_offline(chain: list[BaseException]) -> str:
     if any(_named(error, "OfflineModeIsEnabled") for error in chain):
-        return "HF_HUB_OFFLINE is set, and the cache does not hold it; unset that, or fetch it once with a network."
+        return "HF_HUB_OFFLINE is set, and the cache alone does not suffice; unset it and try again with a network."
     return ""
 
 
@@ -220,20 +220,21 @@ def _of_status(chain: list[BaseException]) -> str:
 def _of_connection(chain: list[BaseException]) -> str:
     from huggingface_hub import constants
 
+    place = scrub(constants.ENDPOINT)
     for error in chain:
         if "Consistency check failed" in str(error):
             return "the transfer broke off; run the same command again, whole files are kept."
         if _named(error, "TimeoutException", "TimeoutError"):
-            return f"{constants.ENDPOINT} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."
+            return f"{place} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."
         if _named(error, "RemoteProtocolError", "ReadError", "WriteError"):
             return "the connection was lost during the transfer; run the same command again, whole files are kept."
         if _named(error, "TransportError", "ConnectionError", "gaierror"):
             return (
-                f"{constants.ENDPOINT} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
+                f"{place} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
                 "HF_HUB_OFFLINE=1 to use the cache."
             )
         if _named(error, "FileMetadataError"):
-            return f"{constants.ENDPOINT} does not answer as a Hub does; check HF_ENDPOINT and the proxy."
+            return f"{place} does not answer as a Hub does; check HF_ENDPOINT and the proxy."
     return ""
 
 

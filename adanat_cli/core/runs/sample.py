@@ -39,7 +39,7 @@ class SampleRequest:
 
     Attributes:
         output: folder to write to.
-        model: folder or name.
+        model: folder, name or Hub id.
         classes: ids or names, in turn over the images; empty draws evenly from all that the model has seen.
         num_images: in the whole run.
         num_steps: T; None for 8, or what a schedule file says.

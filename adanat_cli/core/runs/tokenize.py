@@ -66,7 +66,7 @@ class TokenizeRequest:
         dataset: preset or source of its own.
         data_fields: fields of ``DataConfig``; None leaves a preset's value.
         classes: ids or names to keep; empty keeps all.
-        model: folder or name of the model with the tokenizer.
+        model: folder, name or Hub id of the model with the tokenizer.
         output: folder of the token set; None writes none.
         preview: PNG of reconstructions; None writes none.
         device: name, or "" for the best one here.
