@@ -73,13 +73,14 @@ def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> 
     Raises:
         AdaNATError: for whatever network, Hub, account or disk do; bugs stay as they are.
     """
-    from huggingface_hub import get_session, utils
+    from huggingface_hub import get_session
     from huggingface_hub import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    verbosity, bars = hub_logging.get_verbosity(), not utils.are_progress_bars_disabled()
+    verbosity, bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
     hub_logging.set_verbosity(logging.ERROR)
     if bars and not sys.stderr.isatty():
-        utils.disable_progress_bars()
+        disable_progress_bars()
     get_session().timeout = _ANSWER_SECONDS
     try:
         yield
@@ -92,7 +93,7 @@ def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> 
     finally:
         hub_logging.set_verbosity(verbosity)
         if bars:
-            utils.enable_progress_bars()
+            enable_progress_bars()
 
 
 def explain(error: BaseException) -> str:

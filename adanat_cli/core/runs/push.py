@@ -107,7 +107,7 @@ def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Repo
     if folder.labels():
         files[LABELS_FILE] = folder.path / LABELS_FILE
     if is_handwritten(folder.card()):
-        reporter.log(f"The card is yours and is kept: {folder.path / CARD_FILE}.")
+        reporter.log(f"{folder.path / CARD_FILE} is handwritten and goes along as it is.")
         return {**files, CARD_FILE: folder.path / CARD_FILE}
     pictures = draw_pictures(folder, made, request.num_images, request.device, reporter)
     details = CardDetails(str(hub_id), request.license, pictures.samples, pictures.policies)
