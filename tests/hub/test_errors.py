@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from adanat_cli.core import hub as hub_room
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.hub import check_account
+from adanat_cli.core.config import data_config
+from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId, explain, scrub
 from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.pull import PullRequest, pull
 from adanat_cli.core.runs.push import PushRequest, push
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.token_sets import resolve_tokens
@@ -132,6 +136,21 @@ def test_what_keeps_a_model_from_being_pushed(
     refused("tester/toy", "does not accept your token")
     monkeypatch.delenv("HF_TOKEN")
     refused("tester/toy", "not logged in", "hf auth login")
+
+
+def test_a_data_set_that_cannot_be_had_is_told_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*arguments: object, **named: object) -> None:
+        raise ConnectionError("Couldn't reach it") from OfflineModeIsEnabled(f"offline, {TOKEN}")
+
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(AdaNATError) as error:
+        open_source(data_config("tester/images", image_size=8))
+    said(error, "Cannot open data set tester/images: HF_HUB_OFFLINE is set", "--data-dir")
+
+
+def test_a_word_that_is_no_name_is_told_the_names() -> None:
+    with pytest.raises(AdaNATError, match=r"'imagenet'.* known name \(imagenet64, imagenet256, cc3m\).*user/repo"):
+        pull(PullRequest("imagenet"), SilentReporter())
 
 
 def test_secrets_are_taken_out_of_what_others_say(monkeypatch: pytest.MonkeyPatch) -> None:

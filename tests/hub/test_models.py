@@ -175,6 +175,22 @@ def test_a_push_is_one_commit_of_what_the_index_lists(hub: HubServer, model: Mod
     assert len(hub.repos["models/group/public"].commits) == 1
 
 
+def test_a_push_that_failed_sends_only_what_is_missing(hub: HubServer, model: ModelFolder, tmp_path: Path) -> None:
+    copy = ModelFolder(tmp_path / "copy")
+    config, tensors = model.read("tokenizer")
+    copy.write("tokenizer", config, {name: tensor + 1 for name, tensor in tensors.items()})
+    hub.faults.append(Fault("POST .*/commit/", 502))
+    request = PushRequest(str(copy.path), "tester/again")
+    with pytest.raises(AdaNATError, match=r"problem of its own \(502\)"):
+        push(request, SilentReporter())
+    assert len(hub.asked("PUT /objects")) == 1
+    hub.faults.clear()
+    commit = push(request, SilentReporter())["commit"]
+    assert len(hub.asked("PUT /objects")) == 1
+    weights = f"tokenizer/{WEIGHTS}"
+    assert hub.repos["models/tester/again"].commits[commit][weights] == (copy.path / weights).read_bytes()
+
+
 def test_the_card_tells_results_use_and_training_and_its_lines_run(
     hub: HubServer, model: ModelFolder, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,11 @@ def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:
     )
     if known is not None:
         return _pull_known(known, request, reporter)
+    names = [*model_names(), *known_models()]
+    require(
+        "/" in request.name or request.name in names,
+        f"Model {request.name!r} is not a known name ({', '.join(names)}); expected one of them or a Hub id user/repo.",
+    )
     if request.name in model_names():
         source = resolve_model(request.name)
     else:
