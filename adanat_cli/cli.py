@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adanat_cli import __version__
-from adanat_cli.commands import import_, info, pretrain_nat, sample, tokenize, train_policy, train_tokenizer
+from adanat_cli.commands import import_, info, pretrain_nat, pull, push, sample, tokenize, train_policy, train_tokenizer
 from adanat_cli.core.errors import AdaNATError
 
 _INTERRUPTED = 130
@@ -27,6 +27,8 @@ app.command("pretrain-nat", rich_help_panel="Train")(pretrain_nat.command)
 app.command("train-policy", rich_help_panel="Train")(train_policy.command)
 app.command("train-tokenizer", rich_help_panel="Train")(train_tokenizer.command)
 app.command("import", rich_help_panel="Models")(import_.command)
+app.command("pull", rich_help_panel="Models")(pull.command)
+app.command("push", rich_help_panel="Models")(push.command)
 app.command("info", rich_help_panel="Models")(info.command)
 
 

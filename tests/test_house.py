@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "adanat_cli"
-GROUND = {"errors", "config"}
+GROUND = {"errors", "config", "hub"}
 FIRST = {"data", "tokenizer", "nat", "generation", "rewards", "metrics", "checkpoints"}
 MAY_SEE = {
     "errors": set(),
     "config": {"errors"},
+    "hub": {"errors"},
     **dict.fromkeys(FIRST, GROUND),
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},

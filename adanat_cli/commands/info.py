@@ -11,7 +11,10 @@ from adanat_cli.commands import console, options
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Model folder or name; the embedded model by default.", show_default=False)
+        str,
+        typer.Argument(
+            help="Model folder, name or Hub id; by default the embedded model and all known names.", show_default=False
+        ),
     ] = "",
     as_json: options.Json = False,
 ) -> None:

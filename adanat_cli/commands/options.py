@@ -46,7 +46,12 @@ Classes = Annotated[
     typer.Option("--class", "-c", help="Class id or name; repeat for several.", rich_help_panel=_DATA),
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Threads that decode images.", min=0, rich_help_panel=_RUN)]
-Model = Annotated[str, typer.Option("--model", "-m", help="Model folder or name; the embedded model by default.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="Model folder, name or Hub id user/repo\\[@revision]; the embedded model by default."
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]
 Device = Annotated[
@@ -55,6 +60,14 @@ Device = Annotated[
 PrecisionOption = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_RUN),
+]
+PushToHub = Annotated[
+    str,
+    typer.Option(
+        "--push-to-hub",
+        help="Hub id user/repo\\[@branch] to push the result to; account and id are checked before the run starts.",
+        rich_help_panel=_RUN,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_RUN)]
 DryRun = Annotated[

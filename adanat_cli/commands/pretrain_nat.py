@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, options, push
 from adanat_cli.core.config import TRAINING_PRESETS, NATTrainingConfig
 
 _TRAINING = "Training"
@@ -15,7 +15,10 @@ _TRAINING = "Training"
 
 def command(
     dataset: options.Dataset,
-    tokens: Annotated[Path, typer.Option("--tokens", "-t", help="Folder that `adanat tokenize` wrote.")],
+    tokens: Annotated[
+        Path,
+        typer.Option("--tokens", "-t", help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]."),
+    ],
     size: Annotated[
         Literal["nano", "micro", "tiny", "small", "large", "muse"] | None,
         typer.Option(help="Size of the NAT; by default tiny for imagenet64, micro for digits, else large."),
@@ -64,6 +67,7 @@ def command(
     seed: options.Seed = 0,
     device: options.Device = "",
     precision: options.PrecisionOption = "auto",
+    push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -101,8 +105,11 @@ def command(
         values = plan(request)
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
-    values = pretrain_nat(request, console.reporter())
+    push.check(push_to_hub)
+    reporter = console.reporter()
+    values = pretrain_nat(request, reporter)
     if values:  # the main process speaks
+        values = push.after_run(values, push_to_hub, values["model"], reporter)
         console.result(values, as_json, _lines(values))
 
 

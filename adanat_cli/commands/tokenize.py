@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, options, push
 
 _DATA = "Data"
 
@@ -19,7 +19,10 @@ def command(
     model: Annotated[
         str,
         typer.Option(
-            "--tokenizer", "--model", "-m", help="Model folder or name with the tokenizer; the embedded one by default."
+            "--tokenizer",
+            "--model",
+            "-m",
+            help="Model folder, name or Hub id with the tokenizer; by default the embedded one.",
         ),
     ] = "",
     output: options.Output = None,
@@ -47,6 +50,7 @@ def command(
     shard_size: Annotated[int, typer.Option(help="Images of one file.", min=1)] = 4096,
     workers: options.Workers = 2,
     device: options.Device = "",
+    push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
 ) -> None:
     """Write the token ids of all images as Parquet; the same command again goes on where it was stopped."""
@@ -78,7 +82,12 @@ def command(
         device=device,
         options=TokenizeOptions(batch_size, workers, shard_size, num_images, flips),
     )
-    values = run_tokenize(request, console.reporter())
+    if request.output is not None:
+        push.check(push_to_hub)
+    reporter = console.reporter()
+    values = run_tokenize(request, reporter)
+    if "output" in values:
+        values = push.after_run(values, push_to_hub, values["output"], reporter, tokens=True)
     if values:
         console.result(values, as_json, _lines(values))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, options, push
 from adanat_cli.core.config import (
     DATA_PRESETS,
     DiscriminatorConfig,
@@ -25,7 +25,9 @@ def command(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", help="Model folder or name; by default the data set's embedded one, or models/DATASET."
+            "--model",
+            "-m",
+            help="Model folder, name or Hub id; by default the data set's embedded one, or models/DATASET.",
         ),
     ] = "",
     steps: Annotated[int, typer.Option("--steps", help="Generation steps that the policy is for.")] = 8,
@@ -128,6 +130,7 @@ def command(
             rich_help_panel=_TRAINING,
         ),
     ] = None,
+    push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -188,8 +191,11 @@ def command(
         values = plan(request)
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
-    values = train_policy(request, console.reporter())
+    push.check(push_to_hub)
+    reporter = console.reporter()
+    values = train_policy(request, reporter)
     if values:  # the main process speaks
+        values = push.after_run(values, push_to_hub, values["model"], reporter)
         console.result(values, as_json, _lines(values))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, options, push
 from adanat_cli.core.config import TRAINING_PRESETS, PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.errors import require
 
@@ -51,6 +51,7 @@ def command(
     precision: options.PrecisionOption = "auto",
     device: options.Device = "",
     save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,
+    push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
@@ -87,8 +88,11 @@ def command(
         values = plan(request)
         console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
         return
-    values = train_tokenizer(request, console.reporter())
+    push.check(push_to_hub)
+    reporter = console.reporter()
+    values = train_tokenizer(request, reporter)
     if values:  # the main process speaks
+        values = push.after_run(values, push_to_hub, values["model"], reporter)
         measured = [f"{name} {values[key]:{form}}" for name, key, form in _MEASURED if key in values]
         console.result(values, as_json, [f"Tokenizer: {values['model']}", *measured])
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from adanat_cli.core.checkpoints.files import atomic_path
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import CARD_FILE, ModelFolder, policy_component
+from adanat_cli.core.config import DATA_PRESETS
 
 _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
+_PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
+_RESULT_KEYS = ("metric", "value", "dataset")
+
+
+@dataclass(frozen=True)
+class CardDetails:
+    """What a card says beyond what the folder tells.
+
+    Attributes:
+        repo: Hub id; "" where the model is a folder.
+        license: of the weights; "" takes what their provenance says, else "unknown".
+        samples: picture of samples, by its name in the repository; "" if there is none.
+        policies: component of a policy -> pictures of its values, and of its samples below the fixed schedule's.
+    """
+
+    repo: str = ""
+    license: str = ""
+    samples: str = ""
+    policies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def write_card(folder: ModelFolder) -> bool:
@@ -19,52 +41,202 @@ def write_card(folder: ModelFolder) -> bool:
     Returns:
         False where a README.md is kept because somebody has written it.
     """
-    file = folder.path / "README.md"
-    if file.exists() and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
+    if is_handwritten(folder.card()):
         return False
-    with atomic_path(file) as temporary:
+    with atomic_path(folder.path / CARD_FILE) as temporary:
         temporary.write_text(model_card(folder), encoding="utf-8")
     return True
 
 
-def model_card(folder: ModelFolder) -> str:
+def is_handwritten(card: str) -> bool:
+    """Whether somebody has written the text of a card, so that it is kept."""
+    return bool(card) and _MARK not in card
+
+
+def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
     """Return the card as Markdown with YAML front matter."""
-    index, name = folder.index, folder.path.resolve().name
+    details = details or CardDetails()
+    name = details.repo.partition("@")[0].rsplit("/", 1)[-1] or folder.path.resolve().name
+    front = yaml.safe_dump(_metadata(folder, details, name), sort_keys=False, allow_unicode=True)
+    sections = [f"---\n{front}---", _MARK, f"# {name}", _summary(folder)]
+    if details.samples:
+        sections.append(f"![Samples of the model]({details.samples})")
+    sections += [_use(folder, details), _components(folder)]
+    sections += _policies(folder, details.policies)
+    if folder.index.results:
+        sections.append("## Results\n\n" + "\n".join(map(_result_line, folder.index.results)))
+    sections += _training(folder)
+    sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(folder, _license(folder, details))))
+    return "\n\n".join(sections) + "\n"
+
+
+def _metadata(folder: ModelFolder, details: CardDetails, name: str) -> dict[str, Any]:
+    """The front matter, as the Hub reads it."""
+    task, index = _task(folder), folder.index
     metadata: dict[str, Any] = {
         "library_name": "adanat",
-        "pipeline_tag": "unconditional-image-generation",
+        "license": _license(folder, details),
+        "pipeline_tag": task,
         "tags": ["adanat", "image-generation", "non-autoregressive-transformer"],
     }
-    if "nat" in index.components and folder.config("nat").get("condition") == "text":
-        metadata["pipeline_tag"] = "text-to-image"
-    if entries := [_hub_result(result) for result in index.results if {"metric", "value"} <= set(result)]:
+    if folder.policy_steps():
+        metadata["tags"].append("learned-schedule")
+    if datasets := _datasets(folder):
+        metadata["datasets"] = datasets
+    if bases := _bases(folder):
+        metadata["base_model"] = bases
+    if entries := [_hub_result(result, task) for result in index.results if {"metric", "value"} <= set(result)]:
         metadata["model-index"] = [{"name": name, "results": entries}]
-    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return metadata
+
+
+def _task(folder: ModelFolder) -> str:
+    return "text-to-image" if _condition(folder) == "text" else "unconditional-image-generation"
+
+
+def _condition(folder: ModelFolder) -> str:
+    """Of the NAT: "class", "text", or "" where there is none."""
+    return str(folder.config("nat").get("condition", "")) if folder.has("nat") else ""
+
+
+def _provenance(folder: ModelFolder) -> dict[str, dict[str, Any]]:
+    """Component -> where it came from, of those that tell."""
+    told = folder.index.provenance
+    return {name: told[name] for name in folder.index.components if isinstance(told.get(name), dict) and told[name]}
+
+
+def _license(folder: ModelFolder, details: CardDetails) -> str:
+    """What was given, else what all components that tell a license agree on."""
+    told = {str(part["license"]) for part in _provenance(folder).values() if "license" in part}
+    return details.license or (told.pop() if len(told) == 1 else "unknown")
+
+
+def _datasets(folder: ModelFolder) -> list[str]:
+    """Hub ids of the data that the components were trained on, as far as they have one."""
+    found: list[str] = []
+    for part in _provenance(folder).values():
+        settings = part.get("settings")
+        data = part.get("data", settings.get("data", "") if isinstance(settings, dict) else "")
+        source = str(data.get("source", "") if isinstance(data, dict) else data).split(" (")[0]
+        source = str(DATA_PRESETS.get(source, {}).get("source", source)).partition("@")[0]
+        if source.count("/") == 1 and source not in found:
+            found.append(source)
+    return found
+
+
+def _bases(folder: ModelFolder) -> list[str]:
+    """Hub ids that components were taken from."""
+    parts = _provenance(folder).values()
+    return list(dict.fromkeys(str(part["hub"]).partition("@")[0] for part in parts if "hub" in part))
+
+
+def _hub_result(result: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """One measured result in the Hub's model-index form; what it was measured with goes into its arguments."""
+    dataset, metric = str(result.get("dataset", "unknown")), str(result["metric"])
+    arguments = {key: value for key, value in result.items() if key not in _RESULT_KEYS}
+    shown = ", ".join(f"{key} {value}" for key, value in arguments.items() if isinstance(value, str | int))
+    entry: dict[str, Any] = {"type": metric, "value": result["value"]}
+    if arguments:
+        entry |= {"name": f"{metric} ({shown})" if shown else metric, "args": arguments}
+    return {"task": {"type": task}, "dataset": {"type": dataset, "name": dataset}, "metrics": [entry]}
+
+
+def _summary(folder: ModelFolder) -> str:
+    size, condition = folder.index.image_size, _condition(folder)
+    if not condition:
+        return f"A tokenizer for images of {size} x {size} pixels, made with `adanat`."
+    what = "prompts" if condition == "text" else f"{len(folder.labels()) or 'numbered'} classes"
+    return (
+        f"Images of {size} x {size} pixels from {what}: a non-autoregressive transformer fills in a grid of image "
+        f"tokens in a few parallel steps ({_PAPER})."
+    )
+
+
+def _use(folder: ModelFolder, details: CardDetails) -> str:
+    """Lines that run as they are."""
+    model = details.repo or "<this folder>"
+    head = "## Use\n\nWith `adanat` installed:\n\n```bash\n"
+    condition = _condition(folder)
+    if not condition:
+        return f"{head}adanat tokenize --dataset <images> --tokenizer {model} --output tokens\n```"
+    steps = next(iter(folder.policy_steps()), 8)
+    label = next(iter(folder.labels()), 0)
+    asked = '--prompt "a lighthouse at dusk"' if condition == "text" else f"--class {label}"
+    argument = 'prompts=["a lighthouse at dusk"]' if condition == "text" else f"labels=[{label}]"
+    return (
+        f"{head}adanat sample --model {model} {asked} --steps {steps}\n```\n\n"
+        "```python\nfrom adanat_cli import Pipeline\n\n"
+        f'pipeline = Pipeline.from_pretrained("{model}")\n'
+        f'pipeline.sample({argument}, num_steps={steps}).images[0].save("image.png")\n```'
+    )
+
+
+def _components(folder: ModelFolder) -> str:
     rows = [
-        f"| {part} | {folder.header(part).num_parameters:,} | {_origin(index.provenance.get(part, {}))} |"
-        for part in index.components
+        f"| {part} | {folder.header(part).num_parameters:,} | {_origin(folder.index.provenance.get(part, {}))} |"
+        for part in folder.index.components
     ]
-    results = [f"- {', '.join(f'{key} {value}' for key, value in result.items())}" for result in index.results]
-    lines = [
-        f"---\n{front}---",
-        _MARK,
-        f"# {name}",
-        f"Images of {index.image_size} x {index.image_size} pixels. Sample with `adanat sample --model <this folder>`.",
-        "| component | parameters | from |\n|---|---|---|\n" + "\n".join(rows),
-    ]
-    if results:
-        lines.append("## Results\n\n" + "\n".join(results))
-    return "\n\n".join(lines) + "\n"
+    return "| component | parameters | from |\n|---|---|---|\n" + "\n".join(rows)
 
 
-def _hub_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """One measured result in the Hub's model-index form."""
-    dataset = str(result.get("dataset", "unknown"))
-    return {
-        "task": {"type": "unconditional-image-generation"},
-        "dataset": {"type": dataset, "name": dataset},
-        "metrics": [{"type": str(result["metric"]), "value": result["value"]}],
-    }
+def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    """A section for every policy: what it is, what it reached in training, and its curves."""
+    for num_steps in folder.policy_steps():
+        name = policy_component(num_steps)
+        config, told = folder.config(name), _provenance(folder).get(name, {})
+        is_static = config.get("kind") == "static"
+        kind = (
+            "One table of the four values for all samples" if is_static else "It sets the four values of every sample"
+        )
+        base = (
+            f"added to the {config.get('schedule')} schedule" if config.get("residual") else "without a base schedule"
+        )
+        text = f"## Policy for {num_steps} steps\n\n{kind}, {base}."
+        if {"distance", "fixed_distance"} <= set(told):
+            text += (
+                f" Fréchet distance to held-out images, in training: {told['distance']:.4g}; fixed schedule "
+                f"{told['fixed_distance']:.4g}."
+            )
+        if name in pictures:
+            curves, samples = pictures[name]
+            text += (
+                f"\n\n![Its values over the steps, beside the fixed schedule's]({curves})\n\n"
+                f"![The fixed schedule's samples above the policy's, from the same seeds]({samples})"
+            )
+        yield text
+
+
+def _result_line(result: Mapping[str, Any]) -> str:
+    return f"- {', '.join(f'{key} {value}' for key, value in result.items())}"
+
+
+def _training(folder: ModelFolder) -> Iterator[str]:
+    """How every component came about, folded away."""
+    told = _provenance(folder)
+    if told:
+        yield "## Training"
+    for part, values in told.items():
+        shown = json.dumps(values, indent=2, ensure_ascii=False)
+        yield f"<details><summary><code>{part}</code></summary>\n\n```json\n{shown}\n```\n\n</details>"
+
+
+def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
+    """What a user should know before relying on the model; only what the folder tells."""
+    labels, condition = folder.labels(), _condition(folder)
+    if condition == "class" and labels:
+        known = folder.config("nat").get("num_classes", len(labels))
+        numbering = f" of the {known} of its numbering" if known != len(labels) else ""
+        yield f"It has seen {len(labels)} classes{numbering} and draws no others."
+    if not folder.index.results:
+        yield "No quality metric has been measured on it."
+    elif any("protocol" in result for result in folder.index.results):
+        yield "Results compare with results of the same protocol, data set and number of images only."
+    for part in folder.index.components:
+        if set(folder.header(part).dtypes) & {"F16", "BF16"}:
+            yield f"`{part}` is stored in 16 bits."
+    if license_name == "unknown":
+        yield "The license of these weights is not known; ask their authors before you use them."
+    yield "What it draws follows its training data, biases included, and is not filtered."
 
 
 def _origin(provenance: Any) -> str:
@@ -72,5 +244,6 @@ def _origin(provenance: Any) -> str:
     if not isinstance(provenance, dict) or not provenance:
         return "not recorded"
     if "file" in provenance:
-        return f"`{provenance['file']}`, sha256 {str(provenance.get('sha256', ''))[:12]}"
+        place = f" of `{provenance['hub']}`" if "hub" in provenance else ""
+        return f"`{provenance['file']}`{place}, sha256 {str(provenance.get('sha256', ''))[:12]}"
     return ", ".join(f"{key} {value}" for key, value in provenance.items() if not isinstance(value, dict | list))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 1
-_INDEX, _LABELS, _CONFIG, _WEIGHTS = "model_index.json", "labels.json", "config.json", "model.safetensors"
+INDEX_FILE, LABELS_FILE, CARD_FILE = "model_index.json", "labels.json", "README.md"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
 _POLICY = re.compile(r"policies/steps-(\d+)")
 
@@ -74,16 +75,24 @@ class ModelFolder:
     which alone says what counts, is updated last.
     """
 
+    writable = True
+    """Whether components, labels and results can be added."""
+
     def __init__(self, path: Path | str) -> None:
         """Name a folder; nothing is read or made yet."""
         self.path = Path(path)
 
     def __repr__(self) -> str:
-        return f"ModelFolder({str(self.path)!r})"
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """What to call the model before people."""
+        return str(self.path)
 
     def exists(self) -> bool:
         """Whether the folder holds a model index."""
-        return (self.path / _INDEX).is_file()
+        return (self.path / INDEX_FILE).is_file()
 
     @property
     def index(self) -> ModelIndex:
@@ -92,15 +101,15 @@ class ModelFolder:
         Raises:
             AdaNATError: if the folder holds no index, a damaged one or one of another version.
         """
-        file = self.path / _INDEX
+        file = self.path / INDEX_FILE
         if not self.path.is_dir():
-            raise AdaNATError(f"Model folder {self.path} does not exist; give a folder that holds {_INDEX}.")
+            raise AdaNATError(f"Model folder {self.path} does not exist; give a folder that holds {INDEX_FILE}.")
         if not file.is_file():
             inside = self.path / "model"
-            if (inside / _INDEX).is_file():
+            if (inside / INDEX_FILE).is_file():
                 raise AdaNATError(f"{self.path} is a run folder, and its model is in {inside}; give that.")
             raise AdaNATError(
-                f"{self.path} is not a model folder: it holds no {_INDEX}; give the folder that does, "
+                f"{self.path} is not a model folder: it holds no {INDEX_FILE}; give the folder that does, "
                 "or make one with `adanat import`."
             )
         return _parse_index(read_json(file), file)
@@ -115,7 +124,7 @@ class ModelFolder:
         Raises:
             AdaNATError: if the model has no such component, or its config.json is missing or damaged.
         """
-        file = self._existing(component) / _CONFIG
+        file = self._existing(component, _CONFIG)
         values = read_json(file)
         require(isinstance(values, dict), f"{file} holds no JSON object; fetch or write the model again.")
         return dict(values)
@@ -126,11 +135,11 @@ class ModelFolder:
         Raises:
             AdaNATError: if the model has no such component, or a file is missing or damaged.
         """
-        return self.config(component), load_tensors(self._existing(component) / _WEIGHTS)
+        return self.config(component), load_tensors(self._existing(component, _WEIGHTS))
 
     def header(self, component: str) -> Header:
         """Shapes and metadata of a component's weights, without loading them."""
-        return read_header(self._existing(component) / _WEIGHTS)
+        return read_header(self._existing(component, _WEIGHTS))
 
     def fingerprint(self, component: str) -> str:
         """sha256 of a component's stored weights: from the file's metadata, or computed where it is not noted."""
@@ -144,7 +153,8 @@ class ModelFolder:
 
     def labels(self) -> dict[int, str]:
         """Class id -> name of the classes that the model has seen; empty if the model names none."""
-        file = self.path / _LABELS
+        file = self.path / LABELS_FILE
+        self._provide(LABELS_FILE)
         if not file.exists():
             return {}
         values = read_json(file)
@@ -200,26 +210,44 @@ class ModelFolder:
 
     def write_labels(self, labels: Mapping[int, str]) -> None:
         """Write class id -> name."""
-        write_json(self.path / _LABELS, {str(key): labels[key] for key in sorted(labels)})
+        write_json(self.path / LABELS_FILE, {str(key): labels[key] for key in sorted(labels)})
 
     def add_result(self, result: Mapping[str, Any]) -> None:
         """Note one measured result in the index."""
         index = self.index
         self._write_index(replace(index, results=(*index.results, dict(result))))
 
-    def _existing(self, component: str) -> Path:
-        """Folder of a component that the index lists."""
+    def files(self, component: str) -> dict[str, Path]:
+        """The files of a component that the index lists, by their names within the model.
+
+        Raises:
+            AdaNATError: if the model has no such component.
+        """
+        return {f"{component}/{name}": self._existing(component, name) for name in (_CONFIG, _WEIGHTS)}
+
+    def card(self) -> str:
+        """Text of README.md; "" where there is none."""
+        self._provide(CARD_FILE)
+        file = self.path / CARD_FILE
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+    def _provide(self, file: str) -> None:
+        """Bring a file that may be elsewhere to its place; here it is where it is, or nowhere."""
+
+    def _existing(self, component: str, name: str) -> Path:
+        """A file of a component that the index lists."""
         components = self.index.components
         if component not in components:
             raise AdaNATError(
-                f"Model {self.path} has no {component}; it holds {', '.join(components) or 'nothing yet'}. "
+                f"Model {self.name} has no {component}; it holds {', '.join(components) or 'nothing yet'}. "
                 "Add it with `adanat import`, or choose another --model."
             )
+        self._provide(f"{component}/{name}")
         if not (self.path / component).is_dir():
             raise AdaNATError(
                 f"Model {self.path} lists {component} but the folder is missing; fetch or import the model again."
             )
-        return self.path / component
+        return self.path / component / name
 
     @contextmanager
     def _staged(self, components: Sequence[Component], dtype: torch.dtype | None) -> Iterator[list[Path]]:
@@ -251,7 +279,7 @@ class ModelFolder:
 
     def _write_index(self, index: ModelIndex) -> None:
         write_json(
-            self.path / _INDEX,
+            self.path / INDEX_FILE,
             {
                 "format_version": FORMAT_VERSION,
                 "image_size": index.image_size,

@@ -20,6 +20,7 @@ from adanat_cli.core.data.classes import folder_classes
 from adanat_cli.core.data.folders import class_files
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import looks_like_hub_id
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Fetch = Callable[[int], tuple[bytes | Path | None, str, str]]
@@ -193,7 +194,7 @@ def open_source(config: DataConfig) -> ImageSource:
         raise AdaNATError("imagenet64 has no public home; give the folder of its Parquet files with --data-dir.")
     place = Path(config.data_dir or config.source).expanduser()
     if not place.exists():
-        if config.data_dir or not _looks_like_hub_id(config.source):
+        if config.data_dir or not looks_like_hub_id(config.source):
             raise AdaNATError(f"{place} does not exist; expected a folder, a file, a preset or a Hub id user/name.")
         return _from_table(config, tables.from_hub(config)).keep(config.classes)
     if found := tables.data_files(place, config.split):
@@ -203,13 +204,9 @@ def open_source(config: DataConfig) -> ImageSource:
 
 
 def _identity(config: DataConfig) -> dict[str, Any]:
-    local = not _looks_like_hub_id(config.source) or Path(config.source).exists()
+    local = not looks_like_hub_id(config.source) or Path(config.source).exists()
     name = Path(config.source).name if local else config.source
     return {"source": name, "split": config.split, "image_size": config.image_size}
-
-
-def _looks_like_hub_id(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
 
 
 def _from_table(config: DataConfig, opened: tables.Table) -> ImageSource:

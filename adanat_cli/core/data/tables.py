@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data.folders import split_of
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import explain, scrub
 
 Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
 Row = tuple[bytes | Path | None, int | None, str, str]
@@ -108,6 +109,8 @@ def from_hub(config: DataConfig) -> Table:
     try:
         return _load(name, name, revision=revision or None, split=config.split, streaming=config.streaming)
     except AdaNATError as error:
+        if told := error.__cause__ and explain(error.__cause__):
+            raise AdaNATError(f"Cannot open data set {config.source}: {told} --data-dir takes a local copy.") from error
         raise AdaNATError(
             f"{error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
             "with --data-dir."
@@ -131,7 +134,7 @@ def _load(shown: str, loader: str, **arguments: Any) -> Table:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (scrub(str(error)).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def find_columns(table: Table, config: DataConfig) -> Columns:

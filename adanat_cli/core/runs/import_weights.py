@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +42,7 @@ class ImportRequest:
         num_heads: of the NAT; None takes that of the preset of its width.
         image_size: in pixels; None takes the model's, or the NAT's grid times the tokenizer's downsampling.
         replace: whether a component that the model has may be replaced.
+        origin: what else to note of where the files come from.
     """
 
     files: tuple[Path, ...]
@@ -53,6 +54,7 @@ class ImportRequest:
     num_heads: int | None = None
     image_size: int | None = None
     replace: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,7 +78,7 @@ def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]
             folder cannot be written.
     """
     folder = ModelFolder(request.output)
-    _check_output(folder)
+    check_output(folder)
     found = [_identify(path, request) for path in request.files]
     parts = _existing_parts(folder, request, {kind for kind, _ in found})
     components = []
@@ -85,7 +87,7 @@ def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]
         for weights in (weights for its_kind, weights in found if its_kind == kind):
             component = {"nat": _nat, "vqgan": _vqgan, "policy": _policy}[kind](weights, request, parts)
             reporter.log(f"{weights.path.name}: {_summary(component)}")
-            components.append(component)
+            components.append(replace(component, provenance={**component.provenance, **request.origin}))
     _check_together(components, folder, request, parts)
     image_size = parts.tokenizer.image_size if parts.tokenizer else parts.image_size
     folder.write_all(components, image_size=image_size)
@@ -107,7 +109,7 @@ def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]
     }
 
 
-def _check_output(folder: ModelFolder) -> None:
+def check_output(folder: ModelFolder) -> None:
     """Refuse to mix a model into a folder of other things."""
     if folder.exists():
         _ = folder.index

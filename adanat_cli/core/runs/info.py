@@ -7,16 +7,17 @@ from typing import Any
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
-from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.models import model_names, resolve_model
+from adanat_cli.core.runs.registry import known_models
 
 _SHOWN_CLASSES = 12
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Return what a model holds as JSON values; no weights are loaded.
+    """Return what a model holds as JSON values; no weights are loaded, and of a Hub model none are fetched.
 
     Args:
-        model: folder or name, as ``resolve_model`` takes it.
+        model: folder, name or Hub id, as ``resolve_model`` takes it; "" also tells the known names.
 
     Raises:
         AdaNATError: if there is no such model, or a file of it is missing or damaged.
@@ -25,7 +26,7 @@ def describe(model: str) -> dict[str, Any]:
     index = folder.index
     components = {name: _component(folder, name) for name in index.components}
     return {
-        "model": str(folder.path),
+        "model": folder.name,
         "image_size": index.image_size,
         "components": components,
         "policies": folder.policy_steps(),
@@ -33,6 +34,16 @@ def describe(model: str) -> dict[str, Any]:
         "matches": _matches(folder),
         "provenance": dict(index.provenance),
         "results": [dict(result) for result in index.results],
+        **({} if model else {"known": _known()}),
+    }
+
+
+def _known() -> dict[str, str]:
+    """Names that ``--model`` takes, and what each is."""
+    embedded = dict.fromkeys(model_names(), "comes with adanat")
+    return embedded | {
+        name: f"{known.about}; {'pulled' if known.folder.is_dir() else f'adanat pull {name}'}"
+        for name, known in known_models().items()
     }
 
 
@@ -103,6 +114,8 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         yield "Results     none measured"
     for result in values["results"]:
         yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
+    for name, about in values.get("known", {}).items():
+        yield f"Name        {name}: {about}"
 
 
 def _classes(classes: dict[str, str]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import adanat_cli
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.checkpoints.hub import HubFolder
 from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.hub import HubId, looks_like_hub_id
+from adanat_cli.core.runs.registry import MODELS, known_models
 
 if TYPE_CHECKING:
     import torch
@@ -19,36 +21,53 @@ if TYPE_CHECKING:
     from adanat_cli.core.tokenizer.base import Tokenizer
 
 DEFAULT_MODEL = "imagenet64"
-_EMBEDDED = Path(adanat_cli.__file__).parent / "models"
 
 
 def model_names() -> list[str]:
     """Names of the models that this installation carries."""
-    return sorted(folder.name for folder in _EMBEDDED.glob("*") if ModelFolder(folder).exists())
+    return sorted(folder.name for folder in MODELS.glob("*") if ModelFolder(folder).exists())
 
 
 def resolve_model(name_or_path: str) -> ModelFolder:
-    """Find a model: a folder, or a name of an embedded model; "" is the default model.
+    """Find a model: a folder, a name, or a Hub id ``user/repo[@revision]``; "" is the default model.
+
+    Of a model on the Hub only the index is fetched here; a component follows when it is read.
 
     Raises:
         AdaNATError: if there is no such model.
     """
     name = name_or_path or DEFAULT_MODEL
-    if ModelFolder(_EMBEDDED / name).exists() and Path(name).name == name:
-        return ModelFolder(_EMBEDDED / name)
+    if ModelFolder(MODELS / name).exists() and Path(name).name == name:
+        return ModelFolder(MODELS / name)
     if Path(name).is_dir():
         folder = ModelFolder(Path(name))
         _ = folder.index  # says what is wrong with the folder, if anything
         return folder
+    if known := known_models().get(name):
+        folder = ModelFolder(known.folder)
+        if folder.exists():
+            return folder
+        raise AdaNATError(f"Model {name} is not here yet; fetch it with: adanat pull {name}")
+    if looks_like_hub_id(name):
+        return _from_hub(name)
     if not name_or_path:
         raise AdaNATError(
             "No --model was given, and this installation carries no model of its own; give a model folder, or make "
             "one with `adanat import` or `adanat pretrain-nat`."
         )
+    names = ", ".join([*model_names(), *known_models()])
     raise AdaNATError(
-        f"Model {name!r} is neither a folder nor a known name ({', '.join(model_names()) or 'none installed'}); "
-        "give a folder that holds model_index.json, or make one with `adanat import`."
+        f"Model {name!r} is neither a folder nor a known name ({names}) nor a Hub id user/repo; give a folder that "
+        "holds model_index.json, or make one with `adanat import`."
     )
+
+
+def _from_hub(name: str) -> HubFolder:
+    try:
+        return HubFolder(HubId.parse(name, "Model"))
+    except AdaNATError as error:
+        # The most common mistake with such a name is a folder's that is misspelt.
+        raise AdaNATError(f"{error} There is no folder {name} here either.") from error
 
 
 def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu", image_size: int | None = None) -> Tokenizer:

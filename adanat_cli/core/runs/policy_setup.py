@@ -34,6 +34,7 @@ from adanat_cli.core.runs.devices import sampling_precision
 from adanat_cli.core.runs.feature_trainer import feature_moments, measure_accuracy, train_feature_network
 from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, model_names, resolve_model
 from adanat_cli.core.runs.policy_trainer import FrozenModel
+from adanat_cli.core.runs.registry import PULLED, known_models
 from adanat_cli.core.runs.reporter import Reporter
 
 Kind = Literal["adaptive", "static", "search", "tuned"]
@@ -53,7 +54,7 @@ class TrainPolicyRequest:
         policy: fields of the policy's configuration that differ from the defaults.
         base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
         output: run folder.
-        model: folder or name; "" for the embedded model of the data set, or ``models/<dataset>``.
+        model: folder, name or Hub id; "" for the embedded model of the data set, or ``models/<dataset>``.
         install: whether to put the policy, and the network that measured it, into the model folder itself as well.
         preference_model: of the reward "preference".
         workers: that decode images.
@@ -110,6 +111,11 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         "schedule to learn.",
     )
     folder = resolve_model(request.model or _usual_model(request.dataset))
+    require(
+        folder.writable or not request.install,
+        f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
+        "`adanat pull --output FOLDER` first.",
+    )
     nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
     require(
         nat.condition == "class",
@@ -127,11 +133,12 @@ def _usual_model(dataset: str) -> str:
     """The model of a data set where none is named: the embedded one, or what `adanat import` was told to make."""
     if dataset in model_names() or dataset not in DATA_PRESETS:
         return dataset if dataset in model_names() else ""
-    imported = Path("models") / dataset
+    imported = PULLED / dataset
+    fetch = f" or fetch it with `adanat pull {dataset}`" if dataset in known_models() else ""
     require(
         imported.is_dir(),
-        f"No --model was given for --dataset {dataset}, and {imported} does not exist; give the model folder whose NAT "
-        "the policy is for.",
+        f"No --model was given for --dataset {dataset}, and {imported} does not exist; give the model whose NAT the "
+        f"policy is for{fetch}.",
     )
     return str(imported)
 

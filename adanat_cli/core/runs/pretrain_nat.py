@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
+from adanat_cli.core.runs.token_sets import resolve_tokens
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -41,7 +42,7 @@ class PretrainNATRequest:
 
     Attributes:
         dataset: preset or source that the tokens come from; names the default model.
-        tokens: folder of the token set.
+        tokens: folder of the token set, or its Hub id ``user/repo[@revision]``.
         size: preset of the NAT.
         training: the settings that decide the result.
         output: run folder.
@@ -81,6 +82,8 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         1 <= request.accumulate <= share,
         f"--accumulate is {request.accumulate}; expected 1 to {share}, a process's images.",
     )
+    with accelerator.main_process_first():
+        request = replace(request, tokens=resolve_tokens(request.tokens))
     tokens, model = TokenSet.open(request.tokens), _model(request)
     shape = _shape(request, tokens.info, model)
     train_rows, held_out = hold_out(_rows(tokens, request.classes))

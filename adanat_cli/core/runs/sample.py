@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 import zipfile
@@ -16,17 +15,18 @@ import numpy as np
 import torch
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
+from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import find_classes, short_name
+from adanat_cli.core.runs.classes import assign_classes, short_name
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
-from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
+from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule, choose_schedule, settle_schedule
 from adanat_cli.core.runs.trace import Tracer, write_trace
 from adanat_cli.core.tokenizer.base import Tokenizer
 
@@ -39,7 +39,7 @@ class SampleRequest:
 
     Attributes:
         output: folder to write to.
-        model: folder or name.
+        model: folder, name or Hub id.
         classes: ids or names, in turn over the images; empty draws evenly from all that the model has seen.
         num_images: in the whole run.
         num_steps: T; None for 8, or what a schedule file says.
@@ -71,7 +71,7 @@ class SampleRequest:
 
 
 @dataclass(frozen=True)
-class _Sampler:
+class Sampler:
     """Everything that a batch needs."""
 
     nat: UViT
@@ -89,6 +89,43 @@ class _Sampler:
         return decode_tokens(self.tokenizer, ids)
 
 
+def check_model(folder: ModelFolder, choice: ScheduleChoice) -> NATConfig:
+    """Return the NAT's configuration, if images can be made with it in so many steps.
+
+    Raises:
+        AdaNATError: if not.
+    """
+    config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    require(
+        config.condition == "class",
+        f"Model {folder.name} is conditioned on text; `adanat sample` needs one that is conditioned on classes.",
+    )
+    require(
+        choice.num_steps <= config.num_tokens,
+        f"--steps is {choice.num_steps}, but images of this model have {config.num_tokens} tokens; expected 1 to "
+        f"{config.num_tokens}.",
+    )
+    return config
+
+
+def build_sampler(
+    folder: ModelFolder,
+    choice: ScheduleChoice,
+    config: NATConfig,
+    seed: int,
+    device: torch.device,
+    precision: Precision = "auto",
+) -> Sampler:
+    """Load what a settled choice of a schedule needs; of a model on the Hub, nothing else is fetched.
+
+    Raises:
+        AdaNATError: if a component is missing, damaged, or does not belong to the others.
+    """
+    schedule = build_schedule(choice, folder, config.grid, device)
+    nat, tokenizer = load_nat(folder, device), load_tokenizer(folder, device)
+    return Sampler(nat, tokenizer, schedule, seed, device, sampling_precision(precision, device))
+
+
 def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     """Generate images; returns what was written.
 
@@ -99,18 +136,9 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
     choice = choose_schedule(request.schedule, request.num_steps, request.temperature, request.guidance)
     folder = resolve_model(request.model)
-    config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
-    require(
-        config.condition == "class",
-        f"Model {folder.path} is conditioned on text; `adanat sample` needs one that is conditioned on classes.",
-    )
-    require(
-        choice.num_steps <= config.num_tokens,
-        f"--steps is {choice.num_steps}, but images of this model have {config.num_tokens} tokens; expected 1 to "
-        f"{config.num_tokens}.",
-    )
+    config = check_model(folder, choice)
     names = folder.labels()
-    label_of = _assign_classes(request, names, config.num_classes)
+    label_of = assign_classes(request.classes, names, config.num_classes, request.seed)
     choice, line = settle_schedule(choice, folder)
     device = pick_device(request.device)
     check_writable(request.output)
@@ -118,15 +146,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
         check_writable(request.grid.parent)
     reporter.log(line)
-    schedule = build_schedule(choice, folder, config.grid, device)
-    sampler = _Sampler(
-        load_nat(folder, device),
-        load_tokenizer(folder, device),
-        schedule,
-        request.seed,
-        device,
-        sampling_precision(request.precision, device),
-    )
+    sampler = build_sampler(folder, choice, config, request.seed, device, request.precision)
     start = time.perf_counter()
     written = _write_images(request, sampler, names, label_of, f"{choice.kind}, {choice.num_steps} steps", reporter)
     seconds = time.perf_counter() - start
@@ -135,7 +155,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         "output": str(request.output),
         **written,
         "num_images": request.num_images,
-        "model": str(folder.path),
+        "model": folder.name,
         "classes": {str(label): names.get(label, "") for label in used},
         "schedule": choice.kind,
         "num_steps": choice.num_steps,
@@ -147,7 +167,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
 
 def _write_images(
     request: SampleRequest,
-    sampler: _Sampler,
+    sampler: Sampler,
     names: Mapping[int, str],
     label_of: Callable[[int], int],
     schedule: str,
@@ -186,7 +206,7 @@ def _write_images(
 
 def _write_traces(
     request: SampleRequest,
-    sampler: _Sampler,
+    sampler: Sampler,
     tracer: Tracer,
     names: Mapping[int, str],
     labels: Sequence[int],
@@ -210,16 +230,6 @@ def file_stem(label: int, names: Mapping[int, str], seed: int, index: int) -> st
     """Name an image so that its number, class and seed can be read."""
     slug = re.sub(r"[\W_]+", "-", short_name(names.get(label, "")).casefold()).strip("-")
     return "_".join(part for part in (f"{index:05d}", f"class{label}", slug, f"seed{seed}") if part)
-
-
-def _assign_classes(request: SampleRequest, names: Mapping[int, str], num_classes: int) -> Callable[[int], int]:
-    """Return the class of image i, whatever the number of images: the given ones, or all in a seeded order, in turn."""
-    classes = find_classes(request.classes, names, num_classes)
-    if not classes:
-        classes = sorted(names) or list(range(num_classes))
-        # A shuffle, so that a few images show classes from all over the numbering.
-        random.Random(request.seed).shuffle(classes)
-    return lambda index: classes[index % len(classes)]
 
 
 @contextmanager

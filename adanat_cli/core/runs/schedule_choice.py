@@ -87,7 +87,7 @@ def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[Schedu
     kind = ("learned" if available else "cosine") if choice.kind == "auto" else choice.kind
     if kind == "learned" and not available:
         raise AdaNATError(
-            f"Model {folder.path} has no learned policy for {num_steps} steps "
+            f"Model {folder.name} has no learned policy for {num_steps} steps "
             f"({f'it has them for {steps}' if steps else 'it has none at all'}); "
             "choose another --steps or --schedule cosine."
         )
@@ -119,7 +119,7 @@ def build_schedule(
 
         policy = load_policy(folder, choice.num_steps, device)
         if policy is None:
-            raise AdaNATError(f"Model {folder.path} has lost its learned policy for {choice.num_steps} steps.")
+            raise AdaNATError(f"Model {folder.name} has lost its learned policy for {choice.num_steps} steps.")
         return PolicySchedule(policy)
     if choice.kind == "halton":
         return HaltonSchedule(choice.num_steps, grid, sampling_temperature=temperature, guidance_scale=guidance)

@@ -19,6 +19,7 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import (
     SUMMARY,
     ShardHeader,
@@ -41,17 +42,6 @@ from adanat_cli.core.runs.token_shards import (
     share_of,
 )
 from adanat_cli.core.tokenizer.base import Tokenizer
-
-_CARD = """---
-configs:
-- config_name: default
-  data_files: "tokens-*.parquet"
----
-# {source}, as token ids
-
-{num_images} images of {image_size} x {image_size} pixels as {grid} grids of ids below {codebook_size},
-made by `adanat tokenize`. Tokenizer: `{fingerprint}`.
-"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class TokenizeRequest:
         dataset: preset or source of its own.
         data_fields: fields of ``DataConfig``; None leaves a preset's value.
         classes: ids or names to keep; empty keeps all.
-        model: folder or name of the model with the tokenizer.
+        model: folder, name or Hub id of the model with the tokenizer.
         output: folder of the token set; None writes none.
         preview: PNG of reconstructions; None writes none.
         device: name, or "" for the best one here.
@@ -288,16 +278,8 @@ def _finish(
     require(num_images > 0, f"No image of {info.source} can be read; nothing was tokenized.")
     for leftover in output.glob(".tokens-*.part"):
         leftover.unlink(missing_ok=True)
-    card = _CARD.format(
-        source=info.source,
-        num_images=num_images,
-        image_size=info.image_size,
-        grid=f"{info.grid[0]} x {info.grid[1]}",
-        codebook_size=info.codebook_size,
-        fingerprint=info.tokenizer_fingerprint,
-    )
     with atomic_path(output / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+        temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
     write_json(output / SUMMARY, {**summary, "plan": plan})
     return TokenizeResult(

@@ -1,0 +1,64 @@
+"""The README.md of a token set: a data card that the Hub and ``datasets`` read."""
+
+from __future__ import annotations
+
+import yaml
+
+from adanat_cli.core.data.token_set import TokenSetInfo
+
+_SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
+
+def token_set_card(info: TokenSetInfo, num_images: int, repo: str = "") -> str:
+    """Return the card as Markdown with YAML front matter.
+
+    Args:
+        info: what the ids mean.
+        num_images: in the set.
+        repo: Hub id; "" where the set is a folder.
+    """
+    front = {
+        "configs": [{"config_name": "default", "data_files": "tokens-*.parquet"}],
+        "tags": ["adanat", "image-tokens"],
+        "size_categories": [next((name for limit, name in _SIZES if num_images < limit), "10M<n<100M")],
+    }
+    columns = f"`tokens` ({info.num_tokens} ids, row by row)"
+    if info.has_flips:
+        columns += ", `tokens_flipped` (of the mirrored image)"
+    columns += ", `caption`" if info.condition == "text" else f", `label` (of {info.num_classes} classes)"
+    place = repo or "<this folder>"
+    repo_name, _, revision = repo.partition("@")
+    pinned = f', revision="{revision}"' if revision else ""
+    loading = f'load_dataset("{repo_name or "parquet"}"{pinned}, split="train")'
+    if not repo:
+        loading = 'load_dataset("parquet", data_files="tokens-*.parquet", split="train")'
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+# {info.source}, as token ids
+
+{num_images:,} images of {info.image_size} x {info.image_size} pixels as {info.grid[0]} x {info.grid[1]} grids of ids \
+below {info.codebook_size}, made by `adanat tokenize`. Tokenizer: `{info.tokenizer_fingerprint}`.
+
+Columns: {columns}.
+
+## Use
+
+```bash
+adanat pretrain-nat --dataset <its name> --tokens {place} --model <model with this tokenizer>
+```
+
+```python
+from datasets import load_dataset
+
+tokens = {loading}
+```
+
+The ids mean something only to the tokenizer with this fingerprint. Rights in the images that they encode stay with
+the source.
+"""

@@ -1,0 +1,245 @@
+"""The Hugging Face Hub: its ids, and everything that goes wrong with it in one line each."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adanat_cli.core.errors import AdaNATError
+
+RepoType = Literal["model", "dataset"]
+
+_PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
+_ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
+_SECRETS = (
+    (re.compile(r"\bhf_\w+"), "hf_…"),
+    (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer …"),
+    (re.compile(r"://[^/\s@]+@"), "://…@"),
+    # Signed addresses of the storage behind the Hub.
+    (re.compile(r"(https?://[^\s?]+)\?\S+"), r"\1"),
+)
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+_ANSWER_SECONDS = 120.0
+"""The client itself would wait for an answer for ever."""
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository, and a branch, tag or commit of it ("" for the main branch)."""
+
+    repo: str
+    revision: str = ""
+
+    @classmethod
+    def parse(cls, text: str, what: str = "Hub id") -> HubId:
+        """Read ``user/repo[@revision]``.
+
+        Raises:
+            AdaNATError: if the text is no such id; ``what`` names the option it came from.
+        """
+        found = _ID.fullmatch(text.strip())
+        if found is None or "--" in found["repo"] or ".." in text or found["repo"].endswith(".git"):
+            raise AdaNATError(
+                f"{what} {text!r} is not an id on the Hub; expected user/repo or user/repo@revision, of letters, "
+                "digits, '-', '_' and '.'."
+            )
+        return cls(found["repo"], found["revision"] or "")
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+
+def looks_like_hub_id(text: str) -> bool:
+    """Tell ``user/repo[@revision]`` from a path, as far as the words tell."""
+    return text.partition("@")[0].count("/") == 1 and not text.startswith((".", "/", "~"))
+
+
+@contextmanager
+def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> Iterator[None]:
+    """Turn what the Hub's client raises in the block into one line; its log lines, and bars in a log, are left out.
+
+    Args:
+        doing: "fetch", "open", "push to", ...: the verb of the message.
+        name: what it is done to.
+        repo_type: of the repository.
+
+    Raises:
+        AdaNATError: for whatever network, Hub, account or disk do; bugs stay as they are.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    verbosity, bars = hub_logging.get_verbosity(), not are_progress_bars_disabled()
+    hub_logging.set_verbosity(logging.ERROR)
+    if bars and not sys.stderr.isatty():
+        disable_progress_bars()
+    get_session().timeout = _ANSWER_SECONDS
+    try:
+        yield
+    except Exception as error:
+        if not _named(error, "HTTPError", "EntryNotFoundError", "OSError", "RuntimeError", "ValueError"):
+            raise
+        noun = "data set" if repo_type == "dataset" else "model"
+        line = explain(error) or f"{one_line(_causes(error)[-1])}; try again, or look at https://status.huggingface.co."
+        raise AdaNATError(f"Cannot {doing} {noun} {name}: {line}") from error
+    finally:
+        hub_logging.set_verbosity(verbosity)
+        if bars:
+            enable_progress_bars()
+
+
+def explain(error: BaseException) -> str:
+    """Say in one line, without secrets, what failed and what to do; "" if it is nothing of the Hub's."""
+    chain = _causes(error)
+    for told in (_of_disk, _of_offline, _of_repository, _of_status, _of_connection, _of_cache):
+        if line := told(chain):
+            return line
+    return ""
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the Hub was not reached at all, or may not be."""
+    chain = _causes(error)
+    return bool(_of_offline(chain)) or (not _statuses(chain) and bool(_of_connection(chain)))
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether asking the Hub again would only give the same answer: it said no, or is out of reach."""
+    statuses = _statuses(_causes(error))
+    return is_unreachable(error) if not statuses else 400 <= statuses[0] < 500 and statuses[0] not in (408, 429)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, short, in one line and without secrets."""
+    return textwrap.shorten(scrub(str(error)), 200, placeholder=" …") or type(error).__name__
+
+
+def scrub(text: str) -> str:
+    """Remove tokens and signatures from a text."""
+    from huggingface_hub import get_token
+
+    with suppress(OSError):
+        if token := get_token():
+            text = text.replace(token, "…")
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, outermost first."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
+
+
+def _statuses(chain: list[BaseException]) -> list[int]:
+    """HTTP statuses of the Hub's answers."""
+    responses: list[Any] = [getattr(error, "response", None) for error in chain]
+    return [response.status_code for response in responses if response is not None]
+
+
+def _named(error: BaseException, *names: str) -> bool:
+    """Whether a class of the error has one of the names: which HTTP library the client uses is its own affair."""
+    return any(base.__name__ in names for base in type(error).__mro__)
+
+
+def _of_disk(chain: list[BaseException]) -> str:
+    for error in chain:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the disk is full; free some space, or set HF_HOME to a folder on a larger disk."
+        if isinstance(error, PermissionError):
+            return (
+                f"{error.filename or 'the cache'} cannot be written; set HF_HOME to a folder of yours, or correct its "
+                "permissions."
+            )
+    return ""
+
+
+def _of_offline(chain: list[BaseException]) -> str:
+    if any(_named(error, "OfflineModeIsEnabled") for error in chain):
+        return "HF_HUB_OFFLINE is set, and the cache alone does not suffice; unset it and try again with a network."
+    return ""
+
+
+def _of_repository(chain: list[BaseException]) -> str:
+    """The Hub's own words for what is missing or closed."""
+    for error in chain:
+        if _named(error, "GatedRepoError"):
+            return f"it is gated; ask for access on its page, then {_LOG_IN}."
+        if _named(error, "DisabledRepoError"):
+            return "the Hub has disabled it; choose another."
+        if _named(error, "RepositoryNotFoundError"):
+            return (
+                f"the Hub has none of this name, or it is private and you may not see it; check the name, or {_LOG_IN}."
+            )
+        if _named(error, "RevisionNotFoundError"):
+            return "it has no such revision; give a branch, tag or commit that it has, or leave @revision out."
+        if _named(error, "RemoteEntryNotFoundError"):
+            return "it does not hold the file that is needed; check the id and the revision."
+        if _named(error, "HFValidationError"):
+            return f"{one_line(error)}; expected user/repo."
+        if _named(error, "LocalTokenNotFoundError"):
+            return f"you are not logged in; {_LOG_IN}."
+    return ""
+
+
+def _of_status(chain: list[BaseException]) -> str:
+    for error in chain:
+        response: Any = getattr(error, "response", None)
+        if response is None:
+            continue
+        status = response.status_code
+        if status == 401:
+            return f"the Hub does not accept your token; {_LOG_IN} to a valid one."
+        if status == 403:
+            return (
+                "your token is not allowed to; use one with the needed rights "
+                "(https://huggingface.co/settings/tokens), or another user/repo."
+            )
+        if status == 429:
+            wait = str(response.headers.get("Retry-After", ""))
+            when = f"in {wait} seconds" if wait.isdecimal() else "in a few minutes"
+            return f"the Hub limits how often you may ask (429); try again {when}, or {_LOG_IN} for a higher limit."
+        if status >= 500:
+            return f"the Hub has a problem of its own ({status}); try again later (https://status.huggingface.co)."
+        return f"the Hub refused ({status}): {one_line(error)}"
+    return ""
+
+
+def _of_connection(chain: list[BaseException]) -> str:
+    from huggingface_hub import constants
+
+    place = scrub(constants.ENDPOINT)
+    for error in chain:
+        if "Consistency check failed" in str(error):
+            return "the transfer broke off; run the same command again, whole files are kept."
+        if _named(error, "TimeoutException", "TimeoutError"):
+            return f"{place} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."
+        if _named(error, "RemoteProtocolError", "ReadError", "WriteError"):
+            return "the connection was lost during the transfer; run the same command again, whole files are kept."
+        if _named(error, "TransportError", "ConnectionError", "gaierror"):
+            return (
+                f"{place} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
+                "HF_HUB_OFFLINE=1 to use the cache."
+            )
+        if _named(error, "FileMetadataError"):
+            return f"{place} does not answer as a Hub does; check HF_ENDPOINT and the proxy."
+    return ""
+
+
+def _of_cache(chain: list[BaseException]) -> str:
+    if any(_named(error, "LocalEntryNotFoundError") for error in chain):
+        return "the Hub cannot be reached, and the cache does not hold it; check the network and try again."
+    return ""

@@ -1,0 +1,152 @@
+"""Images from Python: the code that ``adanat sample`` runs, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adanat_cli.core.config import NATConfig, Precision
+from adanat_cli.core.errors import require
+from adanat_cli.core.hub import HubId
+from adanat_cli.core.runs.classes import assign_classes
+from adanat_cli.core.runs.devices import pick_device, sampling_precision
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
+from adanat_cli.core.runs.sample import Sampler, check_model
+from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
+from adanat_cli.core.runs.trace import Tracer, trace_values
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from adanat_cli.core.checkpoints.folder import ModelFolder
+
+_NUM_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What ``Pipeline.sample`` returns.
+
+    Attributes:
+        images: PIL images, in order.
+        labels: the class id of each.
+        trace: of each image, what every step decided (the values that ``adanat sample --trace`` writes as JSON);
+            empty unless it was asked for.
+        schedule: what the steps followed, in words.
+    """
+
+    images: list[Image]
+    labels: list[int]
+    trace: list[list[dict[str, Any]]]
+    schedule: str
+
+
+class Pipeline:
+    """A model, loaded and ready to draw.
+
+    Example:
+        >>> from adanat_cli import Pipeline
+        >>> pipeline = Pipeline.from_pretrained("imagenet64")
+        >>> pipeline.sample(labels=["golden retriever"], num_steps=8).images[0].save("dog.png")
+    """
+
+    def __init__(self, folder: ModelFolder, device: str = "", precision: Precision = "auto") -> None:
+        """Load the networks of a model folder; ``from_pretrained`` finds one by name.
+
+        Raises:
+            AdaNATError: if a network is missing, damaged, or does not belong to the other.
+        """
+        self.folder = folder
+        self.device = pick_device(device)
+        self.nat = load_nat(folder, self.device)
+        self.tokenizer = load_tokenizer(folder, self.device)
+        self.precision = sampling_precision(precision, self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "", revision: str | None = None, device: str | None = None, precision: Precision = "auto"
+    ) -> Pipeline:
+        """Load a model.
+
+        Args:
+            name: a folder, a known name or a Hub id ``user/repo[@revision]``; "" for the embedded model.
+            revision: branch, tag or commit on the Hub, instead of ``@revision``.
+            device: cuda, mps or cpu; None for the best one here.
+            precision: number format of the NAT.
+
+        Raises:
+            AdaNATError: if there is no such model or it is damaged.
+        """
+        if revision is not None:
+            hub_id = HubId.parse(name, "Model")
+            require(
+                hub_id.revision in ("", revision),
+                f"Model {name} names a revision, and revision={revision!r} another; give one of them.",
+            )
+            name = str(HubId(hub_id.repo, revision))
+        return cls(resolve_model(name), device or "", precision)
+
+    @property
+    def config(self) -> NATConfig:
+        """Shape of the NAT."""
+        return self.nat.config
+
+    def sample(
+        self,
+        labels: Sequence[int | str] | int | str | None = None,
+        prompts: Sequence[str] | str | None = None,
+        num_steps: int | None = None,
+        schedule: str = "",
+        seed: int = 0,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        batch_size: int = 64,
+        trace: bool = False,
+        num_images: int | None = None,
+    ) -> Samples:
+        """Draw images; image i depends on the seed, i and its class only.
+
+        Args:
+            labels: class ids or names, in turn over the images; None for all that the model has seen.
+            prompts: texts, for models that are conditioned on text.
+            num_steps: T; None for 8, or what a schedule file says.
+            schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible.
+            seed: everything random follows from it.
+            guidance: factor on a fixed schedule's guidance scale.
+            temperature: factor on a fixed schedule's re-masking temperature.
+            batch_size: images at a time; changes no image.
+            trace: whether to keep what every step decided.
+            num_images: None for one of each label, or 16 without labels.
+
+        Raises:
+            AdaNATError: if the request does not fit the model.
+        """
+        asked = [str(label) for label in ([labels] if isinstance(labels, int | str) else labels or [])]
+        total = (len(asked) or _NUM_IMAGES) if num_images is None else num_images
+        require(total >= 1, f"num_images is {total}; expected at least 1.")
+        require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
+        choice = choose_schedule(schedule, num_steps, temperature, guidance)
+        config = check_model(self.folder, choice)
+        require(prompts is None, f"Model {self.folder.name} draws classes, not prompts; give labels, as ids or names.")
+        label_of = assign_classes(asked, self.folder.labels(), config.num_classes, seed)
+        choice, line = settle_schedule(choice, self.folder)
+        steps = build_schedule(choice, self.folder, config.grid, self.device)
+        sampler = Sampler(self.nat, self.tokenizer, steps, seed, self.device, self.precision)
+        chosen = [label_of(index) for index in range(total)]
+        images: list[Image] = []
+        traces: list[list[dict[str, Any]]] = []
+        for first in range(0, total, batch_size):
+            batch = chosen[first : first + batch_size]
+            tracer = Tracer(len(batch)) if trace else None
+            images += _pictures(sampler(batch, first, tracer))
+            if tracer is not None:
+                traces += [trace_values(tracer.steps, row) for row in range(len(batch))]
+        return Samples(images, chosen, traces, line)
+
+
+def _pictures(pixels: Any) -> list[Image]:
+    """(B, H, W, 3) bytes as PIL images."""
+    from PIL import Image
+
+    return [Image.fromarray(image) for image in pixels]
