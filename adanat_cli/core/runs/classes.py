@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from adanat_cli.core.errors import AdaNATError
 
@@ -32,6 +33,26 @@ def find_classes(
         AdaNATError: if a class is unknown, has not been seen or has a name that others share.
     """
     return [_find_class(text.strip(), labels, num_classes, place) for text in asked]
+
+
+def assign_classes(asked: Sequence[str], names: Mapping[int, str], num_classes: int, seed: int) -> Callable[[int], int]:
+    """Return the class of image i, whatever the number of images: the given ones, or all in a seeded order, in turn.
+
+    Args:
+        asked: ids or names; empty for all.
+        names: id -> name of the classes that the model has seen; empty if it does not say.
+        num_classes: of the label numbering.
+        seed: of the order.
+
+    Raises:
+        AdaNATError: if a class is unknown, has not been seen or has a name that others share.
+    """
+    classes = find_classes(asked, names, num_classes)
+    if not classes:
+        classes = sorted(names) or list(range(num_classes))
+        # A shuffle, so that a few images show classes from all over the numbering.
+        random.Random(seed).shuffle(classes)
+    return lambda index: classes[index % len(classes)]
 
 
 def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:

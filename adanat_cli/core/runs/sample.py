@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 import zipfile
@@ -20,7 +19,7 @@ from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import find_classes, short_name
+from adanat_cli.core.runs.classes import assign_classes, short_name
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
@@ -110,7 +109,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         f"{config.num_tokens}.",
     )
     names = folder.labels()
-    label_of = _assign_classes(request, names, config.num_classes)
+    label_of = assign_classes(request.classes, names, config.num_classes, request.seed)
     choice, line = settle_schedule(choice, folder)
     device = pick_device(request.device)
     check_writable(request.output)
@@ -210,16 +209,6 @@ def file_stem(label: int, names: Mapping[int, str], seed: int, index: int) -> st
     """Name an image so that its number, class and seed can be read."""
     slug = re.sub(r"[\W_]+", "-", short_name(names.get(label, "")).casefold()).strip("-")
     return "_".join(part for part in (f"{index:05d}", f"class{label}", slug, f"seed{seed}") if part)
-
-
-def _assign_classes(request: SampleRequest, names: Mapping[int, str], num_classes: int) -> Callable[[int], int]:
-    """Return the class of image i, whatever the number of images: the given ones, or all in a seeded order, in turn."""
-    classes = find_classes(request.classes, names, num_classes)
-    if not classes:
-        classes = sorted(names) or list(range(num_classes))
-        # A shuffle, so that a few images show classes from all over the numbering.
-        random.Random(request.seed).shuffle(classes)
-    return lambda index: classes[index % len(classes)]
 
 
 @contextmanager
