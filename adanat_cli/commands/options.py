@@ -47,6 +47,10 @@ Classes = Annotated[
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Threads that decode images.", min=0, rich_help_panel=_RUN)]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model folder or name; the embedded model by default.")]
+Inception = Annotated[
+    Path | None,
+    typer.Option("--inception", help="File of the Inception weights that adm, paper and clean need."),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]
 Device = Annotated[

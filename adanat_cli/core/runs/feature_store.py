@@ -21,7 +21,7 @@ _STATE, _PARTS = "state.json", "part-*.safetensors"
 
 
 class FeatureStore:
-    """``state.json`` with the settings that decide the features, and ``part-00000.safetensors`` …
+    """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
 
     A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial`` and ``labels`` where they exist.
     Every process writes parts of its own; one process, on which ``write`` is True, makes and removes the folder.
@@ -89,9 +89,14 @@ class FeatureStore:
                     yield part.get_tensor(column)
 
     def column(self, name: str) -> Tensor | None:
-        """A whole column (n, …), or None where the parts do not have it."""
-        pieces = list(self.pieces(name))
-        return torch.cat(pieces) if pieces else None
+        """A whole column (n, …), held once, or None where the parts do not have it."""
+        whole, start = None, 0
+        for piece in self.pieces(name):
+            if whole is None:
+                whole = piece.new_empty(self.num_rows(), *piece.shape[1:])
+            whole[start : start + len(piece)] = piece
+            start += len(piece)
+        return whole
 
     def rows(self, name: str, indices: Tensor) -> Tensor:
         """Return some rows of a column, in memory for those only.
@@ -107,19 +112,20 @@ class FeatureStore:
             start += len(piece)
         return torch.cat(chosen)
 
-    def remove(self) -> None:
-        """Remove the folder, and the one above if nothing else is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        above = self.folder.parent
-        if above.is_dir() and not any(above.iterdir()):
-            above.rmdir()
-
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(_PARTS), key=self._number)
 
     @staticmethod
     def _number(file: Path) -> int:
         return int(file.stem.removeprefix("part-"))
+
+
+def remove_store(folder: Path) -> None:
+    """Remove a store's folder, if it is there, and the one above if nothing else is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    above = folder.parent
+    if above.is_dir() and not any(above.iterdir()):
+        above.rmdir()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import assign_classes
+from adanat_cli.core.runs.classes import assign_classes, find_classes
 from adanat_cli.core.runs.devices import images_at_once, sampling_precision
 from adanat_cli.core.runs.image_sets import ImageBatch
 from adanat_cli.core.runs.models import load_nat, load_tokenizer
@@ -85,10 +85,9 @@ class Generator:
     def identity(self, choice: ScheduleChoice) -> dict[str, Any]:
         """Return what decides an image, as JSON values: networks, schedule, classes, seed and number format."""
         values: dict[str, Any] = {
-            "model": str(self.folder.path),
             "nat": self.folder.fingerprint("nat"),
             "tokenizer": self.folder.fingerprint("tokenizer"),
-            "classes": list(self._classes) or "all",
+            "classes": find_classes(self._classes, self.folder.labels(), self.config.num_classes) or "all",
             "seed": self.seed,
             "precision": str(self.precision).removeprefix("torch."),
             "schedule": choice.kind,
@@ -120,11 +119,9 @@ class GeneratedImages:
     missing_labels: str = ""
 
     @property
-    def height(self) -> int:
-        """Of every image, in pixels."""
-        return self.generator.tokenizer.config.image_size
-
-    width = height
+    def origin(self) -> str:
+        """The model folder."""
+        return str(self.generator.folder.path)
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Generate images start … stop - 1; their decoded values are not rounded to bytes."""

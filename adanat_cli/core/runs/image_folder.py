@@ -56,6 +56,11 @@ class ImageFolder:
         for file, size in zip(self._files, sizes, strict=True):
             self._check_size(file, size)
 
+    @property
+    def origin(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in the order of their names."""
         pending = (partial(self._load, index) for index in range(start, stop))
@@ -70,7 +75,7 @@ class ImageFolder:
         for file in self._files:
             status = (self._folder / file).stat()
             digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return {"images": str(self._folder), "files": len(self._files), "digest": digest.hexdigest()[:16]}
+        return {"files": len(self._files), "files_digest": digest.hexdigest()[:16]}
 
     def _size(self, file: str) -> tuple[int, int]:
         try:
@@ -107,9 +112,8 @@ def _list_images(folder: Path) -> list[str]:
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = os.path.relpath(place, folder)
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and not _is_picture(name):
-                files.append(name if inside == "." else f"{inside}{os.sep}{name}")
+        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+        files += [name if inside == "." else f"{inside}/{name}" for name in images if not _is_picture(name)]
     return sorted(files)
 
 

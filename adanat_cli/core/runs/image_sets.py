@@ -42,20 +42,21 @@ class ImageSet(Protocol):
 
     Attributes:
         num_images: of the whole set.
-        height, width: of every image, in pixels.
         missing_labels: why there are no classes to compare with; "" if there are.
     """
 
     num_images: int
-    height: int
-    width: int
     missing_labels: str
+
+    @property
+    def origin(self) -> str:
+        """Path of the folder, file or model that they come from."""
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others, as JSON values."""
+        """Return what tells these images from others wherever they lie, as JSON values."""
 
 
 def parts_of(images: ImageSet, num_images: int, part_size: int) -> Iterator[Part]:

@@ -54,6 +54,11 @@ class SampleFile:
         self._zip = zipfile.ZipFile(path)
         self._stream = self._zip.open("arr_0.npy")
 
+    @property
+    def origin(self) -> str:
+        """The file."""
+        return str(self._path)
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order.
 
@@ -69,10 +74,10 @@ class SampleFile:
             yield ImageBatch(pixels.permute(0, 3, 1, 2), labels)
 
     def identity(self) -> dict[str, Any]:
-        """Return the name, and the shape and checksum of the images, which the archive's index holds."""
+        """Return shape and checksum of the images, which the archive's index holds."""
         checksum = self._zip.getinfo("arr_0.npy").CRC
         shape = [self.num_images, self.height, self.width]
-        return {"samples": str(self._path), "shape": shape, "crc32": f"{checksum:08x}"}
+        return {"samples_shape": shape, "samples_crc32": f"{checksum:08x}"}
 
     def _read(self, images_from_end: int, num_bytes: int) -> bytes:
         """Read bytes from an image on, which is counted back from the end: the header's length does not matter."""
