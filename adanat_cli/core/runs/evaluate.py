@@ -107,7 +107,9 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     check_writable(output)
     if request.record and folder is not None:
         check_writable(folder.path)
-    extractor = load_extractor(protocol, folder=folder, inception=request.inception, device=device)
+    extractor = load_extractor(
+        protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+    )
     check_reference(reference, extractor)
     if (num_images := subjects[0].num_images) < DEFAULT_NUM_SAMPLES:
         reporter.warn(
