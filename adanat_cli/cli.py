@@ -66,7 +66,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == _INTERRUPTED:
-            _tell("Interrupted. What was saved is kept; the same command goes on from there.")
+            _tell("Interrupted. What was saved is kept; the same command resumes a training, tokens or a measurement.")
         raise
 
 

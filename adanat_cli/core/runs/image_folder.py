@@ -19,7 +19,7 @@ from adanat_cli.core.data.folders import IMAGE_SUFFIXES
 from adanat_cli.core.data.images import Pixels, to_rgb
 from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.runs.image_sets import ImageBatch, feature_batch_size
+from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
 
 _PICTURES_OF_SAMPLE = ("grid.png", "_trace.png")
 """Endings of what `adanat sample` writes beside the images."""
@@ -65,7 +65,7 @@ class ImageFolder:
         """Yield images start … stop - 1 in the order of their names."""
         pending = (partial(self._load, index) for index in range(start, stop))
         records = in_order(pending, self._num_workers)
-        while batch := list(islice(records, feature_batch_size(self.height, self.width, self._device))):
+        while batch := list(islice(records, images_to_read(self.height, self.width, self._device))):
             pixels = np.stack([record.pixels for record in batch if record.pixels is not None])
             yield ImageBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from adanat_cli.core.runs.devices import images_at_once
 
+_SMALLEST, _MOST_READ = 64, 256
+
 
 class ImageBatch(NamedTuple):
     """A few images.
@@ -71,6 +73,6 @@ def num_of_rank(num_images: int, part_size: int, rank: int, world_size: int, don
     return sum(min(part_size, num_images - start) for start in starts if done(start // part_size))
 
 
-def feature_batch_size(height: int, width: int, device: torch.device) -> int:
-    """How many images to read at a time; networks that resize them cut a batch further."""
-    return min(images_at_once(max(height, width, 64), device), 256)
+def images_to_read(height: int, width: int, device: torch.device) -> int:
+    """How many images of this size to decode at a time."""
+    return min(images_at_once(max(height, width, _SMALLEST), device), _MOST_READ)

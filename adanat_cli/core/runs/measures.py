@@ -95,7 +95,7 @@ def kernel(measured: Measured) -> dict[str, float]:
     least = min(len(real), measured.num_images)
     if least < _LEAST_FOR_KERNEL:
         raise AbsentError(f"{least} images are too few; at least {_LEAST_FOR_KERNEL}")
-    distance = kernel_distance(real, _features(measured))
+    distance = kernel_distance(real.to(measured.device), _features(measured).to(measured.device))
     return {"kid": distance.mean, "kid_std": distance.std}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.npz import Archive
-from adanat_cli.core.runs.image_sets import ImageBatch, feature_batch_size
+from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
 
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -65,7 +65,7 @@ class SampleFile:
         Raises:
             AdaNATError: if the file is damaged.
         """
-        size = feature_batch_size(self.height, self.width, self._device)
+        size = images_to_read(self.height, self.width, self._device)
         for first in range(start, stop, size):
             shape = (min(first + size, stop) - first, self.height, self.width, 3)
             content = bytearray(self._read(first - self.num_images, math.prod(shape)))

@@ -27,7 +27,7 @@ from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store, start_processes
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
-from adanat_cli.core.runs.image_sets import ImageBatch, Part, feature_batch_size, num_of_rank
+from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
 from adanat_cli.core.runs.measures import moments_of
 from adanat_cli.core.runs.models import resolve_model
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
@@ -165,7 +165,7 @@ def _extract(
 
 
 def _parts(source: ImageSource, request: StatsRequest, device: torch.device, skipped: SkippedImages) -> Iterator[Part]:
-    size = feature_batch_size(source.config.image_size, source.config.image_size, device)
+    size = images_to_read(source.config.image_size, source.config.image_size, device)
     for piece in source_ranges(source, request.part_size, request.num_images):
         yield Part(piece.number, _batches(piece.pending, size, request.workers, skipped))
         deque(piece.pending, maxlen=0)  # a stream has to be read past what is there already
