@@ -23,7 +23,8 @@ def test_version_goes_to_stdout() -> None:
 def test_help_names_every_command() -> None:
     done = adanat("--help")
     assert done.returncode == 0
-    for name in ("sample", "tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "import", "info"):
+    training = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer")
+    for name in ("sample", *training, "evaluate", "stats", "import", "info"):
         assert name in done.stdout
 
 

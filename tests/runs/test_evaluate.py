@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from typer.testing import CliRunner
 
@@ -19,8 +20,11 @@ from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.metrics.protocols import as_floats
 from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.core.metrics.scores import inception_score
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs import evaluation_run
 from adanat_cli.core.runs.evaluate import evaluate
@@ -30,7 +34,8 @@ from adanat_cli.core.runs.models import load_features, resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, choose_schedule
-from tests.evaluation_toy import evaluate_request, make_evaluation_toy, rows
+from adanat_cli.core.runs.stats import make_stats
+from tests.evaluation_toy import evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import png
 from tests.processes import run_two
 
@@ -219,6 +224,45 @@ def test_images_in_a_reference_stand_in_for_features(toy: Path, unbroken: dict[s
     assert with_images["metrics"]["kid"] is not None
     assert with_images["metrics"]["fid"] == bare["metrics"]["fid"] == unbroken["metrics"]["fid"]
     assert parts(tmp_path) == []
+
+
+class Patches:
+    """Stands in for a network with spatial features: means of patches."""
+
+    protocol, name, weights_hash, feature_width = "adm", "patches", "0" * 64, 12
+
+    def __call__(self, images: torch.Tensor) -> Extraction:
+        floats = as_floats(images)
+        features = F.adaptive_avg_pool2d(floats, 2).flatten(1)
+        return Extraction(features, 10 * features, F.adaptive_avg_pool2d(floats[:, :1], 3).flatten(1))
+
+
+def test_spatial_features_give_sfid_and_adm_its_own_parts(
+    toy: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("evaluate", "stats"):
+        monkeypatch.setattr(f"adanat_cli.core.runs.{module}.load_extractor", lambda *_, **__: Patches())
+    make_stats(
+        stats_request(toy, tmp_path / "adm.npz", protocol="adm", data_fields={"image_size": 16}), SilentReporter()
+    )
+    reference = read_reference(tmp_path / "adm.npz")
+    assert reference.spatial is not None
+    file = samples / "npz" / "samples.npz"
+    (row,) = rows(toy, tmp_path, reference=tmp_path / "adm.npz", samples=file, **GIVEN)
+    with np.load(file) as arrays:
+        found = Patches()(torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2))
+    expected = FrechetReference(reference.spatial).distance(found.spatial)
+    assert row["metrics"]["sfid"] == pytest.approx(expected, rel=1e-6)
+    assert row["metrics"]["inception_score"] == inception_score(found.logits, 1, seed=None).mean
+    assert "only the classifier of the protocol small" in row["absent"]["accuracy"]
+
+
+def test_generated_images_are_not_rounded_before_the_protocol_says_so(toy: Path) -> None:
+    (batch,) = images_of(toy, "cosine", 2).batches(0, 4)
+    assert batch.images.dtype == torch.float32
+    assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
+    assert float((255 * batch.images - (255 * batch.images).round()).abs().max()) > 0.1
+    assert batch.labels is not None
 
 
 def test_two_processes_measure_what_one_does(toy: Path, unbroken: dict[str, Any]) -> None:

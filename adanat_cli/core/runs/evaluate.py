@@ -103,14 +103,14 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         reporter = SilentReporter()
     folder = resolve_model(request.model) if _needs_model(request, protocol) else None
     subjects = list(_subjects(request, folder, device))
-    output = request.output or Path("evaluations") / _name(request, folder)
-    check_writable(output)
-    if request.record and folder is not None:
-        check_writable(folder.path)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
     check_reference(reference, extractor)
+    output = request.output or Path("evaluations") / _name(request, folder)
+    check_writable(output)
+    if request.record and folder is not None:
+        check_writable(folder.path)
     if (num_images := subjects[0].num_images) < DEFAULT_NUM_SAMPLES:
         reporter.warn(
             f"A Fréchet distance of {num_images:,} images is biased upwards: compare it only with others of as many. "

@@ -90,10 +90,10 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         reporter = SilentReporter()
     folder, protocol = _protocol(request)
     source = _open(request, folder if protocol == "small" else None)
-    check_writable(request.output.parent)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
+    check_writable(request.output.parent)
     # Beside the output, so that nothing has to be named twice to go on.
     work = request.output.with_name(f"{request.output.name}.parts")
     settings = {
