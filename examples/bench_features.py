@@ -24,7 +24,7 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import InceptionExtractor, SmallExtractor, TimmExtractor
 from adanat_cli.core.runs.devices import pick_device
-from adanat_cli.core.runs.feature_pass import extract_features
+from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features
 from adanat_cli.core.runs.feature_store import FeatureStore
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read, parts_of
 from adanat_cli.core.runs.reporter import SilentReporter
@@ -84,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, SilentReporter().task("", None) as task:
         store = FeatureStore(Path(folder), images.identity())
         state = PartialState(cpu=device.type == "cpu")
-        speed = extract_features(parts_of(images, images.num_images, 500), store, extractor, state, task)
+        speed = extract_features(parts_of(images, images.num_images, PART_SIZE), store, extractor, state, task)
         size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 2**20 if sys.platform == "darwin" else 2**10

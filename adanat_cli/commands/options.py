@@ -49,7 +49,11 @@ Workers = Annotated[int, typer.Option("--workers", help="Threads that decode ima
 Model = Annotated[str, typer.Option("--model", "-m", help="Model folder or name; the embedded model by default.")]
 Inception = Annotated[
     Path | None,
-    typer.Option("--inception", help="File of the Inception weights that adm, paper and clean need."),
+    typer.Option(
+        "--inception",
+        help="File of the Inception weights for adm, paper and clean; by default the kept copy, which adm and paper "
+        "fetch on first use.",
+    ),
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]

@@ -155,7 +155,7 @@ class Evaluation:
         settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
         store = open_store(self._folder(folder_name), settings, self.state)
         if store.num_found:
-            self.reporter.log(f"{store.folder} holds {store.num_found} parts already; going on from there.")
+            self.reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
         rank, world_size = self.state.process_index, self.state.num_processes
         share = num_of_rank(num_images, self.part_size, rank, world_size, lambda _: True)
         done = num_of_rank(num_images, self.part_size, rank, world_size, store.has)

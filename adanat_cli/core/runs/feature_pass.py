@@ -20,8 +20,8 @@ from adanat_cli.core.runs.image_sets import ImageBatch, Part
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.core.runs.reporter import Task
 
-PART_SIZE = 500
-"""Images of a part; a killed run loses no more than one for each process."""
+PART_SIZE = 250
+"""Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
@@ -87,7 +87,7 @@ def extract_features(
         for part in parts:
             if store.has(part.number) or part.number % state.num_processes != state.process_index:
                 continue
-            columns, skipped = _extract_part(part, extractor, task, interrupt)
+            columns, skipped = _extract_part(part, extractor, state.device, task, interrupt)
             if columns:
                 num_rows += len(columns["features"])
             store.add(part.number, columns or _no_rows(extractor), skipped)
@@ -97,7 +97,7 @@ def extract_features(
 
 
 def _extract_part(
-    part: Part, extractor: Extractor, task: Task, interrupt: Interrupt
+    part: Part, extractor: Extractor, device: torch.device, task: Task, interrupt: Interrupt
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Columns of one part on the CPU, empty if it has no images; and what could not be read."""
     pieces: dict[str, list[Tensor]] = {}
@@ -105,7 +105,7 @@ def _extract_part(
     for batch in part.batches:
         skipped.update(batch.skipped)
         task.advance(len(batch.skipped))
-        for images, labels in _passes(batch, extractor):
+        for images, labels in _passes(batch, extractor, device):
             columns = {**extractor(images)._asdict(), "labels": labels}
             for name, column in columns.items():
                 if column is not None:
@@ -116,11 +116,11 @@ def _extract_part(
     return {name: torch.cat(column) for name, column in pieces.items()}, skipped
 
 
-def _passes(batch: ImageBatch, extractor: Extractor) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _passes(batch: ImageBatch, extractor: Extractor, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Cut a batch into what the network takes at a time."""
     size = max(1, len(batch.images))  # as many as were decoded or generated together
     if extractor.protocol != "small":
-        size = _RESIZED_AT_ONCE_ON_GPU if torch.cuda.is_available() else _RESIZED_AT_ONCE
+        size = _RESIZED_AT_ONCE if device.type == "cpu" else _RESIZED_AT_ONCE_ON_GPU
     for start in range(0, len(batch.images), size):
         rows = slice(start, start + size)
         yield batch.images[rows], None if batch.labels is None else batch.labels[rows]

@@ -153,7 +153,7 @@ def _extract(
 ) -> float | None:
     """Get the features of all images onto the disk; returns images per second."""
     if store.num_found:
-        reporter.log(f"{store.folder} holds {store.num_found} parts already; going on from there.")
+        reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
     rank, world_size, size = state.process_index, state.num_processes, request.part_size
     total, share = num_covered(source, request.num_images), share_of(source, size, request.num_images, rank, world_size)
     done = num_of_rank(total, size, rank, world_size, store.has) if total is not None else 0
