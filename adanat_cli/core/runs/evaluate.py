@@ -220,4 +220,4 @@ def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subjec
         f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
         f"{max(2, images.num_images)} (--num-samples).",
     )
-    return Subject(Path(images.origin).name, "images", images, num_images)
+    return Subject(Path(images.origin).resolve().name, "images", images, num_images)
