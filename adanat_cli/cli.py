@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from adanat_cli import __version__
-from adanat_cli.commands import import_, info, pretrain_nat, pull, push, sample, tokenize, train_policy, train_tokenizer
+from adanat_cli.commands import (
+    evaluate,
+    import_,
+    info,
+    pretrain_nat,
+    pull,
+    push,
+    sample,
+    stats,
+    tokenize,
+    train_policy,
+    train_tokenizer,
+)
 from adanat_cli.core.errors import AdaNATError
 
 _INTERRUPTED = 130
@@ -26,6 +38,8 @@ app.command("tokenize", rich_help_panel="Train")(tokenize.command)
 app.command("pretrain-nat", rich_help_panel="Train")(pretrain_nat.command)
 app.command("train-policy", rich_help_panel="Train")(train_policy.command)
 app.command("train-tokenizer", rich_help_panel="Train")(train_tokenizer.command)
+app.command("evaluate", rich_help_panel="Measure")(evaluate.command)
+app.command("stats", rich_help_panel="Measure")(stats.command)
 app.command("import", rich_help_panel="Models")(import_.command)
 app.command("pull", rich_help_panel="Models")(pull.command)
 app.command("push", rich_help_panel="Models")(push.command)
@@ -56,7 +70,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == _INTERRUPTED:
-            _tell("Interrupted. What was saved is kept; the same command resumes a training or a token set.")
+            _tell("Interrupted. What was saved is kept; the same command resumes a training, tokens or a measurement.")
         raise
 
 

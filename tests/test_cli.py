@@ -23,17 +23,8 @@ def test_version_goes_to_stdout() -> None:
 def test_help_names_every_command() -> None:
     done = adanat("--help")
     assert done.returncode == 0
-    for name in (
-        "sample",
-        "tokenize",
-        "pretrain-nat",
-        "train-policy",
-        "train-tokenizer",
-        "import",
-        "info",
-        "pull",
-        "push",
-    ):
+    training = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer")
+    for name in ("sample", *training, "evaluate", "stats", "import", "info", "pull", "push"):
         assert name in done.stdout
 
 

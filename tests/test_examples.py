@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -79,6 +80,19 @@ def test_the_paper_in_miniature_ends_in_a_table_and_pictures(tmp_path: Path) -> 
     assert set(results["tuned"][0]) == {"distance", "accuracy", "precision", "recall"}
     for picture in ("results.png", "adaptive-adversarial-0.samples.png", "adaptive-adversarial-0.curves.png"):
         assert (tmp_path / "run" / picture).exists()
+
+
+def test_the_bench_prints_speed_and_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--protocol", "small", "--num-images", "20", "--image-size", "16", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["bench_features.py", *options])
+    runpy.run_path(str(ROOT / "examples" / "bench_features.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("small, 20 images of 16 pixels, cpu")
+    speed, memory, disk = (float(re.findall(r"[\d.]+", line)[0]) for line in lines[1:])
+    assert speed > 0
+    assert memory > 10
+    # 256 features and 1,000 logits of 4 bytes, besides a header.
+    assert disk == pytest.approx(4 * 1256 / 1024, rel=0.02)
 
 
 @pytest.mark.parametrize("line", ON_THE_EMBEDDED_MODEL)

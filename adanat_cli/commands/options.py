@@ -52,6 +52,14 @@ Model = Annotated[
         "--model", "-m", help="Model folder, name or Hub id user/repo\\[@revision]; the embedded model by default."
     ),
 ]
+Inception = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception",
+        help="File of the Inception weights for adm, paper and clean; by default the kept copy, which adm and paper "
+        "fetch on first use.",
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]
 Device = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -216,6 +217,13 @@ class ModelFolder:
         """Note one measured result in the index."""
         index = self.index
         self._write_index(replace(index, results=(*index.results, dict(result))))
+
+    def put_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Note measured results; one that says the same of itself but for its value is replaced."""
+        index = self.index
+        measured = {json.dumps({**result, "value": None}, sort_keys=True): result for result in index.results}
+        measured |= {json.dumps({**result, "value": None}, sort_keys=True): dict(result) for result in results}
+        self._write_index(replace(index, results=tuple(measured.values())))
 
     def files(self, component: str) -> dict[str, Path]:
         """The files of a component that the index lists, by their names within the model.

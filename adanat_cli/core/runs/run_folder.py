@@ -32,7 +32,7 @@ class RunFolder:
             for litter in [*path.glob(".*.part"), *path.glob("*/.*.part")]:
                 litter.unlink(missing_ok=True)
         if self._steps():
-            _refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
+            refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
         elif write:
             # A run that saved no state yet has nothing to lose: it may start over with other settings.
             if not saved.exists() and path.is_dir() and any(path.iterdir()):
@@ -78,7 +78,7 @@ class RunFolder:
             temporary.write_text("".join(kept), encoding="utf-8")
 
 
-def _refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
+def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
     """Raise if a resumed run is asked for with other settings than it was started with."""
     before, now = _flatten(saved), _flatten(asked)
     keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

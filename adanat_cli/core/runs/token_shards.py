@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
-from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
 from adanat_cli.core.data.token_set import Ids, Shard
 from adanat_cli.core.errors import require
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.reporter import Task
+from adanat_cli.core.runs.source_ranges import SourceRange
 from adanat_cli.core.tokenizer.base import Tokenizer
 
 
@@ -44,51 +42,14 @@ class TokenizeOptions:
             require(value is None or value >= 1, f"{name} is {value}; expected at least 1.")
 
 
-@dataclass(frozen=True)
-class ShardRange:
-    """One shard to be: its file name, its place in the source, its images not yet decoded."""
-
-    number: int
-    name: str
-    start: int
-    pending: Iterator[PendingImage]
-
-
-def num_covered(source: ImageSource, options: TokenizeOptions) -> int | None:
-    """Images of the source that the run covers; None where only the end of a stream will tell."""
-    if source.num_images is None:
-        return None
-    return min(source.num_images, options.num_images or source.num_images)
-
-
-def share_of(source: ImageSource, options: TokenizeOptions, rank: int, world_size: int) -> int | None:
-    """Images in this process's shards; None where only the end of a stream will tell."""
-    total, size = num_covered(source, options), options.shard_size
-    if total is None:
-        return None
-    return sum(min(size, total - start) for start in range(rank * size, total, world_size * size))
-
-
-def shard_ranges(source: ImageSource, options: TokenizeOptions) -> Iterator[ShardRange]:
-    """Divide the source into shards."""
-    size, total = options.shard_size, num_covered(source, options)
-    if total is not None:
-        num_shards = -(-total // size)
-        for number, start in enumerate(range(0, total, size)):
-            name = f"tokens-{number:05d}-of-{num_shards:05d}.parquet"
-            yield ShardRange(number, name, start, source.pending(start, min(start + size, total)))
-        return
-    stream = source.pending(0, options.num_images)
-    for number in itertools.count():
-        first = next(stream, None)
-        if first is None:
-            return
-        images = itertools.chain([first], itertools.islice(stream, size - 1))
-        yield ShardRange(number, f"tokens-{number:05d}.parquet", number * size, images)
+def shard_name(part: SourceRange) -> str:
+    """File name of a range's shard."""
+    of = "" if part.num_ranges is None else f"-of-{part.num_ranges:05d}"
+    return f"tokens-{part.number:05d}{of}.parquet"
 
 
 def encode_shard(
-    part: ShardRange,
+    part: SourceRange,
     tokenizer: Tokenizer,
     plan: dict[str, Any],
     options: TokenizeOptions,

@@ -34,13 +34,8 @@ from adanat_cli.core.runs.devices import pick_device
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
-from adanat_cli.core.runs.token_shards import (
-    TokenizeOptions,
-    encode_shard,
-    num_covered,
-    shard_ranges,
-    share_of,
-)
+from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
+from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, shard_name
 from adanat_cli.core.tokenizer.base import Tokenizer
 
 
@@ -177,21 +172,24 @@ def tokenize(
     plan = {**source.identity(), "shard_size": options.shard_size, "num_images": options.num_images}
     rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
     done = _finished_shards(output, info, plan)
-    skipped = SkippedImages(source.config.max_bad, num_covered(source, options), num_seen=_num_images(done.values()))
+    skipped = SkippedImages(
+        source.config.max_bad, num_covered(source, options.num_images), num_seen=_num_images(done.values())
+    )
     for header in done.values():
         skipped.add(dict(header.skipped))
     if done:
         reporter.log(f"{output} already holds {len(done)} shards; going on from there.")
     start_time, num_read, num_written = time.monotonic(), 0, 0
     mine = [header for header in done.values() if header.start // options.shard_size % world_size == rank]
-    share = share_of(source, options, rank, world_size)
+    share = share_of(source, options.shard_size, options.num_images, rank, world_size)
     with reporter.task("Tokenizing", share, "img", _num_images(mine)) as task:
-        for part in shard_ranges(source, options):
-            if part.name in done or part.number % world_size != rank:
+        for part in source_ranges(source, options.shard_size, options.num_images):
+            name = shard_name(part)
+            if name in done or part.number % world_size != rank:
                 deque(part.pending, maxlen=0)  # a stream has to be read past
                 continue
             shard = encode_shard(part, tokenizer, plan, options, skipped, task)
-            with atomic_path(output / part.name) as temporary:
+            with atomic_path(output / name) as temporary:
                 write_shard(temporary, info, shard)
             num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
     if state:

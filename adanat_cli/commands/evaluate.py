@@ -1,0 +1,184 @@
+"""``adanat evaluate``: measure generated images against a reference."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adanat_cli.commands import console, options
+
+_GENERATION, _IMAGES = "Generation", "Images that exist"
+
+
+def command(
+    reference: Annotated[
+        Path,
+        typer.Option(
+            "--ref",
+            help="Reference statistics: a file of `adanat stats`, of guided-diffusion or of pytorch-fid (.npz).",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model folder or name; the embedded model by default. With images that exist, whose features/ to use.",
+        ),
+    ] = "",
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of PNG or JPEG files of one size to measure.", rich_help_panel=_IMAGES),
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option("--samples", help=".npz with the images in arr_0 to measure.", rich_help_panel=_IMAGES),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="adm, paper, clean, small (the model's own features/) or timm/NAME; by default the reference's own.",
+        ),
+    ] = "",
+    inception: options.Inception = None,
+    num_samples: Annotated[
+        int | None,
+        typer.Option("--num-samples", "-n", help="Images to measure; by default 50,000, or all that exist."),
+    ] = None,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--steps",
+            help="Generation steps, as 8 or 4,8,16; several make a table and a plot.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = None,
+    schedules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schedule",
+            help="learned, cosine, halton, autonat:FILE or table:FILE; repeat to compare.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            "-c",
+            help="Class id or name; repeat for several, which take turns. All by default.",
+            rich_help_panel=_GENERATION,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", help="Factor on a fixed schedule's re-masking temperature.", rich_help_panel=_GENERATION
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option("--guidance", help="Factor on a fixed schedule's guidance scale.", rich_help_panel=_GENERATION),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder of evaluation.json and plots/.", show_default="evaluations/<model or folder>"
+        ),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Also note the results in the model's index and card.")
+    ] = False,
+    keep_features: Annotated[
+        bool, typer.Option("--keep-features", help="Leave the features on disk, under OUTPUT/features.")
+    ] = False,
+    seed: options.Seed = 0,
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch-size", help="Images to generate at a time; changes no image.", rich_help_panel="Run"),
+    ] = 64,
+    workers: options.Workers = 2,
+    device: options.Device = "",
+    precision: options.PrecisionOption = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID.
+
+    The images are a model's, or those of --images or --samples. The same command goes on where it was stopped.
+    """
+    from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
+
+    request = EvaluateRequest(
+        reference=reference,
+        output=output,
+        model=model,
+        images=images,
+        samples=samples,
+        classes=tuple(classes or ()),
+        protocol=protocol,
+        inception=inception,
+        num_samples=num_samples,
+        steps=_numbers(steps or []),
+        schedules=tuple(schedules or ()),
+        temperature=temperature,
+        guidance=guidance,
+        seed=seed,
+        batch_size=batch_size,
+        keep_features=keep_features,
+        record=record,
+        workers=workers,
+        device=device,
+        precision=precision,
+    )
+    values = evaluate(request, console.reporter())
+    if values:  # the main process speaks
+        console.result(values, as_json, _lines(values))
+
+
+def _numbers(texts: list[str]) -> tuple[int, ...]:
+    """Read whole numbers, one or several to a text."""
+    try:
+        return tuple(int(number) for text in texts for number in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"--steps {','.join(texts)} is no list of whole numbers such as 4,8,16.") from error
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    """The result for people: a table, the same as Markdown, and where the files are."""
+    from adanat_cli.core.runs.evaluation_report import cells, markdown
+
+    rows = values["results"]
+    head, body = cells(rows)
+    table = Table(*head)
+    for line in body:
+        table.add_row(*line)
+    text = io.StringIO()
+    # As wide as it needs to be: a log is no terminal, and a folded number cannot be read.
+    Console(file=text, width=max(100, 16 * len(head))).print(table)
+    settings = rows[0]["settings"]
+    lines = [
+        text.getvalue().rstrip(),
+        f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
+        f"{rows[0]['reference']['file']}, {settings['reference'][:12]}",
+        "",
+        *markdown(rows),
+        "",
+        *(f"Not measured: {reason}: {', '.join(names)}" for reason, names in _absent(rows[0]["absent"]).items()),
+        f"Results: {values['evaluation']}",
+    ]
+    return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
+
+
+def _absent(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Names of measures by the reason for which they are absent; a deviation goes with its mean."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if not name.endswith("_std"):
+            names.setdefault(reason, []).append(name)
+    return names

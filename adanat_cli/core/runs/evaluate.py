@@ -1,0 +1,223 @@
+"""``adanat evaluate``: how near images are to real ones, by the field's protocols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adanat_cli.core.checkpoints.files import check_writable
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import Precision
+from adanat_cli.core.errors import require
+from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
+from adanat_cli.core.runs.evaluation_report import draw_distances, record
+from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
+from adanat_cli.core.runs.extractors import load_extractor
+from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
+from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
+from adanat_cli.core.runs.image_folder import ImageFolder
+from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.sample_file import SampleFile
+from adanat_cli.core.runs.schedule_choice import choose_schedule, settle_schedule
+
+DEFAULT_NUM_SAMPLES = 50_000
+"""What published distances are of."""
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What one run of ``adanat evaluate`` is asked for.
+
+    Attributes:
+        reference: .npz of reference statistics.
+        output: folder of the results; None for ``evaluations/<name>``.
+        model: folder or name; generates where neither ``images`` nor ``samples`` is given, and has the feature
+            network of the protocol "small".
+        images: folder of image files to measure instead.
+        samples: .npz of images to measure instead.
+        classes: ids or names that take turns; empty for all that the model has seen.
+        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
+        inception: file of the Inception weights; None where they are found without.
+        num_samples: images to measure; None for 50,000, or all of a folder or file.
+        steps: numbers of steps; empty for 8, or what a schedule file says.
+        schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
+        temperature: factor on a fixed schedule's re-masking temperature.
+        guidance: factor on a fixed schedule's guidance scale.
+        seed: image i depends on (seed, i) and its class only.
+        batch_size: images to generate at a time.
+        keep_features: whether features stay on disk afterwards.
+        record: whether to note the results in the model's index and card.
+        workers: threads that decode image files.
+        device: "" for the best one here.
+        precision: of the NAT.
+        part_size: images whose features are saved together.
+    """
+
+    reference: Path
+    output: Path | None = None
+    model: str = ""
+    images: Path | None = None
+    samples: Path | None = None
+    classes: tuple[str, ...] = ()
+    protocol: str = ""
+    inception: Path | None = None
+    num_samples: int | None = None
+    steps: tuple[int, ...] = ()
+    schedules: tuple[str, ...] = ()
+    temperature: float | None = None
+    guidance: float | None = None
+    seed: int = 0
+    batch_size: int = 64
+    keep_features: bool = False
+    record: bool = False
+    workers: int = 2
+    device: str = ""
+    precision: Precision = "auto"
+    part_size: int = PART_SIZE
+
+
+def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+    """Measure a model's images, or those of a folder or file, against a reference.
+
+    Returns:
+        Where the results are, and one row a schedule; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if the request cannot work, which is told before anything is generated.
+        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call goes on from them.
+    """
+    check_request(request)
+    reference = read_reference(request.reference)
+    protocol = request.protocol or own_protocol(reference)
+    require(
+        bool(protocol),
+        f"{request.reference} does not say by which protocol its features were made; name it: --protocol adm "
+        "(guided-diffusion's), paper (AdaNAT's) or clean (clean-fid's).",
+    )
+    state, device = start_processes(request.device)
+    if not state.is_main_process:
+        reporter = SilentReporter()
+    folder = resolve_model(request.model) if _needs_model(request, protocol) else None
+    subjects = list(_subjects(request, folder, device))
+    extractor = load_extractor(
+        protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+    )
+    check_reference(reference, extractor)
+    output = request.output or Path("evaluations") / _name(request, folder)
+    check_writable(output)
+    if request.record and folder is not None:
+        check_writable(folder.path)
+    if (num_images := subjects[0].num_images) < DEFAULT_NUM_SAMPLES:
+        reporter.warn(
+            f"A Fréchet distance of {num_images:,} images is biased upwards: compare it only with others of as many. "
+            f"Published ones are of {DEFAULT_NUM_SAMPLES:,}."
+        )
+    run = Evaluation(
+        output,
+        request.reference,
+        reference,
+        extractor,
+        state,
+        device,
+        reporter,
+        request.part_size,
+        request.keep_features,
+    )
+    rows = run.run(subjects)
+    if not state.is_main_process:
+        return {}
+    values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
+    if len({row["settings"].get("num_steps") for row in rows}) > 1:
+        plot = output / "plots" / "distance.png"
+        draw_distances(plot, rows, f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images")
+        values["plot"] = str(plot)
+    if request.record and folder is not None and not record(folder, rows):
+        reporter.log(f"{folder.path / 'README.md'} is not this toolkit's and was left as it is.")
+    return values
+
+
+def own_protocol(reference: Reference) -> str:
+    """The protocol that a reference was made with, as ``--protocol`` names it; "" where it does not say."""
+    return reference.extractor if reference.protocol == "timm" else reference.protocol
+
+
+def check_request(request: EvaluateRequest) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        AdaNATError: naming it.
+    """
+    given = [name for name, value in (("--images", request.images), ("--samples", request.samples)) if value]
+    require(len(given) < 2, "--images and --samples are both given; measure one at a time.")
+    if given:
+        unused = {
+            "--steps": request.steps,
+            "--schedule": request.schedules,
+            "--class": request.classes,
+            "--record": request.record,
+        }
+        wrong = [name for name, value in unused.items() if value]
+        require(not wrong, f"{', '.join(wrong)} has no meaning with {given[0]}, whose images exist; leave it out.")
+    require(
+        request.num_samples is None or request.num_samples >= 2,
+        f"--num-samples is {request.num_samples}; a distance needs at least 2 images.",
+    )
+    require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
+
+
+def _needs_model(request: EvaluateRequest, protocol: str) -> bool:
+    return protocol == "small" or not (request.images or request.samples)
+
+
+def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
+    """What the default folder of the results is called."""
+    path = request.images or request.samples
+    if path is not None:
+        return path.resolve().stem if request.samples else path.resolve().name
+    path = folder.path.resolve() if folder else Path("model")
+    return path.parent.name if path.name == "model" else path.name  # a run's exported model
+
+
+def _subjects(request: EvaluateRequest, folder: ModelFolder | None, device: torch.device) -> list[Subject]:
+    """What is measured, each checked as far as that goes without weights."""
+    if request.samples is not None:
+        return [_given(request, SampleFile(request.samples, device))]
+    if request.images is not None or folder is None:
+        return [_given(request, ImageFolder(request.images or Path(), request.workers, device))]
+    generator = Generator(folder, request.classes, request.seed, request.batch_size, device, request.precision)
+    num_images = request.num_samples or DEFAULT_NUM_SAMPLES
+    subjects: dict[str, Subject] = {}
+    for words in request.schedules or ("",):
+        kind, _, file = words.partition(":")
+        for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
+            choice = choose_schedule(words, num_steps, request.temperature, request.guidance)
+            choice = settle_schedule(choice, folder)[0]
+            require(
+                choice.num_steps <= generator.config.num_tokens,
+                f"--steps is {choice.num_steps}, but images of this model have {generator.config.num_tokens} tokens; "
+                f"expected 1 to {generator.config.num_tokens}.",
+            )
+            name = f"{kind}:{Path(file).stem}" if file else choice.kind
+            images = GeneratedImages(generator, choice, num_images)
+            subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
+            require(
+                not file or subject.folder_name not in subjects,
+                f"Two schedules are called {subject.title}; give their files different names.",
+            )
+            subjects[subject.folder_name] = subject
+    return list(subjects.values())
+
+
+def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subject:
+    """Images that exist."""
+    num_images = request.num_samples or images.num_images
+    require(
+        2 <= num_images <= images.num_images,
+        f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
+        f"{max(2, images.num_images)} (--num-samples).",
+    )
+    return Subject(Path(images.origin).resolve().name, "images", images, num_images)

@@ -1,0 +1,142 @@
+"""What an evaluation leaves behind: evaluation.json, a table, a plot, and notes in the model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.files import atomic_path, read_json, write_json
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.errors import AdaNATError
+
+_FORMAT_VERSION = 1
+_COLUMNS = {
+    "fid": ("FID", ".3f"),
+    "sfid": ("sFID", ".3f"),
+    "inception_score": ("IS", ".2f"),
+    "precision": ("precision", ".3f"),
+    "recall": ("recall", ".3f"),
+    "density": ("density", ".3f"),
+    "coverage": ("coverage", ".3f"),
+    "kid": ("KID", ".5f"),
+    "accuracy": ("accuracy", ".3f"),
+}
+Row = dict[str, Any]
+"""One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference``, ``cost``."""
+
+
+class Results:
+    """``evaluation.json`` of a folder: all that was ever measured into it, one row for the same settings."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there.
+
+        Raises:
+            AdaNATError: if the file is damaged or is something else.
+        """
+        self.path = folder / "evaluation.json"
+        self._rows: list[Row] = []
+        if self.path.exists():
+            values = read_json(self.path)
+            known = isinstance(values, dict) and values.get("format_version") == _FORMAT_VERSION
+            if not known or not all(isinstance(row, dict) and "settings" in row for row in values.get("results", [{}])):
+                raise AdaNATError(f"{self.path} is no result of this toolkit; choose another --output.")
+            self._rows = values["results"]
+
+    def find(self, settings: Mapping[str, Any]) -> Row | None:
+        """The row that was measured with these settings, if any."""
+        wanted = json.loads(json.dumps(settings))
+        return next((row for row in self._rows if row["settings"] == wanted), None)
+
+    def add(self, row: Row) -> None:
+        """Append a row and write the file."""
+        self._rows.append(json.loads(json.dumps(row)))
+        write_json(self.path, {"format_version": _FORMAT_VERSION, "results": self._rows})
+
+
+def name_of(row: Row) -> str:
+    """What was measured, in a few words: the schedule of a model, or the images."""
+    settings = row["settings"]
+    return str(row["name"] if "schedule" not in settings else f"{row['name']}, {settings['num_steps']} steps")
+
+
+def markdown(rows: Sequence[Row]) -> Iterator[str]:
+    """A table of the rows, to be pasted into a model card."""
+    head, body = cells(rows)
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    yield from (f"| {' | '.join(line)} |" for line in body)
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Column heads and cells; a measure that no row has gets no column."""
+    names = [name for name in _COLUMNS if any(row["metrics"].get(name) is not None for row in rows)]
+    generated = any("schedule" in row["settings"] for row in rows)
+    head = ["measured", *(_COLUMNS[name][0] for name in names), "images", *(["TFLOPs/image"] if generated else [])]
+    body = []
+    for row in rows:
+        numbers = [_number(row["metrics"].get(name), _COLUMNS[name][1]) for name in names]
+        compute = [_number(row["cost"].get("tera_flops_per_image"), ".4g")] if generated else []
+        body.append([name_of(row), *numbers, f"{row['settings']['num_images']:,}", *compute])
+    return head, body
+
+
+def _number(value: float | None, form: str) -> str:
+    return "—" if value is None else f"{value:{form}}"
+
+
+def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
+    """Draw the distance against steps and against compute, one line a schedule.
+
+    Args:
+        path: PNG file.
+        rows: of schedules, two or more.
+        title: over the plots.
+    """
+    from matplotlib.figure import Figure  # a bare Figure leaves pyplot's global state alone
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    by_steps, by_compute = figure.subplots(1, 2, sharey=True)
+    for name in dict.fromkeys(row["name"] for row in rows):
+        line = sorted((row for row in rows if row["name"] == name), key=lambda row: row["settings"]["num_steps"])
+        distances = [row["metrics"]["fid"] for row in line]
+        by_steps.plot([row["settings"]["num_steps"] for row in line], distances, "o-", label=name)
+        by_compute.plot([row["cost"]["tera_flops_per_image"] for row in line], distances, "o-", label=name)
+    by_steps.set_xlabel("steps")
+    by_steps.set_xticks(sorted({row["settings"]["num_steps"] for row in rows}))
+    by_compute.set_xlabel("TFLOPs per image")
+    by_steps.set_ylabel("Fréchet distance")
+    by_steps.legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
+    """Note measured numbers in a model's index and card; the same measurement again replaces its older numbers.
+
+    Returns:
+        False where the model's README.md is somebody's own and was left as it is.
+    """
+    results = []
+    for row in rows:
+        settings = row["settings"]
+        facts = {
+            "dataset": row["reference"]["source"] or row["reference"]["file"],
+            "protocol": settings["protocol"],
+            "extractor": settings["extractor"],
+            "num_images": settings["num_images"],
+            "schedule": row["name"],
+            "num_steps": settings["num_steps"],
+            "seed": settings["seed"],
+            "reference": settings["reference"][:12],
+            "nat": settings["nat"][:12],
+        }
+        facts |= {"policy": settings["policy"][:12]} if "policy" in settings else {}
+        found = ((name, row["metrics"].get(name)) for name in _COLUMNS)
+        results += [{"metric": name, "value": value, **facts} for name, value in found if value is not None]
+    folder.put_results(results)
+    return write_card(folder)

@@ -1,0 +1,138 @@
+"""Features on disk, in parts that are whole or absent: what a killed measurement goes on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import read_json, save_tensors, write_json
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.run_folder import refuse_changes
+
+_STATE, _PARTS = "state.json", "part-*.safetensors"
+
+
+class FeatureStore:
+    """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
+
+    A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial`` and ``labels`` where they exist.
+    Every process writes parts of its own; one process, on which ``write`` is True, makes and removes the folder.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], write: bool = True) -> None:
+        """Make the folder, or open it to go on.
+
+        Raises:
+            AdaNATError: if it holds parts of another measurement; the settings that differ are named.
+        """
+        self.folder = folder
+        if write:
+            for litter in folder.glob(".*.part"):  # of a writer that was killed
+                litter.unlink(missing_ok=True)
+        if self._files():
+            saved = read_json(folder / _STATE)
+            refuse_changes(saved, json.loads(json.dumps(settings)), folder)
+        elif write:
+            write_json(folder / _STATE, dict(settings))
+        # Parts that are there now; other processes' appear later, and matter only once all are done.
+        self._done = {self._number(file) for file in self._files()}
+
+    def has(self, number: int) -> bool:
+        """Whether the part was there when the folder was opened."""
+        return number in self._done
+
+    @property
+    def num_found(self) -> int:
+        """Parts that were there when the folder was opened."""
+        return len(self._done)
+
+    def add(self, number: int, columns: Mapping[str, Tensor], skipped: Mapping[str, str]) -> None:
+        """Write one part.
+
+        Args:
+            number: from 0.
+            columns: name -> (n, …), one row an image.
+            skipped: images that could not be read, name to reason.
+        """
+        file = self.folder / f"part-{number:05d}.safetensors"
+        save_tensors(file, columns, {"skipped": json.dumps(dict(skipped))})
+
+    def skipped(self) -> dict[str, str]:
+        """Images that could not be read, of all parts, name to reason."""
+        reasons: dict[str, str] = {}
+        for file in self._files():
+            with _opened(file) as part:
+                reasons.update(json.loads((part.metadata() or {}).get("skipped", "{}")))
+        return reasons
+
+    def num_rows(self) -> int:
+        """Images of all parts."""
+        num = 0
+        for file in self._files():
+            with _opened(file) as part:
+                num += part.get_slice("features").get_shape()[0]
+        return num
+
+    def pieces(self, column: str) -> Iterator[Tensor]:
+        """Yield a column part by part, in the order of the images; nothing where the parts do not have it."""
+        for file in self._files():
+            with _opened(file) as part:
+                if column in part.keys():  # noqa: SIM118 — the file is no mapping
+                    yield part.get_tensor(column)
+
+    def column(self, name: str) -> Tensor | None:
+        """A whole column (n, …), held once, or None where the parts do not have it."""
+        whole, start = None, 0
+        for piece in self.pieces(name):
+            if whole is None:
+                whole = piece.new_empty(self.num_rows(), *piece.shape[1:])
+            whole[start : start + len(piece)] = piece
+            start += len(piece)
+        return whole
+
+    def rows(self, name: str, indices: Tensor) -> Tensor:
+        """Return some rows of a column, in memory for those only.
+
+        Args:
+            name: of the column.
+            indices: (m,) int64, ascending.
+        """
+        chosen, start = [], 0
+        for piece in self.pieces(name):
+            inside = indices[(indices >= start) & (indices < start + len(piece))] - start
+            chosen.append(piece[inside])
+            start += len(piece)
+        return torch.cat(chosen)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(_PARTS), key=self._number)
+
+    @staticmethod
+    def _number(file: Path) -> int:
+        return int(file.stem.removeprefix("part-"))
+
+
+def remove_store(folder: Path) -> None:
+    """Remove a store's folder, if it is there, and the one above if nothing else is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    above = folder.parent
+    if above.is_dir() and not any(above.iterdir()):
+        above.rmdir()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open a part without reading its tensors."""
+    try:
+        with safe_open(file, framework="pt") as part:
+            yield part
+    except (OSError, SafetensorError) as error:
+        raise AdaNATError(f"{file} is not whole; remove it and run the same command again.") from error

@@ -1,0 +1,122 @@
+"""A folder of generated images, read as they are: no crop, no resampling."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adanat_cli.core.data.folders import IMAGE_SUFFIXES
+from adanat_cli.core.data.images import Pixels, to_rgb
+from adanat_cli.core.data.records import ImageRecord, in_order
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
+
+_PICTURES_OF_SAMPLE = ("grid.png", "_trace.png")
+"""Endings of what `adanat sample` writes beside the images."""
+
+
+class ImageFolder:
+    """All images below a folder, by name; they must have one size.
+
+    Attributes:
+        num_images: of the folder.
+        height, width: of every image, in pixels.
+        missing_labels: why there are no classes to compare with.
+    """
+
+    missing_labels = "image files do not tell which class was asked for"
+
+    def __init__(self, folder: Path, num_workers: int, device: torch.device) -> None:
+        """List the images and read the size of each, which its first bytes tell.
+
+        Raises:
+            AdaNATError: if there are none, one cannot be read, or their sizes differ.
+        """
+        require(folder.is_dir(), f"--images {folder} is not a folder; give a folder of PNG or JPEG files.")
+        self._folder, self._num_workers, self._device = folder, num_workers, device
+        self._files = _list_images(folder)
+        require(
+            bool(self._files),
+            f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below.",
+        )
+        self.num_images = len(self._files)
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            sizes = list(pool.map(self._size, self._files))
+        self.width, self.height = sizes[0]
+        for file, size in zip(self._files, sizes, strict=True):
+            self._check_size(file, size)
+
+    @property
+    def origin(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
+        """Yield images start … stop - 1 in the order of their names."""
+        pending = (partial(self._load, index) for index in range(start, stop))
+        records = in_order(pending, self._num_workers)
+        while batch := list(islice(records, images_to_read(self.height, self.width, self._device))):
+            pixels = np.stack([record.pixels for record in batch if record.pixels is not None])
+            yield ImageBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+    def identity(self) -> dict[str, Any]:
+        """Return number and a digest of names, sizes and times of the files: cheap, and other after a change."""
+        digest = hashlib.sha256()
+        for file in self._files:
+            status = (self._folder / file).stat()
+            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return {"files": len(self._files), "files_digest": digest.hexdigest()[:16]}
+
+    def _size(self, file: str) -> tuple[int, int]:
+        try:
+            with Image.open(self._folder / file) as image:
+                return image.size
+        except Exception as error:  # Pillow raises nearly anything on damaged files
+            raise AdaNATError(f"{self._folder / file} cannot be read as an image; repair or remove it.") from error
+
+    def _check_size(self, file: str, size: tuple[int, int]) -> None:
+        if size != (self.width, self.height):
+            raise AdaNATError(
+                f"Images of one size are expected, but {self._files[0]} has {self.width} x {self.height} pixels and "
+                f"{file} has {size[0]} x {size[1]}; keep one size in {self._folder}."
+            )
+
+    def _load(self, index: int) -> ImageRecord:
+        file = self._files[index]
+        return ImageRecord(index, self._pixels(file), 0, "", file)
+
+    def _pixels(self, file: str) -> Pixels:
+        try:
+            with Image.open(self._folder / file) as image:
+                image.load()
+                pixels = np.asarray(to_rgb(image))
+        except Exception as error:
+            raise AdaNATError(f"{self._folder / file} cannot be read to its end; repair or remove it.") from error
+        self._check_size(file, (pixels.shape[1], pixels.shape[0]))  # an upright image may be a turned one
+        return pixels
+
+
+def _list_images(folder: Path) -> list[str]:
+    """Image files relative to a folder, sorted; hidden ones and the pictures of `adanat sample` are left out."""
+    files = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(place, folder)
+        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+        files += [name if inside == "." else f"{inside}/{name}" for name in images if not _is_picture(name)]
+    return sorted(files)
+
+
+def _is_picture(name: str) -> bool:
+    """Whether `adanat sample` writes a file of this name beside the images."""
+    return name == "grid.png" or name.endswith("_trace.png")

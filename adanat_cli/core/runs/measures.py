@@ -1,0 +1,167 @@
+"""What is measured of a set of features: one function a measure, all over the same store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
+from adanat_cli.core.metrics.manifold import manifold_scores
+from adanat_cli.core.metrics.references import Reference
+from adanat_cli.core.metrics.scores import inception_score, kernel_distance
+from adanat_cli.core.runs.feature_store import FeatureStore
+
+_LEAST_FOR_MANIFOLD = 6
+"""Density and coverage look at the 5 nearest of the other images."""
+_LEAST_FOR_KERNEL = 2
+_INCEPTION_SPLITS, _ADM_SPLIT_SIZE = 10, 5000
+
+
+class AbsentError(Exception):
+    """A measure that does not exist here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Features of the images, and what they are compared with.
+
+    Attributes:
+        store: features of all images.
+        num_images: in the store.
+        reference: moments.
+        reference_features: (n, D) of some of the reference's images; None where it has none.
+        protocol: under which the features were made.
+        missing_labels: why the images have no classes; "" if they have.
+        device: for the large products.
+    """
+
+    store: FeatureStore
+    num_images: int
+    reference: Reference
+    reference_features: Tensor | None
+    protocol: str
+    missing_labels: str
+    device: torch.device
+
+
+Measure = Callable[[Measured], dict[str, float]]
+
+
+def frechet(measured: Measured) -> dict[str, float]:
+    """FID, in the features of the protocol."""
+    return {"fid": _distance(measured, "features", measured.reference.gaussian)}
+
+
+def spatial_frechet(measured: Measured) -> dict[str, float]:
+    """SFID: the same distance between spatial features (Nash et al. 2021, arXiv 2103.03841)."""
+    if measured.reference.spatial is None:
+        raise AbsentError("the reference has no spatial moments (mu_s, sigma_s)")
+    return {"sfid": _distance(measured, "spatial", measured.reference.spatial)}
+
+
+def inception(measured: Measured) -> dict[str, float]:
+    """Inception Score, or what the protocol's own classifier gives in its place.
+
+    Over 10 parts of shuffled images as torch-fidelity does, and for ``adm`` over parts of 5,000 in the order given
+    as guided-diffusion's evaluator does.
+    """
+    logits = measured.store.column("logits")
+    if logits is None:
+        raise AbsentError("the feature network classifies nothing")
+    if len(logits) < _INCEPTION_SPLITS:
+        raise AbsentError(f"{len(logits)} images are too few for {_INCEPTION_SPLITS} parts")
+    if measured.protocol == "adm":
+        score = inception_score(logits, -(-len(logits) // _ADM_SPLIT_SIZE), seed=None)
+    else:
+        score = inception_score(logits, _INCEPTION_SPLITS)
+    return {"inception_score": score.mean, "inception_score_std": score.std}
+
+
+def manifold(measured: Measured) -> dict[str, float]:
+    """Precision, recall, density and coverage."""
+    real = _reference_features(measured)
+    least = min(len(real), measured.num_images)
+    if least < _LEAST_FOR_MANIFOLD:
+        raise AbsentError(f"{least} images are too few for neighbourhoods of 5; at least {_LEAST_FOR_MANIFOLD}")
+    return manifold_scores(real.to(measured.device), _features(measured).to(measured.device))._asdict()
+
+
+def kernel(measured: Measured) -> dict[str, float]:
+    """KID (Bińkowski et al. 2018, arXiv 1801.01401)."""
+    real = _reference_features(measured)
+    least = min(len(real), measured.num_images)
+    if least < _LEAST_FOR_KERNEL:
+        raise AbsentError(f"{least} images are too few; at least {_LEAST_FOR_KERNEL}")
+    distance = kernel_distance(real.to(measured.device), _features(measured).to(measured.device))
+    return {"kid": distance.mean, "kid_std": distance.std}
+
+
+def accuracy(measured: Measured) -> dict[str, float]:
+    """Share of images that the small classifier takes for the class that was asked for."""
+    if measured.protocol != "small":
+        raise AbsentError("only the classifier of the protocol small shares the classes' numbering")
+    if measured.missing_labels:
+        raise AbsentError(measured.missing_labels)
+    logits, labels = measured.store.column("logits"), measured.store.column("labels")
+    if logits is None or labels is None:
+        raise AbsentError("the feature network classifies nothing")
+    if int(labels.max()) >= logits.shape[1]:
+        raise AbsentError(f"class {int(labels.max())} is none of the classifier's {logits.shape[1]}")
+    return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+
+
+MEASURES: dict[tuple[str, ...], Measure] = {
+    ("fid",): frechet,
+    ("sfid",): spatial_frechet,
+    ("inception_score", "inception_score_std"): inception,
+    ("precision", "recall", "density", "coverage"): manifold,
+    ("kid", "kid_std"): kernel,
+    ("accuracy",): accuracy,
+}
+"""By the names of what they give, in the order of the table. A measure of another network's features, such as an
+image-text score, takes another row here and another column in the store."""
+
+
+def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return every measure by name, None where it does not exist, and the reasons of those."""
+    values: dict[str, float | None] = {}
+    absent: dict[str, str] = {}
+    for names, function in MEASURES.items():
+        try:
+            values |= function(measured)
+        except AbsentError as reason:
+            values |= dict.fromkeys(names)
+            absent |= dict.fromkeys(names, str(reason))
+    return values, absent
+
+
+def moments_of(store: FeatureStore, column: str, device: torch.device) -> Moments | None:
+    """Moments of a column, part by part; None where the store does not have it."""
+    moments = Moments()
+    for piece in store.pieces(column):
+        moments.add(piece.to(device))
+    return moments if moments.num else None
+
+
+def _distance(measured: Measured, column: str, reference: Gaussian) -> float:
+    moments = moments_of(measured.store, column, measured.device)
+    if moments is None:
+        raise AbsentError("the feature network has no spatial features")
+    mean, covariance = (part.to(moments.mean.device) for part in reference)
+    return FrechetReference(Gaussian(mean, covariance)).distance(moments.gaussian())
+
+
+def _reference_features(measured: Measured) -> Tensor:
+    if measured.reference_features is None:
+        raise AbsentError("the reference holds neither features nor images")
+    return measured.reference_features
+
+
+def _features(measured: Measured) -> Tensor:
+    features = measured.store.column("features")
+    if features is None:
+        raise AbsentError("there are no features")
+    return features

@@ -1,0 +1,230 @@
+"""``adanat stats``: reference statistics of real images, for `adanat evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import DATA_PRESETS, FeatureConfig, data_config
+from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.references import make_reference, write_reference
+from adanat_cli.core.runs.classes import find_classes
+from adanat_cli.core.runs.extractors import load_extractor
+from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store, start_processes
+from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
+from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
+from adanat_cli.core.runs.measures import moments_of
+from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.seeding import stream_seed
+from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
+
+
+@dataclass(frozen=True)
+class StatsRequest:
+    """What one run of ``adanat stats`` is asked for.
+
+    Attributes:
+        dataset: preset or source of its own.
+        data_fields: fields of ``DataConfig``; None leaves a preset's value.
+        output: .npz file to write.
+        classes: ids or names to keep; empty keeps all.
+        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
+        model: folder or name, for "small".
+        inception: file of the Inception weights; None where they are found without.
+        num_images: stop after so many images of the source; None takes all.
+        num_features: images whose features are stored, for precision, recall and KID.
+        seed: of the choice of those.
+        workers: threads that decode images.
+        device: "" for the best one here.
+        part_size: images whose features are saved together.
+    """
+
+    dataset: str
+    data_fields: dict[str, Any]
+    output: Path
+    classes: tuple[str, ...] = ()
+    protocol: str = ""
+    model: str = ""
+    inception: Path | None = None
+    num_images: int | None = None
+    num_features: int = 10_000
+    seed: int = 0
+    workers: int = 2
+    device: str = ""
+    part_size: int = PART_SIZE
+
+
+def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
+    """Measure all images of a source and write their reference file.
+
+    Features wait beside the output while the run lasts, so that a killed one goes on.
+
+    Returns:
+        What was written; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if the request cannot work, or too many images are unreadable.
+        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
+    """
+    require(request.num_images is None or request.num_images >= 2, "--num-images is below 2, too few for statistics.")
+    require(request.num_features >= 0, f"--num-features is {request.num_features}; expected 0 or more.")
+    require(not request.output.is_dir(), f"--output {request.output} is a folder; give a file such as stats.npz.")
+    state, device = start_processes(request.device)
+    if not state.is_main_process:
+        reporter = SilentReporter()
+    folder, protocol = _protocol(request)
+    source = _open(request, folder if protocol == "small" else None)
+    extractor = load_extractor(
+        protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+    )
+    check_writable(request.output.parent)
+    # Beside the output, so that nothing has to be named twice to go on.
+    work = request.output.with_name(f"{request.output.name}.parts")
+    settings = {
+        **source.identity(),
+        "num_images": request.num_images,
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "part_size": request.part_size,
+    }
+    store = open_store(work, json.loads(json.dumps(settings)), state)
+    speed = _extract(request, source, extractor, store, state, device, reporter)
+    if not state.is_main_process:
+        return {}
+    values = _write(request, source, extractor, store)
+    remove_store(work)
+    return {**values, "images_per_second": speed}
+
+
+def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
+    """The model, where one is needed, and the protocol."""
+    if request.protocol not in ("", "small"):
+        return None, request.protocol
+    folder = resolve_model(request.model)
+    require(
+        bool(request.protocol) or folder.has("features"),
+        f"Model {folder.path} has no features/ of its own, so the protocol must be named: --protocol adm, paper, clean "
+        "or timm/NAME.",
+    )
+    return folder, "small"
+
+
+def _open(request: StatsRequest, folder: ModelFolder | None) -> ImageSource:
+    """Open the images, at the size of the feature network where that has one."""
+    fields = dict(request.data_fields)
+    if folder is not None and folder.has("features"):
+        own = FeatureConfig.from_dict(folder.config("features"), str(folder.path / "features")).image_size
+        usual = fields.get("image_size") or DATA_PRESETS.get(request.dataset, {}).get("image_size")
+        fields["image_size"] = usual or own
+        require(
+            fields["image_size"] == own,
+            f"Images of {usual} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
+            f"--image-size {own}, or another --protocol.",
+        )
+    source = open_source(data_config(request.dataset, **fields))
+    return source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
+
+
+def _extract(
+    request: StatsRequest,
+    source: ImageSource,
+    extractor: Extractor,
+    store: FeatureStore,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
+) -> float | None:
+    """Get the features of all images onto the disk; returns images per second."""
+    if store.num_found:
+        reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
+    rank, world_size, size = state.process_index, state.num_processes, request.part_size
+    total, share = num_covered(source, request.num_images), share_of(source, size, request.num_images, rank, world_size)
+    done = num_of_rank(total, size, rank, world_size, store.has) if total is not None else 0
+    skipped = SkippedImages(source.config.max_bad, total)
+    skipped.add(store.skipped())
+    with reporter.task(f"Reading {source.config.source}", share, "images", done) as task:
+        parts = _parts(source, request, device, skipped)
+        return extract_features(parts, store, extractor, state, task).images_per_second
+
+
+def _parts(source: ImageSource, request: StatsRequest, device: torch.device, skipped: SkippedImages) -> Iterator[Part]:
+    size = images_to_read(source.config.image_size, source.config.image_size, device)
+    for piece in source_ranges(source, request.part_size, request.num_images):
+        yield Part(piece.number, _batches(piece.pending, size, request.workers, skipped))
+        deque(piece.pending, maxlen=0)  # a stream has to be read past what is there already
+
+
+def _batches(
+    pending: Iterator[PendingImage], size: int, num_workers: int, skipped: SkippedImages
+) -> Iterator[ImageBatch]:
+    """Decode a part, batch by batch."""
+    records = in_order(pending, num_workers)
+    while batch := list(islice(records, size)):
+        for record in batch:
+            skipped.see(record)
+        readable = [record for record in batch if record.pixels is not None]
+        reasons = {record.name: record.error for record in batch if record.pixels is None}
+        yield ImageBatch(_stack(readable), torch.tensor([record.label for record in readable]), reasons)
+
+
+def _stack(records: list[ImageRecord]) -> Tensor:
+    """(B, 3, H, W) bytes."""
+    pixels = [record.pixels for record in records if record.pixels is not None]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
+
+
+def _write(request: StatsRequest, source: ImageSource, extractor: Extractor, store: FeatureStore) -> dict[str, Any]:
+    """Compute the moments and write the file."""
+    num_rows, skipped = store.num_rows(), store.skipped()
+    SkippedImages(source.config.max_bad, num_rows + len(skipped)).add(skipped)
+    require(num_rows >= 2, f"{num_rows} images of {source.config.source} can be read; statistics need at least 2.")
+    cpu = torch.device("cpu")
+    moments, spatial = moments_of(store, "features", cpu), moments_of(store, "spatial", cpu)
+    if moments is None:
+        raise AdaNATError(f"{store.folder} holds no features; remove it and run the same command again.")
+    generator = torch.Generator().manual_seed(stream_seed(request.seed))
+    chosen = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
+    reference = make_reference(
+        extractor,
+        moments.gaussian(),
+        num_rows,
+        spatial.gaussian() if spatial else None,
+        store.rows("features", chosen) if len(chosen) else None,
+        source=_describe(source, request),
+    )
+    with atomic_path(request.output) as temporary:
+        write_reference(temporary, reference)
+    return {
+        "output": str(request.output),
+        "num_images": num_rows,
+        "num_features": len(chosen),
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "source": reference.source,
+        "skipped": skipped,
+    }
+
+
+def _describe(source: ImageSource, request: StatsRequest) -> str:
+    """The data, in words that tell it from other data."""
+    identity = source.identity()
+    classes = f", {len(request.classes)} classes" if request.classes else ""
+    return f"{identity['source']} ({source.config.split}, {source.config.image_size} pixels{classes})"

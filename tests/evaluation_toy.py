@@ -1,0 +1,47 @@
+"""A toy model with features and a reference made with them, for evaluations of a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
+from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.stats import StatsRequest, make_stats
+from tests.policy_toy import make_policy_toy
+
+
+def make_evaluation_toy(folder: Path) -> Path:
+    """``model/``, 24 ``images/`` by class and their ``stats.npz``, under the protocol small."""
+    make_policy_toy(folder)
+    make_stats(stats_request(folder), SilentReporter())
+    return folder
+
+
+def stats_request(folder: Path, output: Path | str = "stats.npz", **changes: Any) -> StatsRequest:
+    """Statistics of the toy's images, in parts of 7."""
+    fields: dict[str, Any] = {"model": str(folder / "model"), "device": "cpu", "workers": 0, "part_size": 7}
+    data = {"max_bad": 0.5, **changes.pop("data_fields", {})}
+    dataset = changes.pop("dataset", str(folder / "images"))
+    return StatsRequest(dataset, data, folder / output, **{**fields, **changes})
+
+
+def evaluate_request(folder: Path, output: Path | str, **changes: Any) -> EvaluateRequest:
+    """22 images of the toy's model in 2 steps, in parts of 5."""
+    fields: dict[str, Any] = {
+        "reference": folder / "stats.npz",
+        "output": folder / output,
+        "model": str(folder / "model"),
+        "num_samples": 22,
+        "steps": (2,),
+        "batch_size": 4,
+        "part_size": 5,
+        "workers": 0,
+        "device": "cpu",
+    }
+    return EvaluateRequest(**{**fields, **changes})
+
+
+def rows(folder: Path, output: Path | str, **changes: Any) -> list[dict[str, Any]]:
+    """What an evaluation returns."""
+    return evaluate(evaluate_request(folder, output, **changes), SilentReporter())["results"]

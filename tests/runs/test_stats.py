@@ -1,0 +1,153 @@
+"""``adanat stats`` on toy images: moments, features and words of the file, and that it can be killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import data_config
+from adanat_cli.core.data.sources import open_source
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.core.runs.feature_trainer import feature_moments, features_of_images
+from adanat_cli.core.runs.models import load_features
+from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.stats import make_stats
+from tests.evaluation_toy import make_evaluation_toy, rows, stats_request
+from tests.image_files import write_class_folder
+from tests.runs.test_evaluate import Stops, fail, parts
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_evaluation_toy(tmp_path_factory.mktemp("stats"))
+
+
+def run(toy: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    return make_stats(stats_request(toy, output, **changes), SilentReporter())
+
+
+def same(one: Path, two: Path) -> bool:
+    with np.load(one) as first, np.load(two) as second:
+        return first.files == second.files and all(np.array_equal(first[name], second[name]) for name in first.files)
+
+
+def test_the_file_holds_moments_and_features_of_all_images(toy: Path) -> None:
+    reference, network = read_reference(toy / "stats.npz"), load_features(ModelFolder(toy / "model"))
+    assert network is not None
+    source = open_source(data_config(str(toy / "images"), image_size=16))
+    expected = feature_moments(network, source)
+    torch.testing.assert_close(reference.gaussian.mean, expected.mean, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(reference.gaussian.covariance, expected.covariance, rtol=1e-5, atol=1e-9)
+    pixels = np.stack([source.load(index).pixels for index in range(24)])
+    torch.testing.assert_close(reference.features, features_of_images(network, pixels), rtol=1e-5, atol=1e-6)
+    assert (reference.num_images, reference.protocol) == (24, "small")
+    assert reference.weights_hash == ModelFolder(toy / "model").fingerprint("features")
+    assert reference.source == "images (train, 16 pixels)"
+    assert reference.spatial is None
+
+
+def test_the_stored_features_are_a_seeded_choice(toy: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(toy, tmp_path / f"{name}.npz", num_features=6, seed=seed)
+    a, b, c = (read_reference(tmp_path / f"{name}.npz").features for name in "abc")
+    whole = read_reference(toy / "stats.npz").features
+    assert a is not None
+    assert whole is not None
+    assert len(a) == 6
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert all(any(torch.equal(row, other) for other in whole) for row in a)
+
+
+def test_a_killed_run_goes_on_to_the_same_file(toy: Path, tmp_path: Path) -> None:
+    output = tmp_path / "stats.npz"
+    with pytest.raises(RuntimeError, match="killed"):
+        make_stats(stats_request(toy, output), Stops(15, fail))
+    assert parts(tmp_path) == ["part-00000.safetensors", "part-00001.safetensors"]
+    with pytest.raises(AdaNATError, match="num_images was None, now 20"):
+        run(toy, output, num_images=20)
+    counts = Stops(10**6, fail)
+    make_stats(stats_request(toy, output), counts)
+    assert counts.seen == 24 - 14
+    assert same(output, toy / "stats.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["stats.npz"]
+
+
+def test_a_stream_goes_on_past_what_is_there(tmp_path: Path, toy: Path) -> None:
+    from tests.image_files import write_imagenet64
+
+    write_imagenet64(tmp_path / "data", 20)
+    fields = {"data_dir": str(tmp_path / "data"), "image_size": 16}
+    streamed = {**fields, "streaming": True}
+    output = tmp_path / "streamed.npz"
+    with pytest.raises(RuntimeError):
+        make_stats(stats_request(toy, output, dataset="imagenet64", data_fields=streamed), Stops(15, fail))
+    run(toy, output, dataset="imagenet64", data_fields=streamed)
+    run(toy, tmp_path / "local.npz", dataset="imagenet64", data_fields=fields)
+    one, two = read_reference(output), read_reference(tmp_path / "local.npz")
+    assert one.num_images == two.num_images == 20
+    torch.testing.assert_close(one.gaussian, two.gaussian, rtol=1e-9, atol=1e-12)
+
+
+def test_unreadable_images_are_left_out_and_named(toy: Path, tmp_path: Path) -> None:
+    write_class_folder(tmp_path / "images", 12, ("one", "two"), 16)
+    (tmp_path / "images" / "one" / "002.png").write_bytes(b"no image")
+    values = run(toy, tmp_path / "stats.npz", dataset=str(tmp_path / "images"))
+    assert values["num_images"] == 11
+    assert list(values["skipped"]) == ["one/002.png"]
+    with pytest.raises(AdaNATError, match="--max-bad"):
+        run(toy, tmp_path / "strict.npz", dataset=str(tmp_path / "images"), data_fields={"max_bad": 0.01})
+
+
+def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp_path: Path) -> None:
+    fields = {"steps": (), "num_samples": None}
+    (real,) = rows(toy, tmp_path / "real", images=toy / "images", **fields)
+    (generated,) = rows(toy, tmp_path / "generated")
+    assert real["metrics"]["fid"] == pytest.approx(0, abs=1e-6)
+    assert real["metrics"]["precision"] == real["metrics"]["recall"] == 1
+    assert generated["metrics"]["fid"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_images": 1}, "too few"),
+        ({"dataset": "no/such/data", "data_fields": {"image_size": 16}}, "no/such/data"),
+        ({"data_fields": {"image_size": 8}}, "is for 16"),
+        ({"classes": ("lion",)}, "lion"),
+        ({"output": Path("/proc/nowhere/stats.npz")}, "Cannot write"),
+        ({"output": Path("/tmp")}, "is a folder"),
+        ({"num_features": -1}, "--num-features is -1"),
+        ({"model": "/no/such/model"}, "/no/such/model"),
+    ],
+)
+def test_a_mistake_gets_one_line(toy: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    changes = {"output": tmp_path / "wrong.npz", **changes}
+    with pytest.raises(AdaNATError, match=words) as caught:
+        run(toy, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_features_needs_a_protocol(toy: Path, tmp_path: Path) -> None:
+    from tests.nat_toy import make_model
+
+    make_model(tmp_path / "bare")
+    with pytest.raises(AdaNATError, match=r"has no features/.*--protocol adm"):
+        run(toy, tmp_path / "wrong.npz", model=str(tmp_path / "bare"))
+
+
+def test_the_command_says_what_it_wrote(toy: Path, tmp_path: Path) -> None:
+    line = ["stats", "-d", toy / "images", "-m", toy / "model", "-o", tmp_path / "s.npz", "--class", "two", "--json"]
+    done = CliRunner().invoke(app, [*map(str, line), "--device", "cpu"], catch_exceptions=False)
+    values = json.loads(done.stdout)
+    assert (values["num_images"], values["num_features"], values["protocol"]) == (8, 8, "small")
+    assert values["source"] == "images (train, 16 pixels, 1 classes)"
