@@ -17,12 +17,14 @@ _GENERATION, _IMAGES = "Generation", "Images that exist"
 
 def command(
     reference: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--ref",
-            help="Reference statistics: a file of `adanat stats`, of guided-diffusion or of pytorch-fid (.npz).",
+            help="Reference statistics: a file of `adanat stats`, of guided-diffusion or of pytorch-fid (.npz); by "
+            "default the model's own.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     model: Annotated[
         str,
         typer.Option(

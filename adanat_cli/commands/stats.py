@@ -13,6 +13,9 @@ from adanat_cli.commands import console, options
 def command(
     dataset: options.Dataset,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as stats.npz.")],
+    install: Annotated[
+        bool, typer.Option("--install", help="Also put it into the model, for `adanat evaluate` without --ref.")
+    ] = False,
     data_dir: options.DataDir = None,
     split: options.Split = "train",
     image_size: options.ImageSize = None,
@@ -59,6 +62,7 @@ def command(
         dataset=dataset,
         data_fields=fields,
         output=output,
+        install=install,
         classes=tuple(classes or ()),
         protocol=protocol,
         model=model,

@@ -151,3 +151,13 @@ def test_the_command_says_what_it_wrote(toy: Path, tmp_path: Path) -> None:
     values = json.loads(done.stdout)
     assert (values["num_images"], values["num_features"], values["protocol"]) == (8, 8, "small")
     assert values["source"] == "images (train, 16 pixels, 1 classes)"
+
+
+def test_installed_statistics_are_what_evaluate_takes_by_default(tmp_path: Path) -> None:
+    folder = make_evaluation_toy(tmp_path)
+    make_stats(stats_request(folder, install=True), SilentReporter())
+    assert rows(folder, "own", reference=None)[0]["metrics"] == rows(folder, "given")[0]["metrics"]
+    ModelFolder(folder / "model").write("features", *ModelFolder(folder / "model").read("features"))
+    assert ModelFolder(folder / "model").reference() is None, "they belong to the features that are gone"
+    with pytest.raises(AdaNATError, match="brings no reference statistics"):
+        rows(folder, "without", reference=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from adanat_cli.core.config import DATA_PRESETS
 _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
 _PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
 _RESULT_KEYS = ("metric", "value", "dataset")
+_VARIED = ("schedule", "num_steps", "policy")
+"""Facts of a result that differ between the rows of a table."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
     sections += [_use(folder, details), _components(folder)]
     sections += _policies(folder, details.policies)
     if folder.index.results:
-        sections.append("## Results\n\n" + "\n".join(map(_result_line, folder.index.results)))
+        sections.append("## Results\n\n" + "\n\n".join(_results(folder.index.results)))
     sections += _training(folder)
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(folder, _license(folder, details))))
     return "\n\n".join(sections) + "\n"
@@ -206,8 +208,25 @@ def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> I
         yield text
 
 
-def _result_line(result: Mapping[str, Any]) -> str:
-    return f"- {', '.join(f'{key} {value}' for key, value in result.items())}"
+def _results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A table for every way of measuring, a row for what was measured so."""
+    tables: dict[str, dict[str, dict[str, float]]] = {}
+    for result in results:
+        facts = {key: value for key, value in result.items() if key not in ("metric", "value")}
+        what = ", ".join(f"{key} {facts.pop(key)}" for key in _VARIED if key in facts)
+        how = ", ".join(f"{key} {value}" for key, value in facts.items())
+        tables.setdefault(how, {}).setdefault(what, {})[str(result.get("metric"))] = result.get("value", "")
+    for how, rows in tables.items():
+        metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
+        lines = [f"| | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
+        lines += [
+            f"| {what} | {' | '.join(_number(row.get(name, '')) for name in metrics)} |" for what, row in rows.items()
+        ]
+        yield "\n".join([f"Measured with {how}:", "", *lines] if how else lines)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _training(folder: ModelFolder) -> Iterator[str]:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from adanat_cli.core.checkpoints.files import fingerprint, load_tensors, read_json, save_tensors, write_json
+from adanat_cli.core.checkpoints.files import (
+    atomic_path,
+    fingerprint,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from adanat_cli.core.checkpoints.header import Header, read_header
 from adanat_cli.core.errors import AdaNATError, require
 
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 INDEX_FILE, LABELS_FILE, CARD_FILE = "model_index.json", "labels.json", "README.md"
+REFERENCE_FILE = "features/reference.npz"
+"""Statistics of real images in the model's own features; it goes with these when they are replaced."""
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
 _POLICY = re.compile(r"policies/steps-(\d+)")
@@ -231,7 +240,23 @@ class ModelFolder:
         Raises:
             AdaNATError: if the model has no such component.
         """
-        return {f"{component}/{name}": self._existing(component, name) for name in (_CONFIG, _WEIGHTS)}
+        files = {f"{component}/{name}": self._existing(component, name) for name in (_CONFIG, _WEIGHTS)}
+        if component == "features" and (reference := self.reference()):
+            files[REFERENCE_FILE] = reference
+        return files
+
+    def reference(self) -> Path | None:
+        """Statistics of real images in the model's own features; None where there are none."""
+        if not self.has("features"):
+            return None
+        self._provide(REFERENCE_FILE)
+        file = self.path / REFERENCE_FILE
+        return file if file.is_file() else None
+
+    def write_reference(self, source: Path) -> None:
+        """Copy statistics of real images into the model; whether they fit its features is the caller's to check."""
+        with atomic_path(self.path / REFERENCE_FILE) as temporary:
+            shutil.copyfile(source, temporary)
 
     def card(self) -> str:
         """Text of README.md; "" where there is none."""

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from adanat_cli.core.checkpoints.folder import CARD_FILE, INDEX_FILE, LABELS_FILE, ModelFolder, ModelIndex
+from adanat_cli.core.checkpoints.folder import (
+    CARD_FILE,
+    INDEX_FILE,
+    LABELS_FILE,
+    REFERENCE_FILE,
+    ModelFolder,
+    ModelIndex,
+)
 from adanat_cli.core.checkpoints.header import Header
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
     from adanat_cli.core.checkpoints.folder import Component
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_OPTIONAL = (LABELS_FILE, CARD_FILE)
+_OPTIONAL = (LABELS_FILE, CARD_FILE, REFERENCE_FILE)
 _NUM_THREADS = 4
 
 
@@ -25,7 +32,7 @@ class HubFolder(ModelFolder):
     """A model on the Hub: a component comes into the client's cache when it is read, and no sooner.
 
     The revision is settled once, so all components are of one commit. Only ``model_index.json``, ``labels.json``,
-    ``README.md`` and the components' JSON and safetensors are ever asked for.
+    ``README.md``, the components' JSON and safetensors, and ``features/reference.npz`` are ever asked for.
     """
 
     writable = False
@@ -78,6 +85,10 @@ class HubFolder(ModelFolder):
         raise AdaNATError(_READ_ONLY.format(self.name))
 
     def write_labels(self, labels: Mapping[int, str]) -> None:
+        """Refuse, as ``write_all`` does."""
+        raise AdaNATError(_READ_ONLY.format(self.name))
+
+    def write_reference(self, source: Path) -> None:
         """Refuse, as ``write_all`` does."""
         raise AdaNATError(_READ_ONLY.format(self.name))
 

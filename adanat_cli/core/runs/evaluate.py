@@ -11,7 +11,7 @@ import torch
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import Precision
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
 from adanat_cli.core.runs.evaluation_report import draw_distances, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
@@ -33,7 +33,7 @@ class EvaluateRequest:
     """What one run of ``adanat evaluate`` is asked for.
 
     Attributes:
-        reference: .npz of reference statistics.
+        reference: .npz of reference statistics; None for the model's own.
         output: folder of the results; None for ``evaluations/<name>``.
         model: folder or name; generates where neither ``images`` nor ``samples`` is given, and has the feature
             network of the protocol "small".
@@ -57,7 +57,7 @@ class EvaluateRequest:
         part_size: images whose features are saved together.
     """
 
-    reference: Path
+    reference: Path | None = None
     output: Path | None = None
     model: str = ""
     images: Path | None = None
@@ -91,11 +91,12 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call goes on from them.
     """
     check_request(request)
-    reference = read_reference(request.reference)
+    reference_file = request.reference or _own_reference(request)
+    reference = read_reference(reference_file)
     protocol = request.protocol or own_protocol(reference)
     require(
         bool(protocol),
-        f"{request.reference} does not say by which protocol its features were made; name it: --protocol adm "
+        f"{reference_file} does not say by which protocol its features were made; name it: --protocol adm "
         "(guided-diffusion's), paper (AdaNAT's) or clean (clean-fid's).",
     )
     state, device = start_processes(request.device)
@@ -110,6 +111,10 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     output = request.output or Path("evaluations") / _name(request, folder)
     check_writable(output)
     if request.record and folder is not None:
+        require(
+            folder.writable,
+            f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
+        )
         check_writable(folder.path)
     if (num_images := subjects[0].num_images) < DEFAULT_NUM_SAMPLES:
         reporter.warn(
@@ -118,7 +123,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         )
     run = Evaluation(
         output,
-        request.reference,
+        reference_file,
         reference,
         extractor,
         state,
@@ -138,6 +143,17 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     if request.record and folder is not None and not record(folder, rows):
         reporter.log(f"{folder.path / 'README.md'} is not this toolkit's and was left as it is.")
     return values
+
+
+def _own_reference(request: EvaluateRequest) -> Path:
+    folder = resolve_model(request.model)
+    found = folder.reference()
+    if found is None:
+        raise AdaNATError(
+            f"Model {folder.name} brings no reference statistics; make some with `adanat stats --output stats.npz`, "
+            "or take published ones, and give them with --ref."
+        )
+    return found
 
 
 def own_protocol(reference: Reference) -> str:

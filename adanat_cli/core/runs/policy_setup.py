@@ -316,3 +316,5 @@ def _copy_component(source: ModelFolder, target: ModelFolder, name: str) -> None
     values, tensors = source.read(name)
     index = source.index
     target.write(name, values, tensors, image_size=index.image_size, provenance=index.provenance.get(name, {}))
+    if name == "features" and (reference := source.reference()):
+        target.write_reference(reference)

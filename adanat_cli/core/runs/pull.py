@@ -117,6 +117,8 @@ def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replac
                 values, tensors = source.read(name)
                 provenance = {**index.provenance.get(name, {}), **origin}
                 output.write(name, values, tensors, image_size=index.image_size or None, provenance=provenance)
+            if name == "features" and (reference := source.reference()):
+                output.write_reference(reference)
             task.advance(1)
     if (labels := source.labels()) and not output.labels():
         output.write_labels(labels)

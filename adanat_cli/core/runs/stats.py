@@ -43,6 +43,7 @@ class StatsRequest:
         dataset: preset or source of its own.
         data_fields: fields of ``DataConfig``; None leaves a preset's value.
         output: .npz file to write.
+        install: whether to put a copy into the model as well.
         classes: ids or names to keep; empty keeps all.
         protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
         model: folder or name, for "small".
@@ -58,6 +59,7 @@ class StatsRequest:
     dataset: str
     data_fields: dict[str, Any]
     output: Path
+    install: bool = False
     classes: tuple[str, ...] = ()
     protocol: str = ""
     model: str = ""
@@ -94,6 +96,12 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
     check_writable(request.output.parent)
+    if request.install:
+        require(
+            folder is not None and folder.writable,
+            "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
+            "and a folder.",
+        )
     # Beside the output, so that nothing has to be named twice to go on.
     work = request.output.with_name(f"{request.output.name}.parts")
     settings = {
@@ -109,6 +117,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     if not state.is_main_process:
         return {}
     values = _write(request, source, extractor, store)
+    if request.install and folder is not None:
+        folder.write_reference(request.output)
     remove_store(work)
     return {**values, "images_per_second": speed}
 
