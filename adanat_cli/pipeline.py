@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
-from adanat_cli.core.runs.classes import assign_classes
+from adanat_cli.core.runs.conditions import make_conditions
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
 from adanat_cli.core.runs.sample import Sampler, check_model
 from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
+from adanat_cli.core.runs.text import encoder_of
 from adanat_cli.core.runs.trace import Tracer, trace_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from adanat_cli.core.checkpoints.folder import ModelFolder
+    from adanat_cli.core.text.encoder import TextEncoder
 
 _NUM_IMAGES = 16
 
@@ -30,7 +33,7 @@ class Samples:
 
     Attributes:
         images: PIL images, in order.
-        labels: the class id of each.
+        labels: the class id of each, or which of the prompts it is of.
         trace: of each image, what every step decided (the values that ``adanat sample --trace`` writes as JSON);
             empty unless it was asked for.
         schedule: what the steps followed, in words.
@@ -87,6 +90,11 @@ class Pipeline:
             name = str(HubId(hub_id.repo, revision))
         return cls(resolve_model(name), device or "", precision)
 
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """Of a text-conditional model; loaded on first use, and replaceable (``adanat_cli.core.text.encoder``)."""
+        return encoder_of(self.folder.path, self.config, "", self.device)
+
     @property
     def config(self) -> NATConfig:
         """Shape of the NAT."""
@@ -109,7 +117,7 @@ class Pipeline:
 
         Args:
             labels: class ids or names, in turn over the images; None for all that the model has seen.
-            prompts: texts, for models that are conditioned on text.
+            prompts: texts, for models that are conditioned on text; in turn over the images.
             num_steps: T; None for 8, or what a schedule file says.
             schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible.
             seed: everything random follows from it.
@@ -117,32 +125,36 @@ class Pipeline:
             temperature: factor on a fixed schedule's re-masking temperature.
             batch_size: images at a time; changes no image.
             trace: whether to keep what every step decided.
-            num_images: None for one of each label, or 16 without labels.
+            num_images: None for one of each label or prompt, or 16 without labels.
 
         Raises:
             AdaNATError: if the request does not fit the model.
         """
         asked = [str(label) for label in ([labels] if isinstance(labels, int | str) else labels or [])]
-        total = (len(asked) or _NUM_IMAGES) if num_images is None else num_images
+        texts = [prompts] if isinstance(prompts, str) else list(prompts or [])
+        total = (len(asked) or len(texts) or _NUM_IMAGES) if num_images is None else num_images
         require(total >= 1, f"num_images is {total}; expected at least 1.")
         require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
         choice = choose_schedule(schedule, num_steps, temperature, guidance)
         config = check_model(self.folder, choice)
-        require(prompts is None, f"Model {self.folder.name} draws classes, not prompts; give labels, as ids or names.")
-        label_of = assign_classes(asked, self.folder.labels(), config.num_classes, seed)
+        encoder = self.text_encoder if config.condition == "text" and texts else None
+        require(
+            config.condition == "text" or not texts,
+            f"Model {self.folder.name} draws classes, not prompts; give labels, as ids or names.",
+        )
+        conditions = make_conditions(self.folder, config, asked, texts, "", seed, self.device, encoder)
         choice, line = settle_schedule(choice, self.folder)
         steps = build_schedule(choice, self.folder, config.grid, self.device)
-        sampler = Sampler(self.nat, self.tokenizer, steps, seed, self.device, self.precision)
-        chosen = [label_of(index) for index in range(total)]
+        sampler = Sampler(self.nat, self.tokenizer, steps, seed, self.device, self.precision, conditions.null())
         images: list[Image] = []
         traces: list[list[dict[str, Any]]] = []
         for first in range(0, total, batch_size):
-            batch = chosen[first : first + batch_size]
+            batch = range(first, min(first + batch_size, total))
             tracer = Tracer(len(batch)) if trace else None
-            images += _pictures(sampler(batch, first, tracer))
+            images += _pictures(sampler(conditions.batch(batch, self.device), first, tracer))
             if tracer is not None:
                 traces += [trace_values(tracer.steps, row) for row in range(len(batch))]
-        return Samples(images, chosen, traces, line)
+        return Samples(images, [conditions.number(index) for index in range(total)], traces, line)
 
 
 def _pictures(pixels: Any) -> list[Image]:

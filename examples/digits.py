@@ -44,10 +44,11 @@ from adanat_cli.core.metrics.manifold import manifold_scores
 from adanat_cli.core.policy.schedule import PolicySchedule
 from adanat_cli.core.runs.feature_trainer import features_of_images
 from adanat_cli.core.runs.models import load_policy, resolve_model
+from adanat_cli.core.runs.nat_setup import PretrainNATRequest
 from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_pictures import draw_policy
 from adanat_cli.core.runs.policy_setup import Setup, TrainPolicyRequest, prepare
-from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest, pretrain_nat
+from adanat_cli.core.runs.pretrain_nat import pretrain_nat
 from adanat_cli.core.runs.tokenize import TokenizeOptions, TokenizeRequest, run_tokenize
 from adanat_cli.core.runs.train_policy import train_policy
 from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer

@@ -14,8 +14,8 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
-from adanat_cli.core.runs import pretrain_nat as runs
-from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest
+from adanat_cli.core.runs import nat_setup as runs
+from adanat_cli.core.runs.nat_setup import PretrainNATRequest
 from adanat_cli.core.tokenizer.build import build_tokenizer
 
 CODEBOOK, NUM_CLASSES = 16, 4

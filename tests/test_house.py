@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "adanat_cli"
-GROUND = {"errors", "config", "hub"}
-FIRST = {"data", "tokenizer", "nat", "generation", "rewards", "metrics", "checkpoints"}
+GROUND = {"errors", "config", "hub", "pretrained"}
+FIRST = {"data", "tokenizer", "text", "nat", "generation", "rewards", "metrics", "checkpoints"}
 MAY_SEE = {
     "errors": set(),
     "config": {"errors"},
     "hub": {"errors"},
+    "pretrained": {"errors", "hub"},
     **dict.fromkeys(FIRST, GROUND),
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},

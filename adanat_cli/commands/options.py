@@ -14,8 +14,8 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         "-d",
-        help="Preset (imagenet64, imagenet256, imagenet512, digits), folder of images by class, Parquet, "
-        "webdataset tars, or Hub id user/name\\[@revision].",
+        help="Preset (imagenet64, imagenet256, imagenet512, mscoco, cc3m, digits), folder of images by class, Parquet, "
+        "webdataset tars, TSV, or Hub id user/name\\[@revision].",
         rich_help_panel=_DATA,
     ),
 ]
@@ -75,6 +75,13 @@ PushToHub = Annotated[
         "--push-to-hub",
         help="Hub id user/repo\\[@branch] to push the result to; account and id are checked before the run starts.",
         rich_help_panel=_RUN,
+    ),
+]
+TextEncoder = Annotated[
+    str,
+    typer.Option(
+        "--text-encoder",
+        help="CLIP model that encodes prompts: Hub id or folder; by default the model's own, or the data set's.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_RUN)]

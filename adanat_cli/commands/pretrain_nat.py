@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from adanat_cli.commands import console, options, push
-from adanat_cli.core.config import TRAINING_PRESETS, NATTrainingConfig
+from adanat_cli.core.config import BENCHMARKS, TRAINING_PRESETS, NATTrainingConfig
 
 _TRAINING = "Training"
 
@@ -21,7 +21,7 @@ def command(
     ],
     size: Annotated[
         Literal["nano", "micro", "tiny", "small", "large", "muse"] | None,
-        typer.Option(help="Size of the NAT; by default tiny for imagenet64, micro for digits, else large."),
+        typer.Option(help="Size of the NAT; by default a preset's own, else large."),
     ] = None,
     model: Annotated[
         str,
@@ -29,6 +29,7 @@ def command(
             "--model", "--tokenizer", "-m", help="Model whose tokenizer made the tokens; by default the data set's own."
         ),
     ] = "",
+    text_encoder: options.TextEncoder = "",
     output: options.Output = None,
     classes: options.Classes = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer updates.", rich_help_panel=_TRAINING)] = None,
@@ -41,6 +42,10 @@ def command(
     ] = None,
     decay: Annotated[
         Literal["constant", "cosine"] | None, typer.Option(help="Rate after the warm-up.", rich_help_panel=_TRAINING)
+    ] = None,
+    beta1: Annotated[float | None, typer.Option(help="AdamW's memory of gradients.", rich_help_panel=_TRAINING)] = None,
+    beta2: Annotated[
+        float | None, typer.Option(help="AdamW's memory of squared gradients.", rich_help_panel=_TRAINING)
     ] = None,
     ema_decay: Annotated[
         float | None, typer.Option(help="Of the average that is exported.", rich_help_panel=_TRAINING)
@@ -73,12 +78,16 @@ def command(
 ) -> None:
     """Train a NAT on a token set; the same command again resumes it."""
     preset = TRAINING_PRESETS.get(dataset, {})
+    if benchmark := BENCHMARKS.get(dataset):
+        preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
     training = NATTrainingConfig(**preset.get("nat", {})).replace(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
         decay=decay,
+        beta1=beta1,
+        beta2=beta2,
         ema_decay=ema_decay,
         code_init=code_init,
         seed=seed,
@@ -87,7 +96,8 @@ def command(
         save_every=save_every,
         sample_every=sample_every,
     )
-    from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest, plan, pretrain_nat
+    from adanat_cli.core.runs.nat_setup import PretrainNATRequest
+    from adanat_cli.core.runs.pretrain_nat import plan, pretrain_nat
 
     request = PretrainNATRequest(
         dataset,
@@ -100,6 +110,7 @@ def command(
         accumulate,
         device,
         half,
+        text_encoder,
     )
     if dry_run:
         values = plan(request)

@@ -10,6 +10,7 @@ import typer
 from adanat_cli.commands import console, options
 
 _GENERATION = "Generation"
+_NUM_IMAGES = 16
 
 
 def command(
@@ -22,7 +23,17 @@ def command(
             "model has seen take turns, in an order that follows from the seed.",
         ),
     ] = None,
-    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Images in the whole run.")] = 16,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="What to draw, for a text model; repeat for several, which take turns."),
+    ] = None,
+    prompts_file: Annotated[Path | None, typer.Option("--prompts", help="Text file of prompts, one a line.")] = None,
+    num_images: Annotated[
+        int | None,
+        typer.Option(
+            "--num-images", "-n", help="Images in the whole run.", show_default="16, or one for each prompt of a file"
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option("--steps", help="Generation steps; 8 by default, or as many as a schedule file has."),
@@ -73,13 +84,18 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Images at a time; changes no image.", rich_help_panel="Run")
     ] = 64,
+    text_encoder: options.TextEncoder = "",
     device: options.Device = "",
     precision: options.PrecisionOption = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Generate images of classes."""
+    """Generate images of classes, or of prompts."""
+    from adanat_cli.core.runs.conditions import read_prompts
     from adanat_cli.core.runs.sample import SampleRequest, sample
 
+    texts = read_prompts(prompts or (), prompts_file)
+    if num_images is None:
+        num_images = len(texts) if prompts_file else _NUM_IMAGES
     request = SampleRequest(
         output=output,
         model=model,
@@ -96,6 +112,8 @@ def command(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        prompts=texts,
+        text_encoder=text_encoder,
     )
     values = sample(request, console.reporter())
     pictures = "1 image" if num_images == 1 else f"{num_images} images"

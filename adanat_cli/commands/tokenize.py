@@ -44,6 +44,16 @@ def command(
         Path | None, typer.Option(help="PNG of images above their reconstructions; prints the PSNR.")
     ] = None,
     preview_only: Annotated[bool, typer.Option("--preview-only", help="Write the picture and nothing else.")] = False,
+    encode_captions: Annotated[
+        bool,
+        typer.Option(
+            "--encode-captions",
+            help="Also store the text encoder's states of all captions (77 x 768 float16 are 118 kB each), so that "
+            "pretrain-nat need not encode them.",
+            rich_help_panel=_DATA,
+        ),
+    ] = False,
+    text_encoder: options.TextEncoder = "",
     batch_size: Annotated[
         int | None, typer.Option(help="Images in one pass; by default what bounded memory allows.", min=1)
     ] = None,
@@ -52,14 +62,15 @@ def command(
     device: options.Device = "",
     push_to_hub: options.PushToHub = "",
     as_json: options.Json = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Write the token ids of all images as Parquet; the same command again goes on where it was stopped."""
     if preview_only and preview is None:
         raise typer.BadParameter("--preview-only needs --preview FILE.png.")
-    if output is None and not preview_only:
+    if output is None and not preview_only and not dry_run:
         raise typer.BadParameter("Say where the tokens go: --output FOLDER.")
     from adanat_cli.core.runs.token_shards import TokenizeOptions
-    from adanat_cli.core.runs.tokenize import TokenizeRequest, run_tokenize
+    from adanat_cli.core.runs.tokenize import TokenizeRequest, plan, run_tokenize
 
     fields: dict[str, Any] = {
         "data_dir": str(data_dir or ""),
@@ -81,7 +92,13 @@ def command(
         preview=preview,
         device=device,
         options=TokenizeOptions(batch_size, workers, shard_size, num_images, flips),
+        encode_captions=encode_captions,
+        text_encoder=text_encoder,
     )
+    if dry_run:
+        values = plan(request)
+        console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
+        return
     if request.output is not None:
         push.check(push_to_hub)
     reporter = console.reporter()

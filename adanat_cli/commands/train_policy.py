@@ -45,6 +45,7 @@ def command(
     recipe_name: Annotated[
         str, typer.Option("--recipe", help="Settings by name: auto (the data set's own), default, paper.")
     ] = "auto",
+    text_encoder: options.TextEncoder = "",
     output: options.Output = None,
     install: Annotated[
         bool, typer.Option("--install", help="Also put the policy into the model folder itself.")
@@ -167,8 +168,9 @@ def command(
         streaming=streaming,
         max_bad=max_bad,
     )
+    from adanat_cli.core.runs.policy_plan import plan
     from adanat_cli.core.runs.policy_setup import TrainPolicyRequest
-    from adanat_cli.core.runs.train_policy import plan, train_policy
+    from adanat_cli.core.runs.train_policy import train_policy
 
     request = TrainPolicyRequest(
         dataset=dataset,
@@ -184,6 +186,7 @@ def command(
         model=model,
         install=install,
         preference_model=preference_model,
+        text_encoder=text_encoder,
         workers=workers,
         device=device,
     )

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from adanat_cli.commands import console, options, push
-from adanat_cli.core.config import TRAINING_PRESETS, PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config import (
+    BENCHMARKS,
+    TRAINING_PRESETS,
+    PixelConfig,
+    TokenizerTrainingConfig,
+    VQAEConfig,
+    data_config,
+)
 from adanat_cli.core.errors import require
 
 _TRAINING = "Training"
@@ -31,8 +38,12 @@ def command(
     codebook_size: Annotated[int | None, typer.Option(help="K, number of codes.")] = None,
     downsampling: Annotated[
         int | None,
-        typer.Option(help="Image pixels per token side: 2, 4, 8, 16 or 32; 1 takes grey pixels as they are."),
+        typer.Option(help="Image pixels per token side: 2, 4, 8, 16 or 32; 1 takes pixels as they are."),
     ] = None,
+    colour: Annotated[
+        bool,
+        typer.Option("--colour", help="Nothing to train: a token is the mean colour of its pixels, of 8, 27, 64 …."),
+    ] = False,
     steps: Annotated[int | None, typer.Option(help="Optimizer updates.", rich_help_panel=_TRAINING)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per update.", rich_help_panel=_TRAINING)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate of Adam.", rich_help_panel=_TRAINING)] = None,
@@ -77,8 +88,11 @@ def command(
         max_bad=max_bad,
     )
     asked = {"codebook_size": codebook_size, "downsampling": downsampling}
-    shape = {**_SHAPE, **preset.get("shape", {}), **{key: value for key, value in asked.items() if value is not None}}
-    tokenizer = _shape(data.image_size, **shape)
+    usual = _SHAPE
+    if benchmark := BENCHMARKS.get(dataset):
+        usual = {"codebook_size": benchmark.codebook_size, "downsampling": benchmark.tokenizer().downsampling}
+    shape = {**usual, **preset.get("shape", {}), **{key: value for key, value in asked.items() if value is not None}}
+    tokenizer = _shape(data.image_size, colour=colour, **shape)
     from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 
     request = TrainTokenizerRequest(
@@ -97,13 +111,13 @@ def command(
         console.result(values, as_json, [f"Tokenizer: {values['model']}", *measured])
 
 
-def _shape(image_size: int, codebook_size: int, downsampling: int) -> VQAEConfig | PixelConfig:
+def _shape(image_size: int, codebook_size: int, downsampling: int, colour: bool) -> VQAEConfig | PixelConfig:
     """The tokenizer whose tokens are so many pixels wide."""
     require(
         downsampling in (1, 2, 4, 8, 16, 32),
         f"--downsampling is {downsampling}; expected 1, 2, 4, 8, 16 or 32 pixels per token side.",
     )
-    if downsampling == 1:
-        return PixelConfig(image_size=image_size, codebook_size=codebook_size)
+    if downsampling == 1 or colour:
+        return PixelConfig(image_size=image_size, codebook_size=codebook_size, colour=colour, patch=downsampling)
     channels = _CHANNELS[: downsampling.bit_length() - 1]
     return VQAEConfig(image_size=image_size, codebook_size=codebook_size, channels=channels)

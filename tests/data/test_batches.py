@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
 import itertools
 import tarfile
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from adanat_cli.core.config import data_config
-from adanat_cli.core.data.batches import training_batches
+from adanat_cli.core.data.batches import captioned_batches, training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from tests.image_files import SIZE, png, write_class_folder
@@ -53,6 +55,24 @@ def test_a_run_resumes_with_the_same_batches(tmp_path: Path, num_workers: int) -
     for (pixels, labels), (expected_pixels, expected_labels) in zip(resumed, whole[5:], strict=True):
         assert torch.equal(pixels, expected_pixels)
         assert torch.equal(labels, expected_labels)
+
+
+def test_every_epoch_draws_a_caption_for_every_image_anew(tmp_path: Path) -> None:
+    lines = [f"{n}\t{n}\tpicture {n}\t{base64.b64encode(png(n)).decode()}\n" for n in range(8)]
+    (tmp_path / "x.tsv").write_text("".join(lines))
+    source = open_source(data_config(str(tmp_path / "x.tsv"), image_size=SIZE))
+    source = dataclasses.replace(
+        source, fetch=lambda row: (png(row), (f"a {row}", f"b {row}", f"c {row}"), ""), read_captions=None
+    )
+    batches = list(itertools.islice(captioned_batches(source, 4, seed=0), 40))
+    drawn = [caption.split() for _, captions in batches for caption in captions]
+    numbers = [abs(number) for pixels, _ in batches for number in shown((pixels, pixels))]
+    assert [int(number) for _, number in drawn] == numbers
+    assert {len({word for word, number in drawn if int(number) == image}) for image in range(8)} == {3}
+    resumed = list(itertools.islice(captioned_batches(source, 4, 0, first_step=5, num_workers=0), 2))
+    assert [captions for _, captions in resumed] == [captions for _, captions in batches[5:7]]
+    halves = [next(captioned_batches(source, 2, 0, rank=rank, world_size=2))[1] for rank in range(2)]
+    assert sorted(halves[0] + halves[1]) == sorted(batches[0][1])
 
 
 def test_seeds_give_different_orders(tmp_path: Path) -> None:

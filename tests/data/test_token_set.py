@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSet, TokenSetInfo, read_header, write_shard
 from adanat_cli.core.errors import AdaNATError
 
@@ -25,7 +26,7 @@ INFO = TokenSetInfo(
 def shard(start: int, stop: int, plan: str = "one", text: bool = False) -> Shard:
     rows = np.arange(start, stop)
     tokens = ((rows[:, None] * 16 + np.arange(16)) % 1024).astype(np.uint16)
-    captions = [f"image {row}" for row in rows] if text else []
+    captions = [[f"image {row}", f"picture {row}"][: 1 + row % 2] for row in rows] if text else []
     return Shard({"data": plan}, start, stop, {"bad.png": "empty"}, tokens, tokens[:, ::-1].copy(), rows % 3, captions)
 
 
@@ -68,9 +69,32 @@ def test_datasets_opens_the_shards_with_types_and_names(tmp_path: Path) -> None:
 def test_captions_take_the_place_of_labels(tmp_path: Path) -> None:
     info = TokenSetInfo(16, (4, 4), 1024, "f00d", "text", 1, True)
     tokens = TokenSet.open(write_set(tmp_path, info, text=True))
-    assert tokens.captions(np.array([6, 1])) == ["image 6", "image 1"]
+    assert tokens.num_captions == 12
+    none = np.zeros(4, np.bool_)
+    _, numbers = tokens.batch(np.array([6, 1, 1, 7]), none, np.array([0.9, 0.4, 0.5, 0.99]))
+    assert tokens.captions(numbers) == ["image 6", "image 1", "picture 1", "picture 7"]
+    assert tokens.captions(tokens.batch(np.array([7, 3]), none[:2])[1]) == ["image 7", "image 3"]
+    assert tokens.captions(np.array([-1, 0])) == ["", "image 0"]
     with pytest.raises(AdaNATError, match="class labels"):
         TokenSet.open(write_set(tmp_path)).captions(np.array([0]))
+
+
+def test_encoded_captions_are_read_from_beside_the_shards(tmp_path: Path) -> None:
+    info = TokenSetInfo(16, (4, 4), 1024, "f00d", "text", 1, True, text_encoder="clip", text_width=2, text_length=3)
+    write_set(tmp_path, info, text=True)
+    states = np.arange(12 * 6, dtype=np.float16).reshape(12, 3, 2)
+    write_states(states_file(tmp_path / "tokens-00000-of-00002.parquet"), [states[:3], states[3:7]], (7, 3, 2))
+    write_states(tmp_path / NULL_STATES, [-np.ones((1, 3, 2))], (1, 3, 2))
+    with pytest.raises(AdaNATError, match=r"tokens-00001-of-00002.states.npy holds no encoded captions"):
+        TokenSet.open(tmp_path)
+    write_states(states_file(tmp_path / "tokens-00001-of-00002.parquet"), [states[7:11]], (4, 3, 2))
+    with pytest.raises(AdaNATError, match=r"shape \(4, 3, 2\), expected \(5, 3, 2\)"):
+        TokenSet.open(tmp_path)
+    write_states(states_file(tmp_path / "tokens-00001-of-00002.parquet"), [states[7:]], (5, 3, 2))
+    opened = TokenSet.open(tmp_path).states
+    assert opened is not None
+    numbers = np.array([11, -1, 0, 7, 6])
+    assert np.array_equal(opened.read(numbers), np.where(numbers[:, None, None] < 0, -1, states[numbers]))
 
 
 def test_a_header_tells_range_and_skipped_images(tmp_path: Path) -> None:

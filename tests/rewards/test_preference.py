@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from adanat_cli.core import pretrained as hub
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.rewards import hub
 from adanat_cli.core.rewards.preference import PreferenceReward
+from tests.clip_toy import make_clip
 
 transformers = pytest.importorskip("transformers")
 
@@ -24,39 +25,7 @@ SIZE = 16
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP of two layers with a vocabulary of seven words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    place = tmp_path_factory.mktemp("clip")
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", *WORDS, "<start>", "<end>"])}
-    start, end = vocabulary["<start>"], vocabulary["<end>"]
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", start), ("<end>", end)]
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>"
-    ).save_pretrained(place)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(
-        text_config={
-            **tower,
-            "vocab_size": len(vocabulary),
-            "max_position_embeddings": 8,
-            "bos_token_id": start,
-            "eos_token_id": end,
-            "pad_token_id": 0,
-        },
-        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
-        projection_dim=8,
-    )
-    torch.manual_seed(0)
-    transformers.CLIPModel(config).save_pretrained(place)
-    transformers.CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}, image_mean=[0.4, 0.5, 0.6]
-    ).save_pretrained(place)
-    return place
+    return make_clip(tmp_path_factory.mktemp("clip"), WORDS, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +120,7 @@ def test_a_model_out_of_reach_is_told_in_one_line(monkeypatch: pytest.MonkeyPatc
     def no_network(url: str) -> None:
         raise TimeoutError("Name or service not known")
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename: None)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename, revision: None)
     monkeypatch.setattr(hub, "get_hf_file_metadata", no_network)
     assert_refused("openai/clip-vit-base-patch32", "Name or service not known")
     assert_refused("no/such/folder", "cannot be loaded")

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adanat_cli.core import pretrained as hub
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.rewards import hub
 from adanat_cli.core.rewards.adversarial import discriminator_loss
 from adanat_cli.core.rewards.projected import DINO, ProjectedDiscriminator, draw_crop, from_reference
 from tests.rewards.reference_weights import discriminator_state
@@ -237,7 +237,7 @@ def test_without_a_network_the_refusal_comes_at_once(monkeypatch: pytest.MonkeyP
     def no_network(url: str) -> None:
         raise TimeoutError("Name or service not known")
 
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename: None)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename, revision: None)
     monkeypatch.setattr(hub, "get_hf_file_metadata", no_network)
     start = time.monotonic()
     with pytest.raises(AdaNATError, match=r"Name or service not known.*pyramid"):
@@ -246,6 +246,6 @@ def test_without_a_network_the_refusal_comes_at_once(monkeypatch: pytest.MonkeyP
 
 
 def test_a_cached_backbone_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename: "/cache/model.safetensors")
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename, revision: "/cache/model.safetensors")
     monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: pytest.fail("asked the Hub"))
     hub.require_reachable("timm/vit_small_patch16_224.dino", "model.safetensors")

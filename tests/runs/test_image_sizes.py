@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config import NATTrainingConfig
-from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest, pretrain_nat
+from adanat_cli.core.runs.nat_setup import PretrainNATRequest
+from adanat_cli.core.runs.pretrain_nat import pretrain_nat
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.token_shards import TokenizeOptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adanat_cli.core.config import NATTrainingConfig
-from adanat_cli.core.runs.nat_batches import Flags, Indices, TokenBatch, Update, UpdateSource, hold_out
+from adanat_cli.core.runs.nat_batches import Draws, Flags, Indices, TokenBatch, Update, UpdateSource, hold_out
 
 NULL = 1000
 
@@ -15,7 +15,7 @@ NULL = 1000
 class RowNumbers:
     """A token set whose first token is the row and whose second says whether it is flipped."""
 
-    def batch(self, indices: Indices, flipped: Flags) -> tuple[Indices, Indices]:
+    def batch(self, indices: Indices, flipped: Flags, draws: Draws | None = None) -> tuple[Indices, Indices]:
         ids = np.zeros((len(indices), 16), dtype=np.int64)
         ids[:, 0], ids[:, 1] = indices, flipped
         return ids, indices % 10

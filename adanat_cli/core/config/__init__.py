@@ -1,6 +1,7 @@
 """Frozen configurations that validate themselves, and presets by name; the standard library only."""
 
 from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.benchmarks import BENCHMARKS, Benchmark, text_encoder_of
 from adanat_cli.core.config.data import DATA_PRESETS, DataConfig, data_config
 from adanat_cli.core.config.features import FEATURE_TRAINING, FeatureConfig
 from adanat_cli.core.config.nat import NAT_PRESETS, NATConfig, nat_preset
@@ -28,11 +29,13 @@ from adanat_cli.core.config.training import (
 )
 
 __all__ = [
+    "BENCHMARKS",
     "DATA_PRESETS",
     "FEATURE_TRAINING",
     "NAT_PRESETS",
     "RECIPES",
     "TRAINING_PRESETS",
+    "Benchmark",
     "Config",
     "DataConfig",
     "DiscriminatorConfig",
@@ -52,5 +55,6 @@ __all__ = [
     "data_config",
     "nat_preset",
     "recipe",
+    "text_encoder_of",
     "tokenizer_config",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.benchmarks import BENCHMARKS
 from adanat_cli.core.errors import require
 
 
@@ -14,8 +15,9 @@ class DataConfig(Config):
     """One source of images.
 
     Attributes:
-        source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset
-            tars, or a Hub id ``user/name[@revision]``.
+        source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset tars (also
+            addresses, ``https://host/train-{0000..0009}.tar``), a TSV of captions and base64 images, or a Hub id
+            ``user/name[@revision]``.
         image_size: side of the centre crop, in pixels.
         split: "train" or "validation".
         data_dir: local copy to read instead of the preset's Hub id; "" if none.
@@ -49,12 +51,11 @@ class DataConfig(Config):
 
 DATA_PRESETS: dict[str, dict[str, Any]] = {
     "imagenet64": {"source": "imagenet64", "image_size": 64, "num_classes": 1000},
-    "imagenet256": {"source": "ILSVRC/imagenet-1k", "image_size": 256, "num_classes": 1000},
-    "imagenet512": {"source": "ILSVRC/imagenet-1k", "image_size": 512, "num_classes": 1000},
+    **{name: benchmark.data() for name, benchmark in BENCHMARKS.items()},
     "digits": {"source": "sklearn-digits", "image_size": 16, "num_classes": 10},
 }
-"""Rows by name. ``sklearn-digits`` is scikit-learn's bundled set; ``imagenet64`` has no public home and needs
-``data_dir``; the others are Hub ids that ``data_dir`` overrides."""
+"""Rows by name. ``sklearn-digits`` is scikit-learn's bundled set; ``imagenet64`` and ``mscoco`` need ``data_dir``: they
+have no public home with images and split in one place. The others are Hub ids that ``data_dir`` overrides."""
 
 
 def data_config(dataset: str, **fields: Any) -> DataConfig:

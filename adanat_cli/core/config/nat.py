@@ -21,6 +21,9 @@ class NATConfig(Config):
         num_classes: label ids 0 .. num_classes - 1; num_classes itself is the null label.
         dropout: on the token embedding, in training only.
         tokenizer_fingerprint: of the tokenizer whose ids it was trained on; "" if not known.
+        text_encoder: Hub id ``user/name[@revision]`` or folder of the CLIP model whose states are its context; "" if
+            not known.
+        text_fingerprint: of that encoder's weights; "" if not known.
     """
 
     codebook_size: int
@@ -35,6 +38,8 @@ class NATConfig(Config):
     text_length: int = 0
     dropout: float = 0.1
     tokenizer_fingerprint: str = ""
+    text_encoder: str = ""
+    text_fingerprint: str = ""
 
     def __post_init__(self) -> None:
         require(self.condition in ("class", "text"), f"NAT condition {self.condition!r}: expected class or text.")

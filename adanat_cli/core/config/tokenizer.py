@@ -95,19 +95,38 @@ class VQAEConfig(_TokenizerFields):
 
 @dataclass(frozen=True)
 class PixelConfig(_TokenizerFields):
-    """Grey pixels as tokens, without training; ``codebook_size`` is the number of grey levels."""
+    """Pixels as tokens, without training.
+
+    Attributes:
+        codebook_size: number of grey levels, or of colours.
+        patch: pixels per token side; a token is the mean of its patch.
+        colour: whether pixels keep their colour, of as many levels in each of red, green and blue as the cube root of
+            ``codebook_size``.
+    """
 
     image_size: int = 8
     codebook_size: int = 17
     kind: Literal["pixels"] = "pixels"
+    colour: bool = False
+    patch: int = 1
 
     def __post_init__(self) -> None:
+        require(
+            not self.colour or self.num_levels**3 == self.codebook_size,
+            f"Colour pixels have {self.codebook_size} colours; expected a cube of levels: 8, 27, 64, 125 …",
+        )
+        require(self.patch >= 1, f"A token's patch is {self.patch} pixels; expected at least 1.")
         self._check()
 
     @property
+    def num_levels(self) -> int:
+        """Of grey, or of each of red, green and blue."""
+        return round(self.codebook_size ** (1 / 3)) if self.colour else self.codebook_size
+
+    @property
     def downsampling(self) -> int:
-        """A token is a pixel."""
-        return 1
+        """A token is a patch of pixels."""
+        return self.patch
 
 
 TokenizerConfig = VQGANConfig | VQAEConfig | PixelConfig

@@ -19,6 +19,7 @@ from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 
 Batch = tuple[Tensor, Tensor]
+CaptionedBatch = tuple[Tensor, list[str]]
 _SHUFFLE_BUFFER = 2048
 _ATTEMPTS = 16
 
@@ -26,6 +27,7 @@ _ATTEMPTS = 16
 class _Loaded(NamedTuple):
     pixels: Pixels  # (B, H, W, 3)
     labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    captions: list[str]
     unreadable: dict[str, str]
 
 
@@ -61,6 +63,42 @@ def training_batches(
     Raises:
         AdaNATError: if more than the tolerated share of images is unreadable.
     """
+    for pixels, loaded in _batches(source, batch_size, seed, first_step, num_workers, rank, world_size, flips):
+        yield pixels, torch.from_numpy(loaded.labels)
+
+
+def captioned_batches(
+    source: ImageSource,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    num_workers: int = 2,
+    rank: int = 0,
+    world_size: int = 1,
+    flips: bool = True,
+) -> Iterator[CaptionedBatch]:
+    """Yield the batches of ``training_batches`` with a caption of each image, drawn anew every epoch.
+
+    Which one follows from seed, epoch and image (from seed, step and place in a stream).
+
+    Yields:
+        (B, 3, H, W) uint8 pixels and B captions; "" where an image has none.
+    """
+    for pixels, loaded in _batches(source, batch_size, seed, first_step, num_workers, rank, world_size, flips):
+        yield pixels, loaded.captions
+
+
+def _batches(
+    source: ImageSource,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    num_workers: int,
+    rank: int,
+    world_size: int,
+    flips: bool,
+) -> Iterator[tuple[Tensor, _Loaded]]:
+    """Yield pixels, and what came with them."""
     require(batch_size >= 1, f"Batch size is {batch_size}; expected at least 1 image.")
     total = batch_size * world_size
     skipped = SkippedImages(source.config.max_bad, source.num_images)
@@ -72,15 +110,21 @@ def training_batches(
     for loaded in _ahead(planned, num_workers):
         skipped.num_seen += batch_size
         skipped.add(loaded.unreadable)
-        pixels = torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
-        yield pixels, torch.from_numpy(loaded.labels)
+        yield torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous(), loaded  # (B, 3, H, W)
 
 
 class _Job(NamedTuple):
-    """One batch to load: images with their flips, and for each a list of others to fall back on."""
+    """One batch to load.
+
+    Attributes:
+        images: for each, others to fall back on follow.
+        flips: (B,), which come flipped.
+        draws: (B,) in [0, 1), which of an image's captions comes with it.
+    """
 
     images: Sequence[Iterable[PendingImage]]
     flips: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    draws: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
     def load(self) -> _Loaded:
         """Decode the images; unreadable ones are replaced."""
@@ -96,7 +140,13 @@ class _Job(NamedTuple):
             for record, flip in zip(filled, self.flips, strict=True)
             if record.pixels is not None
         ]
-        return _Loaded(np.stack(images), np.array([record.label for record in filled], np.int64), unreadable)
+        captions = [_drawn(record.captions, float(draw)) for record, draw in zip(filled, self.draws, strict=True)]
+        return _Loaded(np.stack(images), np.array([record.label for record in filled], np.int64), captions, unreadable)
+
+
+def _drawn(captions: tuple[str, ...], draw: float) -> str:
+    """One of an image's captions."""
+    return captions[int(draw * len(captions))] if captions else ""
 
 
 def _first_readable(candidates: Iterable[PendingImage], unreadable: dict[str, str]) -> ImageRecord | None:
@@ -114,9 +164,9 @@ def _table_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int
     num_images = source.num_images or 0
 
     @lru_cache(maxsize=2)
-    def epoch_order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def epoch_order(epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         generator = np.random.default_rng([seed, epoch])
-        return generator.permutation(num_images), generator.random(num_images) < 0.5
+        return generator.permutation(num_images), generator.random(num_images) < 0.5, generator.random(num_images)
 
     def candidates(position: int) -> Iterator[PendingImage]:
         # The next images of the order stand in for an unreadable one.
@@ -125,8 +175,11 @@ def _table_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int
 
     for step in itertools.count(first_step):
         positions = range(step * batch_size, (step + 1) * batch_size)[share]
-        flips = [epoch_order(position // num_images)[1][position % num_images] for position in positions]
-        yield _Job([candidates(position) for position in positions], np.array(flips, np.bool_))
+        flips, draws = (
+            np.array([epoch_order(position // num_images)[what][position % num_images] for position in positions])
+            for what in (1, 2)
+        )
+        yield _Job([candidates(position) for position in positions], flips, draws)
 
 
 def _stream_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int, share: slice) -> Iterator[_Job]:
@@ -135,8 +188,8 @@ def _stream_jobs(source: ImageSource, batch_size: int, seed: int, first_step: in
     for step in itertools.count():
         images = [(image,) for image in itertools.islice(shuffled, batch_size)][share]
         if step >= first_step:
-            flips = np.random.default_rng([seed, step, 1]).random(batch_size) < 0.5
-            yield _Job(images, flips[share])
+            flips, draws = (np.random.default_rng([seed, step, what]).random(batch_size) for what in (1, 2))
+            yield _Job(images, flips[share] < 0.5, draws[share])
 
 
 def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:

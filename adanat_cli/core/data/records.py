@@ -20,7 +20,7 @@ class ImageRecord:
         index: position in the source.
         pixels: (H, W, 3) uint8; None where the image could not be read.
         label: class id; 0 where the source has no classes.
-        caption: "" where the source has no captions.
+        captions: of the image; () where the source has none.
         name: file name or row, for messages.
         error: why the image could not be read; "" if it could.
     """
@@ -28,27 +28,34 @@ class ImageRecord:
     index: int
     pixels: Pixels | None
     label: int
-    caption: str
+    captions: tuple[str, ...]
     name: str
     error: str = ""
+
+    @property
+    def caption(self) -> str:
+        """The first caption, or ""."""
+        return self.captions[0] if self.captions else ""
 
 
 PendingImage = Callable[[], ImageRecord]
 """An image that is read and decoded when called."""
 
 
-def decode(file: bytes | Path | None, index: int, label: int, caption: str, name: str, size: int) -> ImageRecord:
+def decode(
+    file: bytes | Path | None, index: int, label: int, captions: tuple[str, ...], name: str, size: int
+) -> ImageRecord:
     """Decode, crop and resample one image; an unreadable one comes back with ``error`` set."""
     if not file:
-        return ImageRecord(index, None, label, caption, name, "no image data")
+        return ImageRecord(index, None, label, captions, name, "no image data")
     try:
-        return ImageRecord(index, read_pixels(file, size), label, caption, name)
+        return ImageRecord(index, read_pixels(file, size), label, captions, name)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         lines = str(error).splitlines() or [type(error).__name__]
         reason = lines[0].replace(repr(file), "").strip() if isinstance(file, Path) else lines[0]
         if reason.startswith("cannot identify image file"):
             reason = "not an image file that Pillow knows"
-        return ImageRecord(index, None, label, caption, name, reason)
+        return ImageRecord(index, None, label, captions, name, reason)
 
 
 def in_order(pending: Iterator[PendingImage], num_workers: int) -> Iterator[ImageRecord]:

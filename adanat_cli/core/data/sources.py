@@ -16,6 +16,7 @@ import numpy as np
 
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data import tables
+from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import folder_classes
 from adanat_cli.core.data.folders import class_files
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
@@ -23,10 +24,14 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-Fetch = Callable[[int], tuple[bytes | Path | None, str, str]]
-"""A row of a table to its encoded image, caption and name."""
+Fetch = Callable[[int], tuple[bytes | Path | None, tuple[str, ...], str]]
+"""A row of a table to its encoded image, captions and name."""
 
 _IMAGENET = ("imagenet64", "ILSVRC/imagenet-1k")
+_HOMELESS = {
+    "imagenet64": "the folder of its Parquet files",
+    "mscoco": "the folder of train2014/, val2014/ and dataset_coco.json",
+}
 
 
 class ImageSource(ABC):
@@ -76,15 +81,24 @@ class ImageSource(ABC):
             "folder without --streaming."
         )
 
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of one image, which is not decoded.
+
+        Raises:
+            AdaNATError: if the source is a stream.
+        """
+        return self.load(index).captions
+
 
 @dataclass(frozen=True)
 class TableSource(ImageSource):
     """Images with random access.
 
     Attributes:
-        fetch: row to encoded image, caption and name.
+        fetch: row to encoded image, captions and name.
         labels: (rows,), class ids of all rows.
         rows: rows that are kept, in order.
+        read_captions: row to its captions alone, where that is cheaper.
     """
 
     config: DataConfig
@@ -94,6 +108,7 @@ class TableSource(ImageSource):
     class_names: dict[int, str]
     num_classes: int
     has_captions: bool = False
+    read_captions: Callable[[int], tuple[str, ...]] | None = None
 
     @property
     def num_images(self) -> int:
@@ -108,8 +123,13 @@ class TableSource(ImageSource):
     def load(self, index: int) -> ImageRecord:
         """Read and decode one image; an unreadable one has ``error`` set."""
         row = int(self.rows[index])
-        file, caption, name = self.fetch(row)
-        return decode(file, index, int(self.labels[row]), caption, name, self.config.image_size)
+        file, captions, name = self.fetch(row)
+        return decode(file, index, int(self.labels[row]), captions, name, self.config.image_size)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of one image, which is not decoded."""
+        row = int(self.rows[index])
+        return self.read_captions(row) if self.read_captions else self.fetch(row)[1]
 
     def keep(self, classes: tuple[int, ...]) -> TableSource:
         """Return a source of these classes only, chosen by label without decoding."""
@@ -131,7 +151,7 @@ class StreamSource(ImageSource):
     """Images that can only be read from the start.
 
     Attributes:
-        stream: opens the rows anew, as (encoded image, label or None, caption, name).
+        stream: opens the rows anew, as (encoded image, label or None, captions, name).
         has_labels: whether rows without a label are an error.
         classes: labels to keep; empty keeps all.
     """
@@ -152,13 +172,13 @@ class StreamSource(ImageSource):
     def pending(self, start: int = 0, stop: int | None = None) -> Iterator[PendingImage]:
         """Yield the images of positions start … stop - 1, not yet decoded."""
         index = 0
-        for file, label, caption, name in self.stream():
+        for file, label, captions, name in self.stream():
             if stop is not None and index >= stop:
                 return
             if self.classes and label not in self.classes:
                 continue
             if index >= start:
-                yield self._image(file, label, index, caption, name)
+                yield self._image(file, label, index, captions, name)
             index += 1
 
     def keep(self, classes: tuple[int, ...]) -> StreamSource:
@@ -173,25 +193,29 @@ class StreamSource(ImageSource):
         """Return what tells this data from other data, wherever it lies."""
         return {**_identity(self.config), "classes": sorted(self.classes)}
 
-    def _image(self, file: bytes | Path | None, label: int | None, index: int, caption: str, name: str) -> PendingImage:
+    def _image(
+        self, file: bytes | Path | None, label: int | None, index: int, captions: tuple[str, ...], name: str
+    ) -> PendingImage:
         if not self.has_labels:
-            return partial(decode, file, index, 0, caption, name, self.config.image_size)
+            return partial(decode, file, index, 0, captions, name, self.config.image_size)
         if label is None or not 0 <= label < self.num_classes:
             error = f"its label is {label}; expected 0 to {self.num_classes - 1}"
-            return partial(ImageRecord, index, None, 0, caption, name, error)
-        return partial(decode, file, index, label, caption, name, self.config.image_size)
+            return partial(ImageRecord, index, None, 0, captions, name, error)
+        return partial(decode, file, index, label, captions, name, self.config.image_size)
 
 
 def open_source(config: DataConfig) -> ImageSource:
-    """Open a data set: a folder of images by class, Parquet, webdataset tars, a Hub id or a preset.
+    """Open a data set: images by class, captioned images, Parquet, webdataset tars, a TSV, a Hub id or a preset.
 
     Raises:
         AdaNATError: if it does not exist, cannot be read, or holds no images.
     """
     if config.source == "sklearn-digits":
         return _digits(config).keep(config.classes)
-    if config.source == "imagenet64" and not config.data_dir:
-        raise AdaNATError("imagenet64 has no public home; give the folder of its Parquet files with --data-dir.")
+    if config.source in _HOMELESS and not config.data_dir:
+        raise AdaNATError(f"{config.source} has no public home; give {_HOMELESS[config.source]} with --data-dir.")
+    if config.source.startswith(("http://", "https://")) and not config.data_dir:
+        return _from_table(config, tables.from_urls(config)).keep(config.classes)
     place = Path(config.data_dir or config.source).expanduser()
     if not place.exists():
         if config.data_dir or not looks_like_hub_id(config.source):
@@ -199,7 +223,9 @@ def open_source(config: DataConfig) -> ImageSource:
         return _from_table(config, tables.from_hub(config)).keep(config.classes)
     if found := tables.data_files(place, config.split):
         return _from_table(config, tables.from_files(config, *found)).keep(config.classes)
-    require(place.is_dir(), f"{place} is neither Parquet (.parquet) nor a tar (.tar); give the folder of its images.")
+    if captioned := open_captioned(place, config.split):
+        return _from_captioned(config, captioned)
+    require(place.is_dir(), f"{place} is no .parquet, .tar or .tsv file; give one, or the folder of its images.")
     return _folder(config, place).keep(config.classes)
 
 
@@ -223,7 +249,17 @@ def _from_table(config: DataConfig, opened: tables.Table) -> ImageSource:
     require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
     num_classes = _count_classes(config, labels, len(names))
     fetch = partial(tables.fetch, table, columns)
-    return TableSource(config, fetch, labels, np.arange(len(labels)), names, num_classes, columns.uses_captions)
+    captions = partial(tables.captions_of, table, columns) if columns.uses_captions else None
+    rows = np.arange(len(labels))
+    return TableSource(config, fetch, labels, rows, names, num_classes, columns.uses_captions, captions)
+
+
+def _from_captioned(config: DataConfig, captioned: Captioned) -> TableSource:
+    """Make a source of captioned images on disk."""
+    require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+    num = captioned.num_images
+    source = TableSource(config, captioned.fetch, np.zeros(num, np.int64), np.arange(num), {}, 1, True)
+    return dataclasses.replace(source, read_captions=captioned.captions)
 
 
 def _folder(config: DataConfig, place: Path) -> TableSource:
@@ -236,8 +272,8 @@ def _folder(config: DataConfig, place: Path) -> TableSource:
         raise AdaNATError(f"{root} has the class folder {found[0]!r}; expected synset ids (n01440764) or class ids.")
     labels = np.array([ids[folder] for folder in folders], np.int64)
 
-    def fetch(row: int) -> tuple[Path, str, str]:
-        return root / files[row], "", files[row]
+    def fetch(row: int) -> tuple[Path, tuple[str, ...], str]:
+        return root / files[row], (), files[row]
 
     num_classes = _count_classes(config, labels, num_classes)
     return TableSource(config, fetch, labels, np.arange(len(labels)), names, num_classes)
@@ -267,8 +303,8 @@ def _digits(config: DataConfig) -> TableSource:
     validation = np.arange(len(labels)) % 5 == 4
     rows = np.flatnonzero(validation if config.split == "validation" else ~validation)
 
-    def fetch(row: int) -> tuple[bytes, str, str]:
+    def fetch(row: int) -> tuple[bytes, tuple[str, ...], str]:
         # A portable grey map: two words of header, then the pixels.
-        return b"P5 8 8 255\n" + images[row].tobytes(), "", f"digit {row}"
+        return b"P5 8 8 255\n" + images[row].tobytes(), (), f"digit {row}"
 
     return TableSource(config, fetch, labels, rows, {digit: str(digit) for digit in range(10)}, 10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +21,12 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import explain, scrub
 
 Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
-Row = tuple[bytes | Path | None, int | None, str, str]
-"""Encoded image, label, caption and name."""
+Row = tuple[bytes | Path | None, int | None, tuple[str, ...], str]
+"""Encoded image, label, captions and name."""
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture", "photo")
 _LABEL_NAMES = ("label", "labels", "cls", "class", "class_id", "fine_label", "target", "category_id")
-_CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "sentences", "sentence", "title")
+_CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "sentences", "sentences_raw", "sentence", "title")
 _JSON_NAMES = ("json", "jsn")
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
 
@@ -97,6 +99,33 @@ def from_files(config: DataConfig, loader: str, files: list[Path]) -> Table:
     # Tars have no index, so they are always streamed.
     streaming = config.streaming or loader == "webdataset"
     return _load(str(files[0].parent), loader, data_files={"train": names}, split="train", streaming=streaming)
+
+
+def from_urls(config: DataConfig) -> datasets.IterableDataset:
+    """Open tars by their addresses, ``https://host/train-{0000..0009}.tar``, as a stream.
+
+    Raises:
+        AdaNATError: if the first cannot be read, or the HTTP client is not installed.
+    """
+    try:
+        importlib.import_module("aiohttp")
+    except ImportError as error:
+        raise AdaNATError(
+            "Data by address needs aiohttp, which is not installed; try: pip install 'adanat[http]'."
+        ) from error
+    urls = expand_braces(config.source)
+    return _load(config.source, "webdataset", data_files={"train": urls}, split="train", streaming=True)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``a-{08..11}`` to ``a-08`` … ``a-11``, as shells and webdataset write ranges."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not found:
+        return [pattern]
+    first, last = found.groups()
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    numbers = range(int(first), int(last) + 1)
+    return [path for number in numbers for path in expand_braces(f"{before}{number:0{len(first)}d}{after}")]
 
 
 def from_hub(config: DataConfig) -> Table:
@@ -221,10 +250,15 @@ def labels(table: datasets.Dataset, columns: Columns) -> np.ndarray[tuple[int, .
     return np.ascontiguousarray(values, np.int64)
 
 
-def fetch(table: datasets.Dataset, columns: Columns, row: int) -> tuple[bytes | Path | None, str, str]:
-    """Read the encoded image, caption and name of a row."""
-    file, _, caption, name = _parse(table[row], columns, row)
-    return file, caption, name
+def fetch(table: datasets.Dataset, columns: Columns, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
+    """Read the encoded image, captions and name of a row."""
+    file, _, captions, name = _parse(table[row], columns, row)
+    return file, captions, name
+
+
+def captions_of(table: datasets.Dataset, columns: Columns, row: int) -> tuple[str, ...]:
+    """Read the captions of a row and nothing else."""
+    return _texts(_inside({columns.caption[0]: table.data.column(columns.caption[0])[row].as_py()}, columns.caption))
 
 
 def rows(table: datasets.IterableDataset, columns: Columns, shown: str) -> Iterator[Row]:
@@ -247,13 +281,17 @@ def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
     if isinstance(image, dict):
         path, image = image.get("path") or "", image.get("bytes")
     file = image if image or not path else Path(path)
-    caption = _inside(values, columns.caption)
-    if isinstance(caption, list):  # several captions of one image
-        caption = caption[0] if caption else ""
+    captions = _texts(_inside(values, columns.caption))
     label = _inside(values, columns.label)
     name = values.get("__key__") or path
     name = f"{name} (row {number})" if name else f"row {number}"
-    return file, None if label is None else int(label), caption or "", name
+    return file, None if label is None else int(label), captions, name
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """One caption, several captions of one image, or none."""
+    texts = value if isinstance(value, list) else [value]
+    return tuple(text.strip() for text in texts if text)
 
 
 def _inside(values: Any, path: tuple[str, ...]) -> Any:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from adanat_cli.core.data.caption_states import CaptionStates
 from adanat_cli.core.errors import AdaNATError, require
 
 Ids = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 SUMMARY = "token_set.json"
 """Written when all shards are there."""
@@ -36,6 +39,8 @@ class TokenSetInfo:
         has_flips: whether the flipped images' ids are there too.
         class_names: class id to name.
         source: the data set, for people.
+        text_encoder, text_fingerprint, text_width, text_length: of the encoder whose states of the captions lie
+            beside the shards; "" and 0 where there are none.
     """
 
     image_size: int
@@ -47,6 +52,10 @@ class TokenSetInfo:
     has_flips: bool
     class_names: Mapping[int, str] = field(default_factory=dict)
     source: str = ""
+    text_encoder: str = ""
+    text_fingerprint: str = ""
+    text_width: int = 0
+    text_length: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -76,7 +85,7 @@ class Shard:
         tokens: (n, N) ids.
         tokens_flipped: (n, N) ids of the flipped images, or None.
         labels: (n,) class ids.
-        captions: n captions.
+        captions: the captions of each of the n images, at least one.
     """
 
     plan: Mapping[str, Any]
@@ -86,7 +95,7 @@ class Shard:
     tokens: Ids
     tokens_flipped: Ids | None
     labels: Labels
-    captions: Sequence[str] = ()
+    captions: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,8 @@ def write_shard(path: Path, info: TokenSetInfo, shard: Shard) -> None:
         columns["tokens_flipped"] = _ids_array(shard.tokens_flipped, ids)
         features["tokens_flipped"] = feature
     if info.condition == "text":
-        columns["caption"] = pa.array(list(shard.captions), pa.string())
-        features["caption"] = {"dtype": "string", "_type": "Value"}
+        columns["caption"] = pa.array(list(map(list, shard.captions)), pa.list_(pa.string()))
+        features["caption"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
     else:
         columns["label"] = pa.array(shard.labels, pa.int64())
         features["label"] = _label_feature(info)
@@ -164,19 +173,23 @@ def shard_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """A whole set in memory.
+    """A whole set in memory, but for the states of encoded captions, which stay on disk.
 
     Attributes:
         info: what the ids mean.
         tokens: (n, N) ids.
         tokens_flipped: (n, N) ids of the flipped images; None where the set has none.
         labels: (n,) class ids; zeros where the condition is text.
+        first_caption: (n + 1,) number of the first caption of each image, and of all captions; empty for classes.
+        states: of the captions, where they were encoded.
     """
 
     info: TokenSetInfo
     tokens: Ids
     tokens_flipped: Ids | None
     labels: Labels
+    first_caption: Labels = field(default_factory=lambda: np.zeros(0, np.int64))
+    states: CaptionStates | None = None
     _captions: pa.ChunkedArray | None = None
 
     @classmethod
@@ -209,8 +222,13 @@ class TokenSet:
             "`adanat tokenize` again.",
         )
         try:
-            table = pa.concat_tables([pq.read_table(file) for file in files])
-            return cls._from_table(first.info, table)
+            tables = [pq.read_table(file) for file in files]
+            tokens = cls._from_table(first.info, pa.concat_tables(tables))
+            if first.info.text_width == 0:
+                return tokens
+            numbers = [int(_captions(table["caption"])[0][-1]) for table in tables]
+            states = CaptionStates.open(files, numbers, first.info.text_width, first.info.text_length)
+            return replace(tokens, states=states)
         except (OSError, KeyError, pa.ArrowException) as error:
             raise AdaNATError(f"The shards of {folder} cannot be read: {error}.") from error
 
@@ -218,37 +236,62 @@ class TokenSet:
     def _from_table(cls, info: TokenSetInfo, table: pa.Table) -> TokenSet:
         flipped = _ids(table, "tokens_flipped", info) if info.has_flips else None
         if info.condition == "text":
-            return cls(info, _ids(table, "tokens", info), flipped, np.zeros(len(table), np.int64), table["caption"])
+            first, captions = _captions(table["caption"])
+            labels = np.zeros(len(table), np.int64)
+            return cls(info, _ids(table, "tokens", info), flipped, labels, first, None, captions)
         labels = np.ascontiguousarray(table["label"].to_numpy(), np.int64)
         return cls(info, _ids(table, "tokens", info), flipped, labels)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, indices: Labels, flipped: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[Labels, Labels]:
+    @property
+    def num_captions(self) -> int:
+        """Captions of all images."""
+        return int(self.first_caption[-1]) if len(self.first_caption) else 0
+
+    def batch(
+        self, indices: Labels, flipped: np.ndarray[Any, np.dtype[np.bool_]], draws: Draws | None = None
+    ) -> tuple[Labels, Labels]:
         """Return images by index.
 
         Args:
             indices: (B,).
             flipped: (B,) bool, which of them come flipped; no effect where the set has no flips.
+            draws: (B,) in [0, 1), which of an image's captions comes with it; None for the first.
 
         Returns:
-            (B, N) int64 ids and (B,) int64 labels.
+            (B, N) int64 ids, and (B,) int64 labels or, for text, numbers of captions.
         """
         ids = self.tokens[indices]
         if self.tokens_flipped is not None:
             ids = np.where(flipped[:, None], self.tokens_flipped[indices], ids)
-        return ids.astype(np.int64), self.labels[indices]
+        if self._captions is None:
+            return ids.astype(np.int64), self.labels[indices]
+        first = self.first_caption[indices]
+        if draws is None:
+            return ids.astype(np.int64), first
+        return ids.astype(np.int64), first + (draws * (self.first_caption[indices + 1] - first)).astype(np.int64)
 
-    def captions(self, indices: Labels) -> list[str]:
-        """Return captions by index.
+    def captions(self, numbers: Labels) -> list[str]:
+        """Return captions by number, as ``batch`` gives them; -1 is the empty prompt.
 
         Raises:
             AdaNATError: if the set has labels instead.
         """
         if self._captions is None:
             raise AdaNATError("This token set has class labels, not captions.")
-        return [str(caption) for caption in self._captions.take(pa.array(indices)).to_pylist()]
+        there = pa.array(numbers, mask=numbers < 0)
+        return [caption or "" for caption in self._captions.take(there).to_pylist()]
+
+
+def _captions(column: pa.ChunkedArray) -> tuple[Labels, pa.ChunkedArray]:
+    """Captions one after the other, with the number of each image's first; a column of single ones is read, too."""
+    if not pa.types.is_list(column.type):
+        return np.arange(len(column) + 1), column
+    counts = pc.list_value_length(column).to_numpy()
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+    return np.cumsum([0, *counts]), flat
 
 
 def _ids(table: pa.Table, name: str, info: TokenSetInfo) -> Ids:

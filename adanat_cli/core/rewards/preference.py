@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.rewards.hub import one_line, require_reachable
+from adanat_cli.core.pretrained import load_clip
 
 _CLASS_PROMPT = "a photo of a {}"
 _PROMPTS_AT_ONCE = 256
@@ -36,8 +33,7 @@ class PreferenceReward(nn.Module):
             AdaNATError: if transformers is not installed or the model cannot be had.
         """
         super().__init__()
-        self.clip, self.tokenizer, processor = _load(model)
-        self.clip.eval().requires_grad_(False)
+        self.clip, self.tokenizer, processor = load_clip(model, "CLIPModel", "Preference model", processor=True)
         self.size: int = self.clip.config.vision_config.image_size
         self.mean: Tensor
         self.std: Tensor
@@ -67,14 +63,31 @@ class PreferenceReward(nn.Module):
         Raises:
             ValueError: if their number is not B, or labels come where there are no class names.
         """
-        if len(images) != len(prompts_or_labels):
-            raise ValueError(f"{len(images)} images and {len(prompts_or_labels)} prompts or labels; expected as many.")
         if not isinstance(prompts_or_labels, Tensor):
-            texts = self.embed_prompts(prompts_or_labels)
-        elif self.class_embeddings is not None:
-            texts = self.class_embeddings[prompts_or_labels]
-        else:
+            return self.clip_similarity(images, prompts_or_labels)
+        if len(images) != len(prompts_or_labels):
+            raise ValueError(f"{len(images)} images and {len(prompts_or_labels)} labels; expected as many.")
+        if self.class_embeddings is None:
             raise ValueError("Labels need the names of the classes; none were given.")
+        return (self.embed_images(images) * self.class_embeddings[prompts_or_labels]).sum(-1)
+
+    @torch.no_grad()
+    def clip_similarity(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return (B,) cosine similarities of images and their prompts, in [-1, 1]: what CLIP scores are means of.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            prompts: B texts; one that occurs several times is encoded once.
+
+        Raises:
+            ValueError: if their number is not B.
+
+        Source: CLIPScore (arXiv 2104.08718), without its factor 2.5 and its cut at 0.
+        """
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images and {len(prompts)} prompts; expected as many.")
+        distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        texts = self.embed_prompts(list(distinct))[[distinct[prompt] for prompt in prompts]]
         return (self.embed_images(images) * texts).sum(-1)
 
     @torch.no_grad()
@@ -113,37 +126,3 @@ class PreferenceReward(nn.Module):
 def _pooled(features: Any) -> Tensor:
     """The embeddings; transformers wraps them in an output object since 5.23."""
     return features if isinstance(features, Tensor) else features.pooler_output
-
-
-def _load(model: str) -> tuple[Any, Any, Any]:
-    """Return model, tokenizer and image processor; code from a repository is never run, pickles never read."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise AdaNATError(
-            "Preference rewards need transformers, which is not installed; try: pip install 'adanat[text]'."
-        ) from error
-    advice = (
-        "give the id of a CLIP model on the Hub, or a local folder with its config.json, model.safetensors, "
-        "preprocessor_config.json and tokenizer files"
-    )
-    try:
-        if not Path(model).is_dir():
-            require_reachable(model, "config.json")
-        config = transformers.AutoConfig.from_pretrained(model)
-        require(
-            config.model_type == "clip",
-            f"Preference model {model!r} is of type {config.model_type}; {advice}.",
-        )
-        loaded: Any = transformers.CLIPModel.from_pretrained(model, use_safetensors=True, output_loading_info=True)
-        clip, report = loaded
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        processor = transformers.CLIPImageProcessor.from_pretrained(model)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise AdaNATError(f"Preference model {model!r} cannot be loaded ({one_line(error)}); {advice}.") from error
-    # transformers fills what a file lacks with random numbers.
-    require(
-        not report["missing_keys"],
-        f"Preference model {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
-    )
-    return clip, tokenizer, processor

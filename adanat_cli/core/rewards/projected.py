@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adanat_cli.core.errors import require
+from adanat_cli.core.pretrained import load_timm
 from adanat_cli.core.rewards.heads import DiscriminatorHead, MappingNetwork
-from adanat_cli.core.rewards.hub import load_timm
 
 DINO = "vit_small_patch16_224.dino"
 _CONDITION_WIDTH = 512

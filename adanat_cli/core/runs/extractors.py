@@ -16,7 +16,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor, SmallExtractor, TimmExtractor
-from adanat_cli.core.rewards.hub import load_timm
+from adanat_cli.core.pretrained import load_timm
 from adanat_cli.core.runs.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
 from adanat_cli.core.runs.models import load_features
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adanat_cli.core.config import FeatureConfig
-from adanat_cli.core.data.batches import training_batches
+from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
 from adanat_cli.core.data.records import ImageRecord, SkippedImages
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
+from adanat_cli.core.runs.captions import word_targets
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.pictures import Pixels
 from adanat_cli.core.runs.reporter import Reporter
@@ -41,8 +42,11 @@ def train_feature_network(
     reporter: Reporter,
     flips: bool = True,
     num_workers: int = 2,
+    words: Sequence[str] = (),
 ) -> FeatureNetwork:
     """Train a classifier from scratch: AdamW, linear warm-up, cosine decay to zero, label smoothing.
+
+    Where images have captions, the words in them take the place of classes: a caption's share the probability.
 
     Args:
         source: images with labels, of the size in ``config``.
@@ -55,6 +59,7 @@ def train_feature_network(
         reporter: shows progress and loss.
         flips: whether half of the images are mirrored; not for digits and letters.
         num_workers: threads that decode.
+        words: of captions, one for each output of the network; () for labels.
 
     Returns:
         The network in evaluation mode.
@@ -62,13 +67,13 @@ def train_feature_network(
     Raises:
         AdaNATError: if images have no labels or another size, cannot be read, or training diverges.
     """
-    _check(source, config, steps, learning_rate)
+    _check(source, config, steps, learning_rate, words)
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
         torch.default_generator.manual_seed(stream_seed(seed, 0))
         network = FeatureNetwork(config).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
-    batches = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    batches = _targets(source, batch_size, seed, num_workers, flips, words)
     with reporter.task("Training the feature network", steps, "updates") as task:
         for step, (pixels, labels) in zip(range(steps), batches, strict=False):
             generator = torch.Generator().manual_seed(stream_seed(seed, 1, step))
@@ -83,19 +88,33 @@ def train_feature_network(
     return network.eval()
 
 
-def measure_accuracy(network: FeatureNetwork, source: ImageSource, num_workers: int = 2) -> float:
-    """Share of a source's readable images whose class has the largest logit.
+def _targets(
+    source: ImageSource, batch_size: int, seed: int, num_workers: int, flips: bool, words: Sequence[str]
+) -> Iterator[Batch]:
+    """Batches with labels (B,), or with the probabilities (B, words) of their captions' words."""
+    if not words:
+        return training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    batches = captioned_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    return ((pixels, word_targets(captions, words)) for pixels, captions in batches)
+
+
+def measure_accuracy(
+    network: FeatureNetwork, source: ImageSource, num_workers: int = 2, words: Sequence[str] = ()
+) -> float:
+    """Share of a source's readable images whose class, or one of whose words, has the largest logit.
 
     Raises:
         AdaNATError: if images have no labels or another size, or too many cannot be read.
     """
-    _check_labels(source, network.config)
+    _check_labels(source, network.config, words)
     num_right = num = 0
-    for pixels, labels in _read(source, _batch_size(network), num_workers):
+    for pixels, records in _read(source, _batch_size(network), num_workers):
         with torch.inference_mode():
-            guesses = network(as_floats(pixels, _device(network))).logits.argmax(1).cpu()
-        num_right += int((guesses == labels).sum())
-        num += len(labels)
+            guesses = network(as_floats(pixels, _device(network))).logits.argmax(1).tolist()
+        for guess, record in zip(guesses, records, strict=True):
+            right = words[guess] in " ".join(record.captions).lower().split() if words else guess == record.label
+            num_right += right
+        num += len(records)
     return num_right / num
 
 
@@ -179,20 +198,23 @@ def _look(loss: Tensor, step: int) -> dict[str, float]:
     return {"loss": value}
 
 
-def _check(source: ImageSource, config: FeatureConfig, steps: int, learning_rate: float) -> None:
+def _check(source: ImageSource, config: FeatureConfig, steps: int, learning_rate: float, words: Sequence[str]) -> None:
     require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
     require(
         0 < learning_rate < math.inf,
         f"The learning rate of the feature network is {learning_rate}; expected a positive number.",
     )
-    _check_labels(source, config)
+    _check_labels(source, config, words)
 
 
-def _check_labels(source: ImageSource, config: FeatureConfig) -> None:
+def _check_labels(source: ImageSource, config: FeatureConfig, words: Sequence[str]) -> None:
     name = source.config.source
-    require(not source.has_captions, f"{name} has captions and no classes; the feature network learns from classes.")
     require(
-        source.num_classes <= config.num_classes,
+        source.has_captions == bool(words),
+        f"{name} has captions and no classes; the feature network learns from classes, or from words of captions.",
+    )
+    require(
+        bool(words) or source.num_classes <= config.num_classes,
         f"{name} has {source.num_classes} classes, and the feature network {config.num_classes}; give it as many.",
     )
     require(
@@ -202,8 +224,8 @@ def _check_labels(source: ImageSource, config: FeatureConfig) -> None:
     )
 
 
-def _read(source: ImageSource, batch_size: int, num_workers: int) -> Iterator[tuple[Pixels, Tensor]]:
-    """Yield a source's readable images in order, as (B, H, W, 3) bytes with (B,) labels."""
+def _read(source: ImageSource, batch_size: int, num_workers: int) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
+    """Yield a source's readable images in order, as (B, H, W, 3) bytes with their records."""
     skipped, num_read = SkippedImages(source.config.max_bad, source.num_images), 0
     batch: list[ImageRecord] = []
     for record in source.read(num_workers=num_workers):
@@ -220,9 +242,8 @@ def _read(source: ImageSource, batch_size: int, num_workers: int) -> Iterator[tu
         raise AdaNATError(f"None of the images of {source.config.source} ({source.config.split}) can be read.")
 
 
-def _stack(records: list[ImageRecord]) -> tuple[Pixels, Tensor]:
-    pixels = np.stack([record.pixels for record in records if record.pixels is not None])
-    return pixels, torch.tensor([record.label for record in records])
+def _stack(records: list[ImageRecord]) -> tuple[Pixels, list[ImageRecord]]:
+    return np.stack([record.pixels for record in records if record.pixels is not None]), records
 
 
 def _split(images: Images, size: int) -> Iterator[Images]:

@@ -93,7 +93,7 @@ class ImageFolder:
 
     def _load(self, index: int) -> ImageRecord:
         file = self._files[index]
-        return ImageRecord(index, self._pixels(file), 0, "", file)
+        return ImageRecord(index, self._pixels(file), 0, (), file)
 
     def _pixels(self, file: str) -> Pixels:
         try:

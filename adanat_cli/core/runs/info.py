@@ -68,6 +68,7 @@ def _summary(name: str, values: dict[str, Any], source: str) -> str:
     if name == "nat":
         nat = NATConfig.from_dict(values, source)
         condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
+        condition += f" by {nat.text_encoder}" if nat.text_encoder else ""
         grid = " x ".join(map(str, nat.grid))
         return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
     if name == "features":

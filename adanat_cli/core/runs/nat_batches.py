@@ -16,9 +16,11 @@ from adanat_cli.core.runs.seeding import stream_seed
 
 Indices = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 # Purposes of random streams; a new purpose gets a new number.
 _ORDER, _UPDATE, _DROPOUT, _HELD_OUT = range(4)
+_CAPTION = 4
 
 _MIN_ROWS_TO_HOLD_OUT = 5000
 _MAX_HELD_OUT = 1024
@@ -28,8 +30,8 @@ _HELD_OUT_SHARE = 0.01
 class TokenRows(Protocol):
     """The part of a token set that batches are made of."""
 
-    def batch(self, indices: Indices, flipped: Flags) -> tuple[Any, Any]:
-        """Return ids (B, N) and labels (B,), both int64."""
+    def batch(self, indices: Indices, flipped: Flags, draws: Draws | None = None) -> tuple[Any, Any]:
+        """Return ids (B, N) and labels, or numbers of captions that draws in [0, 1) choose, (B,), both int64."""
 
 
 class TokenBatch(NamedTuple):
@@ -37,7 +39,7 @@ class TokenBatch(NamedTuple):
 
     Attributes:
         token_ids: (b, N) int64.
-        labels: (b,) int64; the null label where the condition is dropped.
+        labels: (b,) int64, classes or numbers of captions; the null label where the condition is dropped.
         positions: (M,) int64, which of the flattened (b * N) tokens are hidden.
     """
 
@@ -94,7 +96,7 @@ class UpdateSource:
         rows: which of them to train on; every epoch visits each once, in a new order.
         config: the training's settings.
         num_tokens: N.
-        null_label: stands for a dropped condition.
+        null_label: stands for a dropped condition; -1 for captions.
         has_flips: whether rows have flipped twins.
     """
 
@@ -120,13 +122,13 @@ class UpdateSource:
         masks = sample_masks(size, self.num_tokens, config.mask_alpha, config.mask_beta, generator)
         flipped = (uniforms[0] < config.flip).numpy() & self.has_flips
         dropped = uniforms[1] < config.condition_dropout
-        rows = self._rows_of(np.arange(step * size, (step + 1) * size))
+        rows, draws = self._rows_of(np.arange(step * size, (step + 1) * size))
         share = size // world_size
         pieces = np.array_split(np.arange(rank * share, (rank + 1) * share), accumulate)
         batches = []
         for piece in pieces:
             picked = slice(int(piece[0]), int(piece[-1]) + 1)
-            ids, labels = self.tokens.batch(rows[picked], flipped[picked])
+            ids, labels = self.tokens.batch(rows[picked], flipped[picked], draws[picked])
             kept = torch.from_numpy(labels).masked_fill(dropped[picked], self.null_label)
             batches.append(TokenBatch(torch.from_numpy(ids), kept, _positions(masks[picked])))
         return Update(batches, int(masks.sum()))
@@ -138,20 +140,27 @@ class UpdateSource:
         masks = sample_masks(len(rows), self.num_tokens, self.config.mask_alpha, self.config.mask_beta, generator)
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(labels), _positions(masks))
 
-    def _rows_of(self, positions: Indices) -> Indices:
-        """Rows at positions of the endless sequence of shuffled epochs."""
+    def _rows_of(self, positions: Indices) -> tuple[Indices, Draws]:
+        """Rows at positions of the endless sequence of shuffled epochs, with a number that picks a caption of each."""
         epochs, places = np.divmod(positions, len(self.rows))
-        order = np.empty_like(positions)
+        order, draws = np.empty_like(positions), np.empty(len(positions))
         for epoch in np.unique(epochs):
             here = epochs == epoch
             order[here] = _epoch_order(self.config.seed, int(epoch), len(self.rows))[places[here]]
-        return self.rows[order]
+            draws[here] = _epoch_draws(self.config.seed, int(epoch), len(self.rows))[order[here]]
+        return self.rows[order], draws
 
 
 @functools.lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, num_rows: int) -> Indices:
     """A permutation of the rows; kept, since drawing one for a million rows takes longer than a small update."""
     return np.random.default_rng((_ORDER, seed, epoch)).permutation(num_rows)
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch_draws(seed: int, epoch: int, num_rows: int) -> Draws:
+    """A number in [0, 1) for every row: which of its captions this epoch shows."""
+    return np.random.default_rng((_CAPTION, seed, epoch)).random(num_rows)
 
 
 def _positions(masks: Tensor) -> Tensor:

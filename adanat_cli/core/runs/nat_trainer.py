@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +27,12 @@ class NATTrainer:
     """
 
     def __init__(
-        self, shape: NATConfig, config: NATTrainingConfig, accelerator: Accelerator, codes: Tensor | None = None
+        self,
+        shape: NATConfig,
+        config: NATTrainingConfig,
+        accelerator: Accelerator,
+        codes: Tensor | None = None,
+        context: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Draw fresh weights from the seed, the same in every process.
 
@@ -35,8 +41,9 @@ class NATTrainer:
             config: settings of the training.
             accelerator: devices and processes.
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
+            context: from numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
         """
-        self.config, self._accelerator, self.step = config, accelerator, 0
+        self.config, self._accelerator, self._context, self.step = config, accelerator, context, 0
         torch.manual_seed(config.seed)
         nat = UViT(shape)
         if codes is not None and config.code_init > 0:
@@ -95,7 +102,7 @@ class NATTrainer:
             inside = (batch.positions >= first) & (batch.positions < first + size * num_tokens)
             piece = TokenBatch(batch.token_ids[rows], batch.labels[rows], batch.positions[inside] - first)
             with self._autocast():
-                result = evaluate(*piece.to(device))
+                result = evaluate(*self._with_context(piece.to(device)))
             sums += torch.stack([result.loss, result.num_correct])
         loss, accuracy = (sums / len(batch.positions)).tolist()
         return {"held_out_loss": loss, "held_out_accuracy": accuracy}
@@ -117,7 +124,12 @@ class NATTrainer:
 
     def _forward(self, batch: TokenBatch) -> HiddenTokens:
         with self._autocast():
-            return HiddenTokens(*self._loss(*batch))
+            return HiddenTokens(*self._loss(*self._with_context(batch)))
+
+    def _with_context(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, condition and hidden positions: numbers of captions become their states."""
+        condition = self._context(batch.labels) if self._context else batch.labels
+        return batch.token_ids, condition, batch.positions
 
     def _autocast(self) -> torch.autocast:
         device = self._accelerator.device.type

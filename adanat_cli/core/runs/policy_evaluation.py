@@ -24,7 +24,7 @@ class Generated:
     Attributes:
         features: (n, D).
         logits: (n, C), of the feature network's own classifier.
-        labels: (n,), classes that were asked for.
+        labels: (n,), classes that were asked for, or numbers of prompts.
     """
 
     features: Tensor
@@ -76,7 +76,9 @@ class Evaluator:
         return Generated(features[:num_images], logits[:num_images], labels[:num_images])
 
     def _one(self, schedule: Schedule, seed: int, indices: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        ids = sample_tokens(self.model.nat, schedule, labels, seed, indices, precision=self.model.precision)
+        model, context = self.model, self.model.context
+        condition = context.condition(labels)
+        ids = sample_tokens(model.nat, schedule, condition, seed, indices, None, model.precision, context.null)
         outputs = [self.features(images) for images in self._decoded(ids)]
         features, logits = (torch.cat(columns) for columns in zip(*outputs, strict=True))
         return features, logits

@@ -53,11 +53,12 @@ def draw_policy(
     """
     classes = model.classes[torch.linspace(0, len(model.classes) - 1, min(_COLUMNS, len(model.classes))).round().long()]
     labels = classes.repeat(_ROWS)
-    indices = torch.arange(len(labels))
+    indices, condition = torch.arange(len(labels)), model.context.condition(labels)
     images, traces = [], []
     for schedule in (fixed, policy):
         traces.append(ActionTrace())
-        ids = sample_tokens(model.nat, schedule, labels, seed, indices, traces[-1], model.precision)
+        tracer, null = traces[-1], model.context.null
+        ids = sample_tokens(model.nat, schedule, condition, seed, indices, tracer, model.precision, null)
         images.append(decode_tokens(model.tokenizer, ids))
     gap = np.full_like(images[0][: len(classes)], 255)
     save_png(samples, image_grid(np.concatenate([images[0], gap, images[1]]), len(classes)))

@@ -20,7 +20,7 @@ from adanat_cli.core.rewards.projected import DINO, ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
 
 LabelledImages = tuple[Tensor, Tensor]
-"""(B, 3, H, W) in [0, 1] and their condition (B,)."""
+"""(B, 3, H, W) in [0, 1] and their condition (B,): labels, or numbers of prompts."""
 Stats = dict[str, float]
 
 
@@ -31,7 +31,10 @@ class PolicyReward(Protocol):
         """Return (B,) rewards of batches of images; the generator, on the CPU, serves what is random in it."""
 
     def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
-        """Take an update on every pair of real and generated images; returns means of what they measure."""
+        """Take an update on every pair of real and generated images; returns means of what they measure.
+
+        Real images come with what a discriminator reads: their labels, or the embeddings of their captions (B, E).
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -42,19 +45,30 @@ class PolicyReward(Protocol):
 
 @dataclass
 class Adversarial:
-    """The adversarial reward on one or several processes."""
+    """The adversarial reward on one or several processes.
+
+    Attributes:
+        reward: the discriminator and its training.
+        module: the discriminator.
+        backward: of a loss.
+        embed: from labels, or numbers of prompts (B,), to what the discriminator reads.
+    """
 
     reward: AdversarialReward
     module: nn.Module
     backward: Callable[[Tensor], object]
+    embed: Callable[[Tensor], Tensor]
 
     def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
         """Return (B,) rewards."""
-        return torch.cat([self.reward.score(*batch, generator) for batch in images])
+        return torch.cat([self.reward.score(batch, self.embed(labels), generator) for batch, labels in images])
 
     def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
         """Train the discriminator."""
-        stats = [self.reward.update(*pair, generator, self.backward) for pair in pairs]
+        stats = [
+            self.reward.update(real, (fake, self.embed(labels)), generator, self.backward)
+            for real, (fake, labels) in pairs
+        ]
         return dict(zip(STATS, torch.stack(stats).mean(0).tolist(), strict=True)) if stats else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,23 +146,41 @@ class Preference(_Fixed):
 
 
 def make_discriminator(
-    config: DiscriminatorConfig, image_size: int, num_classes: int, seed: int, accelerator: Accelerator
-) -> Adversarial:
-    """Build the adversarial reward; its weights follow from the seed.
+    config: DiscriminatorConfig, image_size: int, num_classes: int, text_width: int, pretrained: bool = True
+) -> ProjectedDiscriminator | PyramidDiscriminator:
+    """Build a discriminator of images and their condition, with weights from PyTorch's global generator.
+
+    Args:
+        config: which one.
+        image_size: in pixels.
+        num_classes: of the labels that are the condition; 0 for text.
+        text_width: E of the pooled embeddings that are the condition; 0 for classes.
+        pretrained: False leaves a backbone random, which downloads nothing.
 
     Raises:
         AdaNATError: if the backbone cannot be had.
     """
-    torch.manual_seed(seed)
     name, _, file = config.backbone.partition("=")
-    module: nn.Module
     if name == "dino":
-        module = ProjectedDiscriminator(num_classes, backbone=f"{DINO}={file}" if file else DINO)
-    else:
-        module = PyramidDiscriminator(image_size, num_classes, width=config.width)
-    module = module.to(accelerator.device)
-    reward = AdversarialReward(accelerator.prepare_model(module), config, crops=name == "dino")
-    return Adversarial(reward, module, accelerator.backward)
+        return ProjectedDiscriminator(num_classes, text_width, f"{DINO}={file}" if file else DINO, pretrained)
+    return PyramidDiscriminator(image_size, num_classes, text_width, config.width)
+
+
+def make_adversarial(
+    config: DiscriminatorConfig,
+    image_size: int,
+    num_classes: int,
+    text_width: int,
+    embed: Callable[[Tensor], Tensor],
+    seed: int,
+    accelerator: Accelerator,
+) -> Adversarial:
+    """Build the adversarial reward; its weights follow from the seed, the rest is as in ``make_discriminator``."""
+    torch.manual_seed(seed)
+    module = make_discriminator(config, image_size, num_classes, text_width).to(accelerator.device)
+    crops = isinstance(module, ProjectedDiscriminator)
+    reward = AdversarialReward(accelerator.prepare_model(module), config, crops)
+    return Adversarial(reward, module, accelerator.backward, embed)
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ def search(
     """
     training = request.training
     seen = Evaluator(setup.model, setup.features, setup.reference, training.batch_size)
-    held_out = Evaluator(setup.model, setup.features, setup.held_out_reference, training.batch_size)
+    held_out = Evaluator(setup.held_out_model, setup.features, setup.held_out_reference, training.batch_size)
 
     def distance(schedule: Schedule) -> float:
         return seen.distance(schedule, stream_seed(_SEARCH, training.seed), training.trajectories)

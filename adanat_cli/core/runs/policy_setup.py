@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,15 @@ from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
+from adanat_cli.core.runs.captions import caption_pool, telling_words
 from adanat_cli.core.runs.devices import sampling_precision
 from adanat_cli.core.runs.feature_trainer import feature_moments, measure_accuracy, train_feature_network
 from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, model_names, resolve_model
+from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.registry import PULLED, known_models
 from adanat_cli.core.runs.reporter import Reporter
+from adanat_cli.core.runs.text import encoder_of
 
 Kind = Literal["adaptive", "static", "search", "tuned"]
 _LARGEST_TRAINED = 128
@@ -57,6 +60,7 @@ class TrainPolicyRequest:
         model: folder, name or Hub id; "" for the embedded model of the data set, or ``models/<dataset>``.
         install: whether to put the policy, and the network that measured it, into the model folder itself as well.
         preference_model: of the reward "preference".
+        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
         workers: that decode images.
         device: "" for the best one here.
     """
@@ -74,6 +78,7 @@ class TrainPolicyRequest:
     model: str = ""
     install: bool = False
     preference_model: str = ""
+    text_encoder: str = ""
     workers: int = 2
     device: str = ""
 
@@ -85,6 +90,7 @@ class Setup:
     Attributes:
         folder: the model.
         model: its networks.
+        held_out_model: the same, with the held-out images' captions as prompts.
         source, held_out: real images of the model's classes, to train on and to measure with.
         features: network to measure with, which no discriminator sees.
         reference, held_out_reference: moments of both.
@@ -92,6 +98,7 @@ class Setup:
 
     folder: ModelFolder
     model: FrozenModel
+    held_out_model: FrozenModel
     source: ImageSource
     held_out: ImageSource
     features: FeatureNetwork
@@ -118,15 +125,18 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
     )
     nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
     require(
-        nat.condition == "class",
-        f"Model {folder.path} is conditioned on text; train-policy needs one that is conditioned on classes.",
-    )
-    require(
         request.num_steps <= nat.num_tokens,
         f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
         f"{nat.num_tokens}.",
     )
     return folder, nat
+
+
+def fit_to_condition(request: TrainPolicyRequest, nat: NATConfig) -> TrainPolicyRequest:
+    """Change what only makes sense for classes: a prompt hardly comes twice, so its mean would be its own reward."""
+    if nat.condition == "class" or request.ppo.baseline != "class":
+        return request
+    return replace(request, ppo=request.ppo.replace(baseline="none"))
 
 
 def _usual_model(dataset: str) -> str:
@@ -184,7 +194,12 @@ def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig
     seen = folder.labels()
     source = open_source(data)
     require(
-        not source.has_captions and (not source.class_names or not seen or source.num_classes <= nat.num_classes),
+        source.has_captions == (nat.condition == "text"),
+        f"{data.source} has {'captions' if source.has_captions else 'class labels'}, but the NAT of {folder.path} is "
+        f"conditioned on {'text' if nat.condition == 'text' else 'classes'}; give the data set that it was trained on.",
+    )
+    require(
+        nat.condition == "text" or not source.class_names or not seen or source.num_classes <= nat.num_classes,
         f"{data.source} numbers {source.num_classes} classes, but the NAT of {folder.path} knows {nat.num_classes}; "
         "give the data set that it was trained on.",
     )
@@ -234,15 +249,22 @@ def prepare(
     folder, nat = check_request(request)
     source, held_out = images or open_images(request, folder, nat)
     device = accelerator.device
-    labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
     precision = sampling_precision(request.training.precision, device)
-    model = FrozenModel(load_nat(folder, device), load_tokenizer(folder, device), labels, precision)
-    model.nat.requires_grad_(False)
-    model.tokenizer.requires_grad_(False)
+    network, tokenizer = load_nat(folder, device).requires_grad_(False), load_tokenizer(folder, device)
+    tokenizer.requires_grad_(False)
+    if nat.condition == "text":
+        encoder = encoder_of(folder.path, nat, request.text_encoder, device, precision)
+        pools = [caption_pool(part, request.training.seed) for part in (source, held_out)]
+        context = PromptContext([*pools[0], *pools[1]], encoder)
+        numbers = torch.arange(len(pools[0]) + len(pools[1]), device=device).split([len(pool) for pool in pools])
+        model, held_out_model = (FrozenModel(network, tokenizer, part, precision, context) for part in numbers)
+    else:
+        labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
+        model = held_out_model = FrozenModel(network, tokenizer, labels, precision)
     with accelerator.main_process_first():
         features = _features(request, folder, source, held_out, accelerator, reporter)
     references = [FrechetReference(feature_moments(features, part).gaussian()) for part in (source, held_out)]
-    return Setup(folder, model, source, held_out, features, *references)
+    return Setup(folder, model, held_out_model, source, held_out, features, *references)
 
 
 def _features(
@@ -265,11 +287,14 @@ def _features(
         "small network on; add a features/ component to the model.",
     )
     settings = FEATURE_TRAINING.get(request.dataset, {})
-    config = FeatureConfig(image_size=size, num_classes=source.num_classes, **settings.get("shape", {}))
-    reporter.log(f"The model has no features/ to measure with: training a small classifier on {source.config.source}.")
+    words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
+    num_classes = len(words) or source.num_classes
+    config = FeatureConfig(image_size=size, num_classes=num_classes, **settings.get("shape", {}))
+    what = f"network that tells {num_classes} words of captions" if words else "classifier"
+    reporter.log(f"The model has no features/ to measure with: training a small {what} on {source.config.source}.")
     training = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3, **settings.get("training", {})}
-    features = train_feature_network(source, config, seed=0, device=device, reporter=reporter, **training)
-    accuracy = measure_accuracy(features, held_out)
+    features = train_feature_network(source, config, seed=0, device=device, reporter=reporter, words=words, **training)
+    accuracy = measure_accuracy(features, held_out, words=words)
     reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
     exported.write(
         "features",

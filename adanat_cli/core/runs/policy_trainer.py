@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from adanat_cli.core.ppo.agent import Agent, make_optimizer
 from adanat_cli.core.ppo.rollout import Rollout, collect, join
 from adanat_cli.core.ppo.update import group_means, normalize, update
 from adanat_cli.core.runs.devices import images_at_once
+from adanat_cli.core.runs.policy_context import ClassContext, Context
 from adanat_cli.core.runs.policy_rewards import LabelledImages, PolicyReward
 from adanat_cli.core.runs.sampling import predictor
 from adanat_cli.core.runs.seeding import stream_seed
@@ -40,14 +41,16 @@ class FrozenModel:
     Attributes:
         nat: frozen, in evaluation mode.
         tokenizer: frozen, in evaluation mode.
-        classes: (C,) int64, labels that the model has seen.
+        classes: (C,) int64, labels that the model has seen; for text, numbers of prompts.
         precision: number format of the NAT.
+        context: from these to what the networks read.
     """
 
     nat: UViT
     tokenizer: Tokenizer
     classes: Tensor
     precision: torch.dtype
+    context: Context = field(default_factory=ClassContext)
 
 
 class PolicyTrainer:
@@ -73,8 +76,8 @@ class PolicyTrainer:
             ppo: settings of the policy's update.
             discriminator: settings of the reward's update.
             reward: scores images.
-            real: opens batches of real images (B, 3, H, W) uint8 and labels, from a batch on, for the reward to
-                learn from.
+            real: opens batches of real images (B, 3, H, W) uint8 and labels (pooled embeddings of captions), from a
+                batch on, for the reward to learn from.
             accelerator: devices and processes.
         """
         self.model, self.training, self.ppo, self.discriminator = model, training, ppo, discriminator
@@ -134,7 +137,8 @@ class PolicyTrainer:
             noise = SeededNoise(stream_seed(purpose, config.seed), indices, nat.num_tokens)
             explored = SeededNoise(stream_seed(purpose, config.seed, _EXPLORATION), indices, len(ACTION_NAMES))
             uniform = torch.stack([explored.uniform(step, 0) for step in range(num_steps)])  # (T, B, 4)
-            predict = predictor(self.model.nat, batch, self.model.precision)
+            context = self.model.context
+            predict = predictor(self.model.nat, context.condition(batch), self.model.precision, context.null)
             state = DecodingState.start(len(batch), nat.num_tokens, nat.mask_id, num_steps, device)
             normal = torch.special.ndtri(uniform) * sign[:, None]
             parts.append(collect(self.agent, predict, state, noise, normal, std, KEPT[config.rollout]))
@@ -160,7 +164,7 @@ class PolicyTrainer:
         return all(bool(weight.isfinite().all()) for weight in self.agent.parameters())
 
     def _labels(self, purpose: int, total: int) -> Tensor:
-        """This process's share of an update's labels: all classes equally often, in random order."""
+        """This process's share of an update's labels: all classes (prompts) equally often, in random order."""
         accelerator, classes = self._accelerator, self.model.classes
         repeats = 2 if self.training.paired else 1
         total //= repeats
@@ -195,7 +199,8 @@ class PolicyTrainer:
         def compute(rows: Tensor) -> Tensor:
             device, precision = rows.device.type, self.model.precision
             with torch.amp.autocast(device, dtype=precision, enabled=precision != torch.float32):
-                return self.model.nat.features(token_ids[rows].long(), labels[rows % len(labels)])
+                condition = self.model.context.condition(labels[rows % len(labels)])
+                return self.model.nat.features(token_ids[rows].long(), condition)
 
         return compute
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,56 +11,35 @@ from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
-from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
+from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.devices import Job, make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
-from adanat_cli.core.runs.models import load_tokenizer, model_names, resolve_model
+from adanat_cli.core.runs.models import load_tokenizer
 from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out
+from adanat_cli.core.runs.nat_setup import (
+    PretrainNATRequest,
+    caption_encoder,
+    data_identity,
+    nat_shape,
+    tokenizer_model,
+    training_rows,
+)
 from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
+from adanat_cli.core.runs.text import NO_CAPTION, CaptionContext
 from adanat_cli.core.runs.token_sets import resolve_tokens
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
 _TRIAL_ROWS = 32
-
-
-@dataclass(frozen=True)
-class PretrainNATRequest:
-    """What one run of ``adanat pretrain-nat`` is asked for.
-
-    Attributes:
-        dataset: preset or source that the tokens come from; names the default model.
-        tokens: folder of the token set, or its Hub id ``user/repo[@revision]``.
-        size: preset of the NAT.
-        training: the settings that decide the result.
-        output: run folder.
-        model: whose tokenizer made the tokens; "" for the data set's own, else the default model.
-        classes: ids or names to train on; empty takes all.
-        accumulate: pieces that a process cuts its share of a batch into, to save memory.
-        device: "" for the best one here.
-        half: whether to export 16-bit weights.
-    """
-
-    dataset: str
-    tokens: Path
-    size: str
-    training: NATTrainingConfig
-    output: Path
-    model: str = ""
-    classes: tuple[str, ...] = ()
-    accumulate: int = 1
-    device: str = ""
-    half: bool = False
 
 
 def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
@@ -84,25 +61,27 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     )
     with accelerator.main_process_first():
         request = replace(request, tokens=resolve_tokens(request.tokens))
-    tokens, model = TokenSet.open(request.tokens), _model(request)
-    shape = _shape(request, tokens.info, model)
-    train_rows, held_out = hold_out(_rows(tokens, request.classes))
+    tokens, model = TokenSet.open(request.tokens), tokenizer_model(request)
+    encoder = caption_encoder(request, tokens, accelerator.device)
+    shape = nat_shape(request, tokens.info, model, encoder)
+    train_rows, held_out = hold_out(training_rows(tokens, request.classes))
     config = settle_precision(
         request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
     )
     settings = {
         "nat": shape.to_dict(),
         "training": config.to_dict(),
-        "data": _identity(tokens, train_rows),
+        "data": data_identity(tokens, train_rows),
     }
     with accelerator.main_process_first():
         folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
         state = folder.latest()
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
-    trainer = NATTrainer(shape, config, accelerator, codes)
+    context = CaptionContext(tokens, encoder, accelerator.device) if shape.condition == "text" else None
+    trainer = NATTrainer(shape, config, accelerator, codes, context)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
-    run = _Run(request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model)
+    run = _Run(request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context)
     if state:
         trainer.load_state_dict(state)
         run.measured = state["measured"]
@@ -119,26 +98,18 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
 
 
 def plan(request: PretrainNATRequest) -> dict[str, Any]:
-    """What ``pretrain_nat`` would do: the grid is that of the token set, if it is there, else the tokenizer's own."""
-    model = _model(request)
-    if shards := shard_files(request.tokens):
-        shape = _shape(request, read_header(shards[0]).info, model)
-    else:
-        tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
-        shape = nat_preset(
-            request.size,
-            codebook_size=tokenizer.codebook_size,
-            grid=tokenizer.grid,
-            num_classes=DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000),
-            tokenizer_fingerprint=model.fingerprint("tokenizer"),
-        )
+    """What ``pretrain_nat`` would do, without touching data.
+
+    The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
+    """
+    place, shape = _planned_shape(request)
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
     rows = -(-request.training.batch_size // request.accumulate)
     return {
         "dataset": request.dataset,
         "tokens": str(request.tokens),
-        "model": str(model.path),
+        "model": place,
         "output": str(request.output),
         "nat": shape.to_dict(),
         "training": request.training.to_dict(),
@@ -147,6 +118,27 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
         "tokens_per_update": shape.num_tokens * request.training.batch_size,
         "megabytes_on_one_process": _memory(shape, num_parameters, rows, request.training.precision) // 2**20,
     }
+
+
+def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
+    """Whose tokens the NAT would be for, and its configuration."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    shards = shard_files(request.tokens)
+    if benchmark and not request.model and not shards:
+        return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
+    model = tokenizer_model(request)
+    if shards:
+        info = read_header(shards[0]).info
+        if info.condition == "text" and not info.text_width:
+            # The encoder, which is not loaded here, would tell; a benchmark knows its own.
+            known = benchmark or BENCHMARKS["mscoco"]
+            info = replace(info, text_width=known.text_width, text_length=known.text_length)
+        return str(model.path), nat_shape(request, info, model)
+    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
+    fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
+    fields = benchmark.nat() if benchmark else fields
+    fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
+    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
 
 
 def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
@@ -173,6 +165,7 @@ class _Run:
     rows: Indices
     held_out: Indices
     model: ModelFolder
+    context: CaptionContext | None
     measured: dict[str, float] = field(default_factory=dict)
 
     def train(self) -> None:
@@ -207,9 +200,8 @@ class _Run:
 
     def _source(self) -> UpdateSource:
         shape = self.trainer.nat.config
-        return UpdateSource(
-            self.tokens, self.rows, self.config, shape.num_tokens, shape.num_classes, self.tokens.info.has_flips
-        )
+        null = shape.num_classes if shape.condition == "class" else NO_CAPTION
+        return UpdateSource(self.tokens, self.rows, self.config, shape.num_tokens, null, self.tokens.info.has_flips)
 
     def _log(self, meter: Meter, rate: float) -> dict[str, float]:
         """Note the means since the last note; returns what is shown beside the bar."""
@@ -246,12 +238,19 @@ class _Run:
         save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
 
     def _sample(self) -> Pixels:
-        """Generate images of classes spread over those seen, one class a column."""
-        seen, device = np.unique(self.tokens.labels[self.rows]), self.accelerator.device
+        """Generate images of classes, or of captions, spread over those seen, one a column."""
+        device, null = self.accelerator.device, None
+        if self.context is None:
+            seen = np.unique(self.tokens.labels[self.rows])
+        else:
+            seen, null = self.tokens.first_caption[self.rows], self.context.null
         columns = seen[np.linspace(0, len(seen) - 1, _GRID_COLUMNS).round().astype(int)]
-        labels = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
-        indices = torch.arange(len(labels))
-        token_ids = sample_tokens(self.trainer.averaged, _GRID_SCHEDULE, labels, self.config.seed, indices)
+        condition = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
+        indices = torch.arange(len(condition))
+        if self.context is not None:
+            condition = self.context(condition)
+        nat, seed = self.trainer.averaged, self.config.seed
+        token_ids = sample_tokens(nat, _GRID_SCHEDULE, condition, seed, indices, null_condition=null)
         return decode_tokens(load_tokenizer(self.model, device, self.tokens.info.image_size), token_ids)
 
     def _export(self) -> None:
@@ -263,8 +262,9 @@ class _Run:
             provenance = self.model.index.provenance.get("tokenizer", {})
             values = {**values, "image_size": self.tokens.info.image_size}
             exported.write("tokenizer", values, tensors, provenance=provenance)
-        seen = np.unique(self.tokens.labels[self.rows])
-        exported.write_labels({int(label): self.tokens.info.class_names.get(int(label), str(label)) for label in seen})
+        if self.context is None:
+            names, seen = self.tokens.info.class_names, np.unique(self.tokens.labels[self.rows])
+            exported.write_labels({int(label): names.get(int(label), str(label)) for label in seen})
         exported.write(
             "nat",
             self.trainer.nat.config.to_dict(),
@@ -284,70 +284,18 @@ class _Run:
         write_card(exported)
 
 
-def _model(request: PretrainNATRequest) -> ModelFolder:
-    """The model whose tokenizer is meant: the named one, the data set's own, or the default."""
-    return resolve_model(request.model or (request.dataset if request.dataset in model_names() else ""))
-
-
-def _shape(request: PretrainNATRequest, info: TokenSetInfo, model: ModelFolder) -> NATConfig:
-    """The NAT for these tokens.
-
-    Raises:
-        AdaNATError: if another tokenizer made them, or they carry captions.
-    """
-    require(
-        info.condition == "class",
-        f"{request.tokens} holds captions; pretrain-nat trains on class labels: give a token set with labels.",
-    )
-    actual = model.fingerprint("tokenizer")
-    require(
-        info.tokenizer_fingerprint == actual,
-        f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
-        f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
-    )
-    shape = nat_preset(
-        request.size,
-        codebook_size=info.codebook_size,
-        grid=info.grid,
-        num_classes=info.num_classes,
-        tokenizer_fingerprint=actual,
-    )
-    require(
-        shape.condition == info.condition,
-        f"--size {request.size} is conditioned on text, but {request.tokens} holds class labels; choose another size.",
-    )
-    return shape
-
-
-def _identity(tokens: TokenSet, rows: Indices) -> dict[str, Any]:
-    """What tells this training data from other data, wherever it lies."""
-    checksum = zlib.crc32(tokens.labels[rows].tobytes(), zlib.crc32(tokens.tokens[rows].tobytes()))
-    info = tokens.info
-    return {"source": info.source, "has_flips": info.has_flips, "num_images": len(rows), "crc32": checksum}
-
-
-def _rows(tokens: TokenSet, classes: tuple[str, ...]) -> Indices:
-    """Rows of the wanted classes, or all."""
-    require(len(tokens) > 0, "The token set is empty; run `adanat tokenize` again.")
-    if not classes:
-        return np.arange(len(tokens))
-    info = tokens.info
-    wanted = find_classes(classes, info.class_names, info.num_classes, "the token set")
-    rows = np.flatnonzero(np.isin(tokens.labels, wanted))
-    require(len(rows) > 0, f"The token set holds no image of class {', '.join(classes)}; choose other classes.")
-    return rows
-
-
 def _trial(request: PretrainNATRequest, shape: NATConfig, device: torch.device) -> Job:
     """A piece of an update in a given number format, to be timed."""
     torch.manual_seed(request.training.seed)
     nat = UViT(shape).to(device)
     ids = torch.randint(shape.codebook_size, (_TRIAL_ROWS, shape.num_tokens), device=device)
-    labels = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=device)
+    condition = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=device)
+    if shape.condition == "text":
+        condition = torch.zeros(_TRIAL_ROWS, shape.text_length, shape.text_width, device=device)
 
     def job(dtype: torch.dtype) -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = nat(ids, labels).logits.float().logsumexp(dim=-1).mean()
+            loss = nat(ids, condition).logits.float().logsumexp(dim=-1).mean()
         loss.backward()
 
     return job

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
@@ -20,7 +20,7 @@ from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import assign_classes, short_name
+from adanat_cli.core.runs.conditions import Conditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
@@ -41,6 +41,8 @@ class SampleRequest:
         output: folder to write to.
         model: folder, name or Hub id.
         classes: ids or names, in turn over the images; empty draws evenly from all that the model has seen.
+        prompts: for a text-conditional model, in turn over the images.
+        text_encoder: Hub id or folder; "" for the model's own.
         num_images: in the whole run.
         num_steps: T; None for 8, or what a schedule file says.
         schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible, else cosine.
@@ -68,6 +70,8 @@ class SampleRequest:
     batch_size: int = 64
     device: str = ""
     precision: Precision = "auto"
+    prompts: tuple[str, ...] = ()
+    text_encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,13 @@ class Sampler:
     seed: int
     device: torch.device
     precision: torch.dtype
+    null: Tensor | None = None
 
-    def __call__(self, labels: Sequence[int], first: int, tracer: Tracer | None) -> Pixels:
-        """Return images first, first + 1, ... of the run as (B, H, W, 3) bytes."""
-        condition = torch.tensor(labels, device=self.device)
-        indices = torch.arange(first, first + len(labels), device=self.device)
-        ids = sample_tokens(self.nat, self.schedule, condition, self.seed, indices, tracer, self.precision)
+    def __call__(self, condition: Sequence[int] | Tensor, first: int, tracer: Tracer | None) -> Pixels:
+        """Return images first, first + 1, ... of the run as (B, H, W, 3) bytes; of labels, or of (B, L, D) states."""
+        condition = torch.as_tensor(condition, device=self.device)
+        indices = torch.arange(first, first + len(condition), device=self.device)
+        ids = sample_tokens(self.nat, self.schedule, condition, self.seed, indices, tracer, self.precision, self.null)
         return decode_tokens(self.tokenizer, ids)
 
 
@@ -96,10 +101,6 @@ def check_model(folder: ModelFolder, choice: ScheduleChoice) -> NATConfig:
         AdaNATError: if not.
     """
     config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
-    require(
-        config.condition == "class",
-        f"Model {folder.name} is conditioned on text; `adanat sample` needs one that is conditioned on classes.",
-    )
     require(
         choice.num_steps <= config.num_tokens,
         f"--steps is {choice.num_steps}, but images of this model have {config.num_tokens} tokens; expected 1 to "
@@ -115,15 +116,18 @@ def build_sampler(
     seed: int,
     device: torch.device,
     precision: Precision = "auto",
+    null: Tensor | None = None,
 ) -> Sampler:
     """Load what a settled choice of a schedule needs; of a model on the Hub, nothing else is fetched.
+
+    ``null`` are the (L, D) states of the empty prompt, for a text-conditional NAT.
 
     Raises:
         AdaNATError: if a component is missing, damaged, or does not belong to the others.
     """
     schedule = build_schedule(choice, folder, config.grid, device)
     nat, tokenizer = load_nat(folder, device), load_tokenizer(folder, device)
-    return Sampler(nat, tokenizer, schedule, seed, device, sampling_precision(precision, device))
+    return Sampler(nat, tokenizer, schedule, seed, device, sampling_precision(precision, device), null)
 
 
 def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
@@ -137,26 +141,26 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     choice = choose_schedule(request.schedule, request.num_steps, request.temperature, request.guidance)
     folder = resolve_model(request.model)
     config = check_model(folder, choice)
-    names = folder.labels()
-    label_of = assign_classes(request.classes, names, config.num_classes, request.seed)
-    choice, line = settle_schedule(choice, folder)
     device = pick_device(request.device)
+    conditions = make_conditions(
+        folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device
+    )
+    choice, line = settle_schedule(choice, folder)
     check_writable(request.output)
     if request.grid is not None:
         require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
         check_writable(request.grid.parent)
     reporter.log(line)
-    sampler = build_sampler(folder, choice, config, request.seed, device, request.precision)
+    sampler = build_sampler(folder, choice, config, request.seed, device, request.precision, conditions.null())
     start = time.perf_counter()
-    written = _write_images(request, sampler, names, label_of, f"{choice.kind}, {choice.num_steps} steps", reporter)
+    written = _write_images(request, sampler, conditions, f"{choice.kind}, {choice.num_steps} steps", reporter)
     seconds = time.perf_counter() - start
-    used = sorted({label_of(index) for index in range(request.num_images)})
     return {
         "output": str(request.output),
         **written,
         "num_images": request.num_images,
         "model": folder.name,
-        "classes": {str(label): names.get(label, "") for label in used},
+        **conditions.described(request.num_images),
         "schedule": choice.kind,
         "num_steps": choice.num_steps,
         "seed": request.seed,
@@ -168,8 +172,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
 def _write_images(
     request: SampleRequest,
     sampler: Sampler,
-    names: Mapping[int, str],
-    label_of: Callable[[int], int],
+    conditions: Conditions,
     schedule: str,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -178,14 +181,14 @@ def _write_images(
     shown: list[Pixels] = []
     traces: list[str] = []
     with (
-        _npz_writer(request.output / "samples.npz", request, size, label_of) as append,
+        _npz_writer(request.output / "samples.npz", request, size, conditions) as append,
         reporter.task("Sampling", total, "images") as task,
     ):
         for first in range(0, total, request.batch_size):
-            labels = [label_of(index) for index in range(first, min(first + request.batch_size, total))]
-            stems = [file_stem(label, names, request.seed, first + row) for row, label in enumerate(labels)]
+            indices = range(first, min(first + request.batch_size, total))
+            stems = [f"{index:05d}_{conditions.slug(index)}_seed{request.seed}" for index in indices]
             tracer = Tracer(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
-            images = sampler(labels, first, tracer)
+            images = sampler(conditions.batch(indices, sampler.device), first, tracer)
             if append is not None:
                 append(images)
             else:
@@ -194,11 +197,11 @@ def _write_images(
                     files.append(str(request.output / f"{stem}.png"))
             shown.append(images[: max(0, _MAX_GRID - first)].copy())
             if tracer is not None:
-                traces += _write_traces(request, sampler, tracer, names, labels, stems, first, schedule)
-            task.advance(len(labels))
+                traces += _write_traces(request, sampler, tracer, conditions, indices, stems, schedule)
+            task.advance(len(indices))
     grid = request.grid or request.output / "grid.png"
-    # Classes take turns: with as many columns as classes, each has its own.
-    columns = len(request.classes) if 2 <= len(request.classes) <= _MAX_COLUMNS else 0
+    # Classes and prompts take turns: with as many columns, each has its own.
+    columns = conditions.num_asked if 2 <= conditions.num_asked <= _MAX_COLUMNS else 0
     save_png(grid, image_grid(np.concatenate(shown), columns))
     images_at = [str(request.output / "samples.npz")] if request.image_format == "npz" else files
     return {"files": images_at, "grid": str(grid), "traces": traces}
@@ -208,44 +211,35 @@ def _write_traces(
     request: SampleRequest,
     sampler: Sampler,
     tracer: Tracer,
-    names: Mapping[int, str],
-    labels: Sequence[int],
+    conditions: Conditions,
+    indices: Sequence[int],
     stems: Sequence[str],
-    first: int,
     schedule: str,
 ) -> list[str]:
     """Write the traces of one batch."""
     paths = []
-    for row in range(min(tracer.num_images, len(labels))):
-        label, index = labels[row], first + row
-        name = short_name(names.get(label, "")) or f"class {label}"
-        facts = {"index": index, "class": label, "name": name, "seed": request.seed, "schedule": schedule}
-        title = f"{name} ({label}), seed {request.seed}, image {index}: {schedule}"
+    for row, index in enumerate(indices[: tracer.num_images]):
+        facts = {"index": index, **conditions.facts(index), "seed": request.seed, "schedule": schedule}
+        title = f"{conditions.name(index)}, seed {request.seed}, image {index}: {schedule}"
         stem = request.output / f"{stems[row]}_trace"
         paths += write_trace(stem, tracer.steps, row, sampler.tokenizer, title, facts)
     return [str(path) for path in paths]
 
 
-def file_stem(label: int, names: Mapping[int, str], seed: int, index: int) -> str:
-    """Name an image so that its number, class and seed can be read."""
-    slug = re.sub(r"[\W_]+", "-", short_name(names.get(label, "")).casefold()).strip("-")
-    return "_".join(part for part in (f"{index:05d}", f"class{label}", slug, f"seed{seed}") if part)
-
-
 @contextmanager
 def _npz_writer(
-    path: Path, request: SampleRequest, size: int, label_of: Callable[[int], int]
+    path: Path, request: SampleRequest, size: int, conditions: Conditions
 ) -> Iterator[Callable[[Pixels], None] | None]:
     """Yield a function that appends images to an .npz as guided-diffusion's evaluator reads it; None for PNGs.
 
-    The file holds arr_0 uint8 (n, H, W, 3) and arr_1 int64 (n,) and appears when it is whole; images go to
-    disk as they come.
+    The file holds arr_0 uint8 (n, H, W, 3) and arr_1 int64 (n,), class ids or numbers of prompts. It appears when it
+    is whole; images go to disk as they come.
     """
     if request.image_format != "npz":
         yield None
         return
     total = request.num_images
-    labels = np.array([label_of(index) for index in range(total)], np.int64)
+    labels = np.array([conditions.number(index) for index in range(total)], np.int64)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             header = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size, 3)}

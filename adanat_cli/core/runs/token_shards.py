@@ -88,7 +88,7 @@ class _Rows:
         self._ids: list[Ids] = []
         self._flipped_ids: list[Ids] = []
         self._labels: list[int] = []
-        self._captions: list[str] = []
+        self._captions: list[tuple[str, ...]] = []
 
     def add(self, records: list[ImageRecord]) -> None:
         """Encode one batch of readable images."""
@@ -97,7 +97,8 @@ class _Rows:
         if self._flips:
             self._flipped_ids.append(_encode(self._tokenizer, images.flip(3)))
         self._labels.extend(record.label for record in records)
-        self._captions.extend(record.caption for record in records)
+        # An image without a caption goes with the empty prompt.
+        self._captions.extend(record.captions or ("",) for record in records)
 
     def shard(self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str]) -> Shard:
         """Return what was added as the shard of a range."""

@@ -12,11 +12,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
+from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_card import token_set_card
@@ -30,13 +32,16 @@ from adanat_cli.core.data.token_set import (
 )
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.classes import find_classes
-from adanat_cli.core.runs.devices import pick_device
+from adanat_cli.core.runs.devices import images_at_once, pick_device
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
+from adanat_cli.core.runs.text import encoded, load_encoder, recorded_name, usual_encoder
 from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, shard_name
+from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.core.tokenizer.build import build_tokenizer
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class TokenizeRequest:
         preview: PNG of reconstructions; None writes none.
         device: name, or "" for the best one here.
         options: sizes and workers.
+        encode_captions: whether to store the text encoder's states of all captions.
+        text_encoder: Hub id or folder; "" for the benchmark's.
     """
 
     dataset: str
@@ -76,6 +83,8 @@ class TokenizeRequest:
     preview: Path | None
     device: str
     options: TokenizeOptions
+    encode_captions: bool = False
+    text_encoder: str = ""
 
 
 def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]:
@@ -106,13 +115,65 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
         values |= {"preview": str(request.preview), "psnr": psnr}
     if request.output is None:
         return values
+    encoder = _encoder(request, source, device, reporter)
     fingerprint = folder.fingerprint("tokenizer")
-    result = tokenize(source, tokenizer, fingerprint, request.output, request.options, reporter, state)
+    result = tokenize(source, tokenizer, fingerprint, request.output, request.options, reporter, state, encoder)
     if result is None:
         return {}
     values |= dataclasses.asdict(result)
     values["info"] = {key: value for key, value in result.info.items() if key != "class_names"}
     return values
+
+
+def plan(request: TokenizeRequest) -> dict[str, Any]:
+    """What ``run_tokenize`` would do, without touching data."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    if benchmark and not request.model:
+        config: TokenizerConfig = benchmark.tokenizer()
+    else:
+        folder = _tokenizer_folder(request.model)
+        config = tokenizer_config(folder.config("tokenizer"), str(folder.path))
+    fields = {**request.data_fields, "image_size": request.data_fields.get("image_size") or config.image_size}
+    data = data_config(request.dataset, **fields)
+    _check_size(data.image_size, config)
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in build_tokenizer(config).parameters())
+    num_tokens = (data.image_size // config.downsampling) ** 2
+    text = {}
+    if request.encode_captions and benchmark and benchmark.text_width:
+        text = {"state_kilobytes_per_caption": round(2 * benchmark.text_width * benchmark.text_length / 1024, 1)}
+    at_once = request.options.batch_size or images_at_once(data.image_size, torch.device("cpu"))
+    return {
+        "data": data.to_dict(),
+        "model": request.model or ("(the benchmark's tokenizer)" if benchmark else ""),
+        "tokenizer": config.to_dict(),
+        "output": str(request.output or ""),
+        "options": dataclasses.asdict(request.options),
+        "num_parameters": num_parameters,
+        "tokens_per_image": num_tokens,
+        "bytes_per_image": 2 * num_tokens * (1 + request.options.flips),
+        **({"num_images": benchmark.num_images} if benchmark and data.split == "train" else {}),
+        **text,
+        "images_at_once": at_once,
+        # The widest layers keep some 400 floats a pixel.
+        "megabytes_at_once": (4 * num_parameters + 1600 * at_once * data.image_size**2) // 2**20,
+    }
+
+
+def _encoder(
+    request: TokenizeRequest, source: ImageSource, device: torch.device, reporter: Reporter
+) -> TextEncoder | None:
+    """Load the text encoder if captions are to be encoded, and say how much room that takes."""
+    if not request.encode_captions:
+        return None
+    require(source.has_captions, f"--encode-captions: {source.config.source} has class labels, not captions.")
+    encoder = load_encoder(request.text_encoder or usual_encoder(request.dataset), device)
+    size = 2 * encoder.length * encoder.width
+    total = f", at least {size * source.num_images / 1e9:.3g} GB in all" if source.num_images else ""
+    reporter.log(
+        f"Encoded captions take {size / 1e3:.4g} kB each ({encoder.length} states of {encoder.width} float16){total}."
+    )
+    return encoder
 
 
 def _tokenizer_folder(model: str) -> ModelFolder:
@@ -147,6 +208,7 @@ def tokenize(
     options: TokenizeOptions,
     reporter: Reporter,
     state: PartialState | None = None,
+    encoder: TextEncoder | None = None,
 ) -> TokenizeResult | None:
     """Write the token ids of all images of a source.
 
@@ -161,6 +223,7 @@ def tokenize(
         options: sizes and workers.
         reporter: told of progress.
         state: the processes, which take the shards in turn; None for this one alone.
+        encoder: of the captions; None stores them as text alone.
 
     Returns:
         The result on the main process, None on others.
@@ -168,7 +231,7 @@ def tokenize(
     Raises:
         AdaNATError: if the sizes do not fit, the folder holds other tokens, or too many images are unreadable.
     """
-    info = _info(source, tokenizer, fingerprint, options)
+    info = _info(source, tokenizer, fingerprint, options, encoder)
     plan = {**source.identity(), "shard_size": options.shard_size, "num_images": options.num_images}
     rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
     done = _finished_shards(output, info, plan)
@@ -189,9 +252,15 @@ def tokenize(
                 deque(part.pending, maxlen=0)  # a stream has to be read past
                 continue
             shard = encode_shard(part, tokenizer, plan, options, skipped, task)
+            if encoder:
+                # Before the shard itself, whose presence says that both are whole.
+                captions = [caption for texts in shard.captions for caption in texts]
+                _write_states(states_file(output / name), encoder, captions)
             with atomic_path(output / name) as temporary:
                 write_shard(temporary, info, shard)
             num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
+    if encoder and rank == 0:
+        _write_states(output / NULL_STATES, encoder, [""])
     if state:
         state.wait_for_everyone()
     if rank != 0:
@@ -200,7 +269,18 @@ def tokenize(
     return _finish(output, info, plan, source, num_written, seconds, num_read)
 
 
-def _info(source: ImageSource, tokenizer: Tokenizer, fingerprint: str, options: TokenizeOptions) -> TokenSetInfo:
+def _write_states(path: Path, encoder: TextEncoder, captions: list[str]) -> None:
+    with atomic_path(path) as temporary:
+        write_states(temporary, encoded(encoder, captions), (len(captions), encoder.length, encoder.width))
+
+
+def _info(
+    source: ImageSource,
+    tokenizer: Tokenizer,
+    fingerprint: str,
+    options: TokenizeOptions,
+    encoder: TextEncoder | None,
+) -> TokenSetInfo:
     config, image_size = tokenizer.config, source.config.image_size
     _check_size(image_size, config)
     return TokenSetInfo(
@@ -213,6 +293,10 @@ def _info(source: ImageSource, tokenizer: Tokenizer, fingerprint: str, options: 
         has_flips=options.flips,
         class_names=source.class_names,
         source=f"{source.identity()['source']} ({source.config.split})",
+        text_encoder=recorded_name(encoder.model) if encoder else "",
+        text_fingerprint=encoder.fingerprint if encoder else "",
+        text_width=encoder.width if encoder else 0,
+        text_length=encoder.length if encoder else 0,
     )
 
 

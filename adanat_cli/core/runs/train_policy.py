@@ -12,17 +12,18 @@ from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.data.batches import Batch, training_batches
+from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule
-from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.runs.devices import make_accelerator
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
+from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_pictures import draw_policy
-from adanat_cli.core.runs.policy_rewards import Frechet, PolicyReward, Preference, make_discriminator
+from adanat_cli.core.runs.policy_plan import settings
+from adanat_cli.core.runs.policy_rewards import Frechet, PolicyReward, Preference, make_adversarial
 from adanat_cli.core.runs.policy_search import search
 from adanat_cli.core.runs.policy_setup import (
     Setup,
@@ -30,11 +31,12 @@ from adanat_cli.core.runs.policy_setup import (
     base_schedule,
     check_request,
     export_policy,
+    fit_to_condition,
     open_images,
     policy_shape,
     prepare,
 )
-from adanat_cli.core.runs.policy_trainer import KEPT, PolicyTrainer
+from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.scalars import Scalars
@@ -65,10 +67,11 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         f"{request.training.trajectories} trajectories do not make pairs on every process; choose an even number.",
     )
     folder, nat = check_request(request)
+    request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
     images = open_images(request, folder, nat)
     with accelerator.main_process_first():
-        run_folder = RunFolder(request.output, _settings(request, shape), write=accelerator.is_main_process)
+        run_folder = RunFolder(request.output, settings(request, shape), write=accelerator.is_main_process)
         state = run_folder.latest()
     if not accelerator.is_main_process:
         reporter = SilentReporter()
@@ -85,41 +88,6 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     run.train()
     accelerator.wait_for_everyone()
     return run.result() if accelerator.is_main_process else {}
-
-
-def plan(request: TrainPolicyRequest) -> dict[str, Any]:
-    """What ``train_policy`` would do, without touching data."""
-    folder, nat = check_request(request)
-    shape = policy_shape(request, nat, folder.fingerprint("nat"))
-    with torch.device("meta"):
-        agent = Agent(shape)
-    kept = KEPT[request.training.rollout]
-    row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40
-    return {
-        **_settings(request, shape),
-        "model": str(folder.path),
-        "output": str(request.output),
-        "num_policy_parameters": sum(weight.numel() for weight in agent.policy.parameters()),
-        "num_critic_parameters": sum(weight.numel() for weight in agent.critic.parameters()),
-        "rows_per_update": request.training.trajectories * request.num_steps,
-        "rollout_megabytes": round(row * request.training.trajectories * request.num_steps / 2**20, 1),
-    }
-
-
-def _settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]:
-    """What decides the result; where the data lies and how many threads decode it change nothing."""
-    settings = {
-        "kind": request.kind,
-        "policy": shape.to_dict(),
-        "training": request.training.to_dict(),
-        "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
-    }
-    if request.kind in ("search", "tuned"):
-        return settings
-    settings["ppo"] = request.ppo.to_dict()
-    if request.training.reward == "adversarial":
-        settings["discriminator"] = request.discriminator.to_dict()
-    return settings
 
 
 @dataclass
@@ -150,7 +118,7 @@ class _Run:
     def __post_init__(self) -> None:
         request, setup, accelerator = self.request, self.setup, self.accelerator
         self.evaluator = Evaluator(
-            setup.model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
+            setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
         )
         reward = _reward(request, setup, accelerator)
         self.trainer = PolicyTrainer(
@@ -284,7 +252,7 @@ class _Run:
             "update": best.step,
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
-            "settings": _settings(self.request, self.shape),
+            "settings": settings(self.request, self.shape),
         }
         export_policy(self.request, self.setup, policy, facts)
 
@@ -300,17 +268,21 @@ class _Run:
         return self.trainer.step % every == 0 or self.trainer.step == self.request.training.updates
 
     def _real(self, first_batch: int) -> Iterator[Batch]:
-        accelerator, config = self.accelerator, self.request.discriminator
-        return training_batches(
-            self.setup.source,
-            config.batch_size // accelerator.num_processes,
+        """Real images with their labels, or with the embeddings of their captions."""
+        accelerator, context = self.accelerator, self.setup.model.context
+        place = (
+            self.request.discriminator.batch_size // accelerator.num_processes,
             self.request.training.seed,
             first_batch,
             self.request.workers,
             accelerator.process_index,
             accelerator.num_processes,
-            flips=self.request.training.flip,
+            self.request.training.flip,
         )
+        if not isinstance(context, PromptContext):
+            return training_batches(self.setup.source, *place)
+        batches = captioned_batches(self.setup.source, *place)
+        return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
 
 
 def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
@@ -322,8 +294,16 @@ def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator)
     if config.reward == "preference":
         from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
 
+        context = setup.model.context
+        if isinstance(context, PromptContext):
+            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), context.texts
+            return Preference(lambda images, numbers: scorer.clip_similarity(images, texts(numbers)))
         names = setup.folder.labels()
         prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
         return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
-    size = setup.model.tokenizer.config.image_size
-    return make_discriminator(request.discriminator, size, nat.num_classes, config.seed, accelerator)
+    size, context = setup.model.tokenizer.config.image_size, setup.model.context
+    text_width = context.encoder.pooled_width if isinstance(context, PromptContext) else 0
+    num_classes = 0 if text_width else nat.num_classes
+    return make_adversarial(
+        request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator
+    )

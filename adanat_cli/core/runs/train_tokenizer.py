@@ -118,7 +118,22 @@ def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
         "output": str(request.output),
         "num_parameters": num_parameters,
         "tokens_per_image": request.tokenizer.num_tokens,
+        "tokens_per_update": request.tokenizer.num_tokens * request.training.batch_size,
+        "megabytes_on_one_process": _memory(request, num_parameters) // 2**20,
     }
+
+
+def _memory(request: TrainTokenizerRequest, num_parameters: int) -> int:
+    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
+    shape = request.tokenizer
+    if isinstance(shape, PixelConfig):
+        return 0
+    # Per place, encoder and decoder each: a resampling, and two norms, activations and convolutions a residual block.
+    floats = sum(
+        2 * (4 + 6 * shape.num_res_blocks) * width / 4**level for level, width in enumerate(shape.channels, start=1)
+    )
+    size = 2 if request.training.precision == "bf16" else 4
+    return 20 * num_parameters + int(size * request.training.batch_size * shape.image_size**2 * (12 + floats))
 
 
 @dataclass

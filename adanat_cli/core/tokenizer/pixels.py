@@ -1,8 +1,9 @@
-"""Grey pixels as tokens: for digits and other tiny images there is nothing to learn."""
+"""Pixels as tokens: for digits and other tiny images there is nothing to learn."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -11,29 +12,41 @@ from adanat_cli.core.tokenizer.base import Tokenizer
 
 
 class PixelTokenizer(Tokenizer):
-    """One token a pixel; its id is the pixel's grey level, from 0 (black) to K - 1 (white)."""
+    """One token a pixel, or a patch of pixels, whose mean it keeps.
+
+    Its id is the grey level, from 0 (black) to K - 1 (white), or its levels of red, green and blue as the
+    digits of a number.
+    """
 
     config: PixelConfig
 
     def __init__(self, config: PixelConfig) -> None:
-        """Spread K levels evenly over [0, 1]."""
+        """Spread the levels evenly over [0, 1]."""
         super().__init__()
         self.config = config
         # A parameter, so that it is saved, moved and fingerprinted like any tokenizer's weights.
-        self.levels = nn.Parameter(torch.linspace(0, 1, config.codebook_size), requires_grad=False)
+        self.levels = nn.Parameter(torch.linspace(0, 1, config.num_levels), requires_grad=False)
 
     @property
     def codebook(self) -> Tensor:
-        """(K, 1) levels."""
-        return self.levels[:, None]
+        """(K, 1) levels, or (K, 3) colours."""
+        if not self.config.colour:
+            return self.levels[:, None]
+        return torch.cartesian_prod(self.levels, self.levels, self.levels)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]; colours become their mean."""
-        levels = images.mean(1).mul(self.config.codebook_size - 1).round().long()
-        return rearrange(levels, "b h w -> b (h w)").clamp(0, self.config.codebook_size - 1)
+        """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]; where only greys are kept, a colour's mean."""
+        most = self.config.num_levels - 1
+        images = F.avg_pool2d(images, self.config.patch)
+        channels = images if self.config.colour else images.mean(1, keepdim=True)
+        levels = channels.mul(most).round().long().clamp(0, most)
+        ids = levels[:, 0]
+        for channel in levels.unbind(1)[1:]:
+            ids = ids * self.config.num_levels + channel
+        return rearrange(ids, "b h w -> b (h w)")
 
     def decode(self, token_ids: Tensor) -> Tensor:
         """Return the (B, 3, H, W) images in [0, 1] of (B, N) ids."""
         height, width = self.config.grid
-        grey = rearrange(self.levels[token_ids], "b (h w) -> b 1 h w", h=height, w=width)
-        return grey.expand(-1, 3, -1, -1)
+        pixels = rearrange(self.codebook[token_ids], "b (h w) c -> b c h w", h=height, w=width).expand(-1, 3, -1, -1)
+        return pixels.repeat_interleave(self.config.patch, 2).repeat_interleave(self.config.patch, 3)

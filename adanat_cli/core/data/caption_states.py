@@ -1,0 +1,86 @@
+"""Captions encoded once: the states that condition a text NAT, beside the shards of a token set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adanat_cli.core.errors import AdaNATError, require
+
+States = np.ndarray[tuple[int, ...], np.dtype[np.float16]]
+
+NULL_STATES = "null.states.npy"
+"""(1, L, D), of the empty prompt."""
+
+
+def states_file(shard: Path) -> Path:
+    """Where the states of a shard's captions lie."""
+    return shard.with_name(f"{shard.stem}.states.npy")
+
+
+def write_states(path: Path, parts: Iterable[States], shape: tuple[int, int, int]) -> None:
+    """Write (n, L, D) float16, part after part.
+
+    Args:
+        path: file to write.
+        parts: (m, L, D) each, n rows in all.
+        shape: (n, L, D).
+    """
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, "<f2").tobytes())
+
+
+@dataclass(frozen=True)
+class CaptionStates:
+    """States of all captions of a set, read from disk as they are asked for.
+
+    Attributes:
+        parts: (n, L, D) float16 of each shard, mapped into memory.
+        starts: number of the first caption of each shard, and the number of all.
+        null: (L, D), of the empty prompt.
+    """
+
+    parts: tuple[States, ...]
+    starts: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+    null: States
+
+    @classmethod
+    def open(cls, shards: Sequence[Path], num_captions: Sequence[int], width: int, length: int) -> CaptionStates:
+        """Map the files beside the shards.
+
+        Raises:
+            AdaNATError: if one is missing, damaged or of another size.
+        """
+        parts = [
+            _mapped(states_file(shard), (number, length, width))
+            for shard, number in zip(shards, num_captions, strict=True)
+        ]
+        null = _mapped(shards[0].with_name(NULL_STATES), (1, length, width))
+        return cls(tuple(parts), np.cumsum([0, *num_captions]), np.array(null[0]))
+
+    def read(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> States:
+        """Return (B, L, D) of captions by number; -1 is the empty prompt."""
+        states = np.empty((len(numbers), *self.null.shape), np.float16)
+        states[numbers < 0] = self.null
+        places = np.searchsorted(self.starts, numbers, side="right") - 1
+        for part in np.unique(places[numbers >= 0]):
+            here = (places == part) & (numbers >= 0)
+            states[here] = self.parts[part][numbers[here] - self.starts[part]]
+        return states
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> States:
+    advice = "run the same `adanat tokenize --encode-captions` again"
+    try:
+        states: States = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise AdaNATError(f"{file} holds no encoded captions ({error}); {advice}.") from error
+    require(states.shape == shape, f"{file} holds states of shape {states.shape}, expected {shape}; {advice}.")
+    return states

@@ -1,0 +1,201 @@
+"""Captioned images on disk in their makers' own layouts: Conceptual Captions as TSV, MS-COCO with Karpathy's split."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from adanat_cli.core.data.folders import split_of
+from adanat_cli.core.errors import AdaNATError, require
+
+_KARPATHY = "dataset_coco.json"
+_READ_AT_ONCE = 2**24
+_NUM_COLUMNS = 4
+
+
+class Captioned(Protocol):
+    """Rows with random access."""
+
+    @property
+    def num_images(self) -> int:
+        """Rows."""
+
+    def fetch(self, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
+        """Encoded image, captions and name of a row."""
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Captions of a row, without its image."""
+
+
+def open_captioned(place: Path, split: str) -> Captioned | None:
+    """Open a TSV of captions and base64 images, or a folder of MS-COCO; None if there is neither.
+
+    Raises:
+        AdaNATError: if it is there, but damaged or without this split.
+    """
+    if place.is_file():
+        return TsvImages(place) if place.suffix == ".tsv" else None
+    if (place / _KARPATHY).is_file():
+        return KarpathyImages(place, split)
+    files = sorted(file for file in place.glob("*.tsv") if not file.name.startswith("."))
+    if not files:
+        return None
+    of_split = [file for file in files if (split_of(file.name) or "train") == split]
+    require(
+        len(of_split) == 1,
+        f"{place} has {len(of_split)} TSV files of the {split} split ({', '.join(file.name for file in files)}); "
+        "expected one, such as cc3m_train.tsv.",
+    )
+    return TsvImages(of_split[0])
+
+
+class TsvImages:
+    """Lines of key, number, caption and base64 image, as Conceptual Captions is packed; decoded one at a time.
+
+    Lines are found by the byte offsets in the ``.lineidx`` file beside the TSV; without one, the whole file is read
+    once for its line breaks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and find its lines.
+
+        Raises:
+            AdaNATError: if it cannot be read, holds no images, or its index is another file's.
+        """
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+            size = os.fstat(self._file).st_size
+            index = path.with_suffix(".lineidx")
+            starts = _read_index(index) if index.exists() else _find_lines(path)
+        except (OSError, ValueError) as error:
+            raise AdaNATError(f"{path} cannot be read: {error}.") from error
+        require(len(starts) > 0, f"{path} is empty.")
+        self._starts = np.append(starts, size)
+        require(
+            starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0)) and self._ends_a_line(),
+            f"{index} does not fit {path.name}: its offsets are not the starts of lines; remove it to have them found.",
+        )
+        columns = self._line(0).split(b"\t")
+        require(
+            b"caption" not in columns[: _NUM_COLUMNS - 1],
+            f"{path} holds captions and addresses, but no images; as a validation split it serves for captions only.",
+        )
+        require(
+            len(columns) == _NUM_COLUMNS,
+            f"{path} holds {len(columns)} columns; expected 4: key, number, caption, base64 image.",
+        )
+
+    @property
+    def num_images(self) -> int:
+        """Lines."""
+        return len(self._starts) - 1
+
+    def fetch(self, row: int) -> tuple[bytes | None, tuple[str, ...], str]:
+        """Encoded image, captions and name of a row; no image where the line is damaged."""
+        columns = self._line(row).split(b"\t")
+        name = f"{self.path.name} (row {row})"
+        if len(columns) != _NUM_COLUMNS:
+            return None, (), name
+        try:
+            image = base64.b64decode(columns[3], validate=True)
+        except binascii.Error:
+            image = None
+        return image, _captions(columns), name
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Captions of a row, without its image."""
+        return _captions(self._line(row).split(b"\t", _NUM_COLUMNS - 1))
+
+    def _line(self, row: int) -> bytes:
+        """One line; threads may read at the same time, since no position is kept."""
+        start, stop = int(self._starts[row]), int(self._starts[row + 1])
+        return os.pread(self._file, stop - start, start).rstrip(b"\r\n")
+
+    def _ends_a_line(self) -> bool:
+        """Whether the last line starts after a line break."""
+        last = int(self._starts[-2])
+        return last == 0 or os.pread(self._file, 1, last - 1) == b"\n"
+
+
+def _captions(columns: list[bytes]) -> tuple[str, ...]:
+    text = columns[2].decode("utf-8", errors="replace").strip() if len(columns) > 2 else ""
+    return (text,) if text else ()
+
+
+def _read_index(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return np.array(path.read_text(encoding="ascii").split(), np.int64)
+
+
+def _find_lines(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Offsets of all lines."""
+    breaks, offset = [np.zeros(1, np.int64)], 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_AT_ONCE):
+            found = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            breaks.append(found + offset + 1)
+            offset += len(block)
+    starts = np.concatenate(breaks)
+    return starts[starts < offset]
+
+
+def read_caption_list(path: Path) -> list[str]:
+    """Captions of a TSV with a header and no images, as Conceptual Captions' validation is published.
+
+    Raises:
+        AdaNATError: if there is no column ``caption``.
+    """
+    with path.open(encoding="utf-8", newline="\n") as file:
+        names = file.readline().rstrip("\r\n").split("\t")
+        require("caption" in names, f"{path} has no column caption; its first line is {', '.join(names)[:60]}.")
+        column = names.index("caption")
+        rows = (line.rstrip("\r\n").split("\t") for line in file)
+        return [row[column].strip() for row in rows if len(row) == len(names) and row[column].strip()]
+
+
+class KarpathyImages:
+    """MS-COCO 2014: images in train2014/ and val2014/, captions in Karpathy's ``dataset_coco.json``.
+
+    His split ``train`` is COCO's train2014; the other three (val, test, restval) together are val2014, which the
+    field's distance over 30,000 captions is measured on, so none of them is trained on here.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        """Read the file.
+
+        Raises:
+            AdaNATError: if it is damaged, or has no images of the split.
+        """
+        self._folder = folder
+        try:
+            images = json.loads((folder / _KARPATHY).read_text(encoding="utf-8"))["images"]
+            self._rows = [
+                (f"{image['filepath']}/{image['filename']}", tuple(text["raw"].strip() for text in image["sentences"]))
+                for image in images
+                if (image["split"] == "train") == (split == "train")
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AdaNATError(f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions: {error}.") from error
+        require(bool(self._rows), f"{folder / _KARPATHY} has no images of the {split} split.")
+
+    @property
+    def num_images(self) -> int:
+        """Images of the split."""
+        return len(self._rows)
+
+    def fetch(self, row: int) -> tuple[Path, tuple[str, ...], str]:
+        """Image file, captions and name of a row."""
+        name, captions = self._rows[row]
+        return self._folder / name, captions, name
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Captions of a row."""
+        return self._rows[row][1]

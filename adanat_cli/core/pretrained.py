@@ -1,0 +1,159 @@
+"""Pre-trained networks from the Hugging Face Hub or a local folder: CLIP's by transformers, others by timm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors import SafetensorError
+from torch import nn
+
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import one_line
+
+_WEIGHTS = "model.safetensors"
+
+
+def require_reachable(repo: str, filename: str, revision: str | None = None) -> None:
+    """Ask the Hub once for a file that is not in the cache.
+
+    Without a network the libraries' own downloads try again for most of a minute before they say so.
+
+    Raises:
+        OSError: if the file cannot be had.
+    """
+    if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, filename, revision=revision))
+    except Exception as error:  # which HTTP client's errors these are differs between versions of the library
+        raise OSError(one_line(error)) from error
+
+
+@contextmanager
+def _quietly(transformers: Any) -> Iterator[None]:
+    """Keep transformers from drawing a bar, and from listing the weights of a tower that is not asked for."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_clip(model: str, architecture: str, what: str, processor: bool = False) -> tuple[Any, Any, Any]:
+    """Load a model of CLIP's architecture, in float32; code from a repository is never run, pickles never read.
+
+    Args:
+        model: Hub id ``user/name[@revision]``, or a local folder.
+        architecture: class of transformers, such as "CLIPModel" or "CLIPTextModelWithProjection".
+        what: what it is for, as a message begins, such as "Text encoder".
+        processor: whether its image processor is needed, too.
+
+    Returns:
+        Network, tokenizer, and image processor or None.
+
+    Raises:
+        AdaNATError: if transformers is not installed or the model cannot be had.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise AdaNATError(
+            f"{what} {model!r} needs transformers, which is not installed; try: pip install 'adanat[text]'."
+        ) from error
+    advice = (
+        "give the id of a CLIP model on the Hub, or a local folder with its config.json, model.safetensors, "
+        f"{'preprocessor_config.json ' if processor else ''}and tokenizer files"
+    )
+    is_folder = Path(model).is_dir()
+    name, _, revision = (model, "", "") if is_folder else model.partition("@")
+    place = {"revision": revision} if revision else {}
+    try:
+        if not is_folder:
+            require_reachable(name, "config.json", revision or None)
+        config = transformers.AutoConfig.from_pretrained(name, **place)
+        require(
+            config.model_type in ("clip", "clip_text_model"),
+            f"{what} {model!r} is of type {config.model_type}; {advice}.",
+        )
+        with _quietly(transformers):
+            loaded: Any = getattr(transformers, architecture).from_pretrained(
+                name, use_safetensors=True, output_loading_info=True, dtype="float32", **place
+            )
+        network, report = loaded
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
+        images = transformers.CLIPImageProcessor.from_pretrained(name, **place) if processor else None
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise AdaNATError(f"{what} {model!r} cannot be loaded ({one_line(error)}); {advice}.") from error
+    # transformers fills what a file lacks with random numbers.
+    require(
+        not report["missing_keys"],
+        f"{what} {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
+    )
+    return network.eval().requires_grad_(False), tokenizer, images
+
+
+def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> Any:
+    """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
+
+    Args:
+        name_or_file: name in timm, or ``NAME=FILE.safetensors`` for local weights.
+        what: the network is here, for messages, such as "Discriminator backbone".
+        advice: what to try where it cannot be had.
+        pretrained: False leaves a network without a file random, which downloads nothing.
+
+    Raises:
+        AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
+            imported.
+    """
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: torchvision, which timm imports, was built for another PyTorch.
+        raise AdaNATError(
+            f"timm cannot be imported ({one_line(error)}); install it, and torchvision from the same index as PyTorch."
+        ) from error
+    name, _, file = name_or_file.partition("=")
+    if file:
+        require(
+            Path(file).suffix == ".safetensors",
+            f"{what} {file} is not a .safetensors file, and no other kind is read; {advice}.",
+        )
+        require(Path(file).is_file(), f"{what} {file} does not exist; {advice}.")
+    overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
+    random_state = torch.get_rng_state()
+    try:
+        if pretrained and not file:
+            config = timm.get_pretrained_cfg(name)
+            if config is None or not config.hf_hub_id:
+                raise ValueError("timm has no weights of this name")
+            require_reachable(config.hf_hub_id, _WEIGHTS)
+        model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
+        if pretrained and file and (left := _left_random(model, name, random_state)):
+            raise ValueError(f"its weights are of another network: {left} is not among them")
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
+    return model
+
+
+def _left_random(model: nn.Module, name: str, random_state: torch.Tensor) -> str:
+    """Name of a weight that loading has left as it was drawn, if any: timm passes over what a file lacks."""
+    import timm
+
+    now = torch.get_rng_state()
+    torch.set_rng_state(random_state)
+    drawn = dict(timm.create_model(name, pretrained=False, num_classes=0).named_parameters())
+    torch.set_rng_state(now)
+    for parameter, value in model.named_parameters():
+        if parameter.endswith(".weight") and value.ndim > 1 and torch.equal(value, drawn[parameter]):
+            return parameter
+    return ""

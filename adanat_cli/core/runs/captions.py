@@ -1,0 +1,114 @@
+"""Captions of a data set as conditions: a pool to train a policy with, and the list that a number is measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.config import BENCHMARKS, DataConfig, data_config
+from adanat_cli.core.data.captioned import read_caption_list
+from adanat_cli.core.data.folders import split_of
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.errors import require
+
+_MOST_IMAGES, _MOST_OF_STREAM = 100_000, 10_000
+_NUM_WORDS, _COMMON = 256, 0.9
+EVALUATION_SEED = 0
+"""Of the evaluation captions, the same for everybody."""
+
+
+def caption_pool(source: ImageSource, seed: int) -> list[str]:
+    """All captions of the images of a source, in random order; of at most 100,000 images, or a stream's first 10,000.
+
+    Raises:
+        AdaNATError: if there are none.
+    """
+    generator = np.random.default_rng(seed)
+    if source.num_images is None:
+        texts = [record().captions for record in source.pending(0, _MOST_OF_STREAM)]
+    else:
+        texts = [source.captions(int(index)) for index in generator.permutation(source.num_images)[:_MOST_IMAGES]]
+    pool = [caption for captions in texts for caption in captions]
+    require(bool(pool), f"{source.config.source} ({source.config.split}) holds no captions.")
+    generator.shuffle(pool)
+    return pool
+
+
+def evaluation_captions(dataset: str, num_captions: int | None = None, **fields: Any) -> list[str]:
+    """The captions that a benchmark's number is measured on: of so many images, one each, drawn with a fixed seed.
+
+    Where there are fewer images, they take turns.
+
+    Args:
+        dataset: benchmark, or data with captions.
+        num_captions: None for the benchmark's own number, else 30,000.
+        fields: of ``DataConfig``.
+
+    Raises:
+        AdaNATError: if the validation split cannot be read or holds no captions.
+    """
+    benchmark = BENCHMARKS.get(dataset)
+    size = {"image_size": benchmark.image_size if benchmark else 1}
+    config = data_config(dataset, **{**size, **fields, "split": "validation"})
+    total = num_captions or (benchmark.eval_images if benchmark else 30_000)
+    require(total >= 1, f"{total} captions were asked for; expected at least 1.")
+    texts = _all_captions(config)
+    generator = np.random.default_rng(EVALUATION_SEED)
+    order, draws = generator.permutation(len(texts)), generator.random(total)
+    picked = (texts[order[place % len(texts)]] for place in range(total))
+    return [captions[int(draw * len(captions))] for captions, draw in zip(picked, draws, strict=True)]
+
+
+def write_captions(path: Path, captions: Sequence[str]) -> str:
+    """Write captions, one a line, as ``adanat sample --prompts`` reads them; returns the file's sha256."""
+    content = "".join(f"{' '.join(caption.split())}\n" for caption in captions).encode()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
+    """The captions of every image that has some; also of a TSV that has captions only."""
+    place = Path(config.data_dir or config.source).expanduser()
+    files = [place] if place.suffix == ".tsv" else sorted(place.glob("*.tsv")) if place.is_dir() else []
+    for file in files:
+        with file.open("rb") as opened:
+            names = opened.readline().rstrip(b"\r\n").split(b"\t")
+        if b"caption" in names and (file == place or split_of(file.name) == config.split):
+            return [(caption,) for caption in read_caption_list(file)]
+    source = open_source(config)
+    require(source.has_captions, f"{config.source} has class labels, not captions.")
+    if source.num_images is None:
+        texts = [record().captions for record in source.pending()]
+    else:
+        texts = [source.captions(index) for index in range(source.num_images)]
+    found = [captions for captions in texts if captions]
+    require(bool(found), f"{config.source} ({config.split}) holds no captions.")
+    return found
+
+
+def telling_words(captions: Sequence[str]) -> tuple[str, ...]:
+    """The words that tell images apart, for a small network that is to learn from captions: frequent, but not in all.
+
+    Raises:
+        AdaNATError: if there are fewer than two.
+    """
+    counts = Counter(word for caption in captions for word in set(caption.lower().split()))
+    words = [word for word, count in counts.most_common() if 2 <= count <= _COMMON * len(captions)][:_NUM_WORDS]
+    require(len(words) >= 2, "The captions have no words in common that tell images apart; add a features/ component.")
+    return tuple(words)
+
+
+def word_targets(captions: Sequence[str], words: Sequence[str]) -> Tensor:
+    """(B, words) probabilities: even over the words of each caption, over all where it has none of them."""
+    targets = torch.tensor([[word in caption.lower().split() for word in words] for caption in captions]).float()
+    targets[targets.sum(1) == 0] = 1.0
+    return targets / targets.sum(1, keepdim=True)

@@ -1,0 +1,199 @@
+"""What the images of a run are of: classes or prompts in turn, as tensors, names and parts of file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import NATConfig
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs.classes import assign_classes, short_name
+from adanat_cli.core.runs.text import encoder_of
+from adanat_cli.core.text.encoder import TextEncoder
+
+_LONGEST_SLUG = 48
+
+
+class Conditions(Protocol):
+    """The condition of image i, which depends on i alone."""
+
+    @property
+    def num_asked(self) -> int:
+        """How many classes or prompts take turns; 0 where the user named none."""
+
+    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """(B,) labels, or (B, L, D) text states."""
+
+    def null(self) -> Tensor | None:
+        """(L, D) states of the empty prompt; None for classes, whose NAT knows its null label."""
+
+    def number(self, index: int) -> int:
+        """The class id, or which of the prompts it is."""
+
+    def name(self, index: int) -> str:
+        """For people."""
+
+    def slug(self, index: int) -> str:
+        """For a file name."""
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """For a trace."""
+
+    def described(self, num_images: int) -> dict[str, Any]:
+        """What the images of a run are of, for its result."""
+
+
+@dataclass(frozen=True)
+class ClassConditions:
+    """Classes in turn.
+
+    Attributes:
+        label_of: image to class id.
+        names: id to name.
+        num_asked: how many the user named.
+    """
+
+    label_of: Callable[[int], int]
+    names: Mapping[int, str]
+    num_asked: int
+
+    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """(B,) labels."""
+        return torch.tensor([self.number(index) for index in indices], device=device)
+
+    def null(self) -> None:
+        """The NAT knows its null label."""
+        return
+
+    def number(self, index: int) -> int:
+        """The class id."""
+        return self.label_of(index)
+
+    def name(self, index: int) -> str:
+        """The class's name and id."""
+        label = self.number(index)
+        return f"{short_name(self.names.get(label, '')) or f'class {label}'} ({label})"
+
+    def slug(self, index: int) -> str:
+        """``class207_golden-retriever``."""
+        label = self.number(index)
+        return "_".join(part for part in (f"class{label}", _slug(short_name(self.names.get(label, "")))) if part)
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """The class's id and name."""
+        label = self.number(index)
+        return {"class": label, "name": short_name(self.names.get(label, "")) or f"class {label}"}
+
+    def described(self, num_images: int) -> dict[str, Any]:
+        """The classes that occur."""
+        used = sorted({self.number(index) for index in range(num_images)})
+        return {"classes": {str(label): self.names.get(label, "") for label in used}}
+
+
+@dataclass(frozen=True)
+class PromptConditions:
+    """Prompts in turn; a batch's are encoded when it is due, so that their number costs no memory.
+
+    Attributes:
+        prompts: texts.
+        encoder: of the NAT.
+    """
+
+    prompts: Sequence[str]
+    encoder: TextEncoder
+
+    @property
+    def num_asked(self) -> int:
+        """How many take turns."""
+        return len(self.prompts)
+
+    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """(B, L, D) text states."""
+        return self.encoder.encode([self.name(index) for index in indices]).states.to(device)
+
+    def null(self) -> Tensor:
+        """(L, D), of the empty prompt."""
+        return self.encoder.null.states[0]
+
+    def number(self, index: int) -> int:
+        """Which of the prompts it is."""
+        return index % len(self.prompts)
+
+    def name(self, index: int) -> str:
+        """The prompt."""
+        return self.prompts[self.number(index)]
+
+    def slug(self, index: int) -> str:
+        """``a-red-bus-in-the-snow``."""
+        return _slug(self.name(index)) or f"prompt{self.number(index)}"
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """The prompt."""
+        return {"prompt": self.name(index)}
+
+    def described(self, num_images: int) -> dict[str, Any]:
+        """The prompts that occur."""
+        return {"prompts": list(self.prompts[:num_images]), "text_encoder": self.encoder.model}
+
+
+def _slug(text: str) -> str:
+    """Words of a text, joined by hyphens and not too many."""
+    return re.sub(r"[\W_]+", "-", text.casefold()).strip("-")[:_LONGEST_SLUG].strip("-")
+
+
+def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """The prompts that were given, and those of a file, one a line.
+
+    Raises:
+        AdaNATError: if the file cannot be read or holds none.
+    """
+    if file is None:
+        return tuple(prompts)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected a text file, one a line.") from error
+    found = [line.strip() for line in lines if line.strip()]
+    require(bool(found), f"{file} holds no prompts; expected one a line.")
+    return (*prompts, *found)
+
+
+def make_conditions(
+    folder: ModelFolder,
+    nat: NATConfig,
+    classes: Sequence[str],
+    prompts: Sequence[str],
+    text_encoder: str,
+    seed: int,
+    device: torch.device,
+    encoder: TextEncoder | None = None,
+) -> Conditions:
+    """What a model is asked for.
+
+    Args:
+        folder: the model.
+        nat: its NAT's configuration.
+        classes: ids or names.
+        prompts: texts.
+        text_encoder: instead of the model's own; "" for that.
+        seed: of the order of classes, where none is named.
+        device: where to encode prompts.
+        encoder: the model's, if it is loaded already.
+
+    Raises:
+        AdaNATError: if they do not fit the model, or its text encoder cannot be had.
+    """
+    if nat.condition == "class":
+        require(not prompts, f"Model {folder.name} is conditioned on classes; give --class instead of a prompt.")
+        names = folder.labels()
+        return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes))
+    require(not classes, f"Model {folder.name} is conditioned on text; give --prompt instead of --class.")
+    require(bool(prompts), f'Model {folder.name} is conditioned on text; say what to draw: --prompt "a red bus".')
+    return PromptConditions(prompts, encoder or encoder_of(folder.path, nat, text_encoder, device))

@@ -1,0 +1,103 @@
+"""Which text encoder a model, a data set or the user means, and its states for tokenizing and training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.config import BENCHMARKS, NATConfig, text_encoder_of
+from adanat_cli.core.data.caption_states import States
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.errors import require
+from adanat_cli.core.text.encoder import TextEncoder
+
+NO_CAPTION = -1
+"""The number that stands for the empty prompt."""
+
+_CAPTIONS_AT_ONCE = 256
+
+
+def usual_encoder(dataset: str) -> str:
+    """The text encoder of a benchmark; "" for other data."""
+    return BENCHMARKS[dataset].text_encoder if dataset in BENCHMARKS else ""
+
+
+def load_encoder(model: str, device: torch.device, precision: torch.dtype = torch.float32) -> TextEncoder:
+    """Load the encoder that is named.
+
+    Raises:
+        AdaNATError: if none is named, or it cannot be had.
+    """
+    require(bool(model), "No text encoder was named; give --text-encoder, a Hub id or a folder of a CLIP model.")
+    return TextEncoder(model, device, precision)
+
+
+def recorded_name(model: str) -> str:
+    """How a model folder names an encoder: a folder by its absolute path, so that any working directory finds it."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def encoder_of(
+    folder: Path, nat: NATConfig, named: str, device: torch.device, precision: torch.dtype = torch.float32
+) -> TextEncoder:
+    """Load the encoder of a text-conditional model.
+
+    Args:
+        folder: the model's; an encoder's folder may lie inside.
+        nat: of the model; where it names no encoder, its width tells which of the benchmarks' it is.
+        named: by the user, instead of the model's own; "" for that.
+        device: where to encode.
+        precision: number format of the tower's products.
+
+    Raises:
+        AdaNATError: if it cannot be had, or is not the one that the NAT was trained with.
+    """
+    model = named or nat.text_encoder or text_encoder_of(nat.text_width)
+    if not named and not Path(model).is_dir() and (folder / model).is_dir():
+        model = str(folder / model)
+    encoder = load_encoder(model, device, precision)
+    encoder.require_shape(nat.text_width, nat.text_length, f"the NAT of {folder}")
+    require(
+        not nat.text_fingerprint or encoder.fingerprint == nat.text_fingerprint,
+        f"The NAT of {folder} was trained with text encoder {nat.text_fingerprint[:12]}, but {model} is "
+        f"{encoder.fingerprint[:12]}; give the one that it was trained with (--text-encoder).",
+    )
+    return encoder
+
+
+def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Iterator[States]:
+    """Yield the states of captions in order, a few hundred at a time, as float16 (n, L, D)."""
+    for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
+        states = encoder.encode(captions[start : start + _CAPTIONS_AT_ONCE]).states
+        yield states.half().cpu().numpy()
+
+
+class CaptionContext:
+    """States of a token set's captions by number: read where they were encoded, else encoded as they are needed."""
+
+    def __init__(self, tokens: TokenSet, encoder: TextEncoder | None, device: torch.device) -> None:
+        """Take a set and, if its captions are not encoded, the encoder.
+
+        Args:
+            tokens: with captions.
+            encoder: None where the set holds states.
+            device: where the NAT is.
+        """
+        self._tokens, self._encoder, self._device = tokens, encoder, device
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """Return (B, L, D) of (B,) numbers of captions; -1 is the empty prompt."""
+        there = numbers.cpu().numpy()
+        if self._encoder is not None:
+            return self._encoder.encode(self._tokens.captions(there)).states
+        assert self._tokens.states is not None
+        return torch.from_numpy(self._tokens.states.read(there)).to(self._device, torch.float32)
+
+    @property
+    def null(self) -> Tensor:
+        """(L, D), of the empty prompt."""
+        return self(torch.from_numpy(np.array([NO_CAPTION])))[0]

@@ -1,0 +1,267 @@
+"""Text to image in miniature: pictures of a few shapes, captions that say what is drawn, and prompts that rule it.
+
+    python examples/captions.py [FOLDER]
+
+Makes a set of small pictures (one to three shapes of one of six colours, two captions each), and a CLIP of two layers
+with random weights as the text encoder, so that nothing is downloaded. Then it runs the commands: tokens are the mean
+colours of 2 x 2 pixels, a small NAT is trained on them and their captions, a policy learns to generate in four steps,
+and every combination of number, colour and shape is drawn by its prompt. At the end it measures in how many pictures
+the colour, and in how many the number of shapes, is what the prompt says. Some minutes on two CPU cores; ``--quick`` is
+the short form that the tests run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import FeatureConfig, data_config
+from adanat_cli.core.data.sources import open_source
+from adanat_cli.core.runs.captions import caption_pool, telling_words
+from adanat_cli.core.runs.feature_trainer import train_feature_network
+from adanat_cli.core.runs.reporter import SilentReporter
+
+Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "purple": (255, 0, 255),
+    "white": (255, 255, 255),
+}
+NUMBERS = {"one": 1, "two": 2, "three": 3}
+SHAPES = {
+    "square": ("####", "####", "####", "####"),
+    "cross": (".##.", "####", "####", ".##."),
+    "ring": ("####", "#..#", "#..#", "####"),
+}
+SMALL_SHAPES = {"square": ("##", "##"), "corner": ("##", "#."), "stripe": ("##", "..")}
+PLURALS = {"square": "squares", "cross": "crosses", "ring": "rings", "corner": "corners", "stripe": "stripes"}
+PATCH = 2
+"""Pixels of a cell, which is a token."""
+LENGTH = 6
+"""Tokens of a prompt: start, at most four words, and end."""
+What = tuple[str, str, str]
+"""Number, colour and shape."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is to draw; the shapes are as wide as a quarter of a picture."""
+
+    colours: tuple[str, ...] = tuple(COLOURS)
+    numbers: tuple[str, ...] = tuple(NUMBERS)
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    masks: Mapping[str, Sequence[str]] = field(default_factory=lambda: SHAPES)
+
+    @property
+    def size(self) -> int:
+        """Of a picture, in pixels."""
+        return 2 * PATCH * len(self.masks["square"])
+
+    def combinations(self) -> list[What]:
+        """Every number, colour and shape."""
+        return list(product(self.numbers, self.colours, self.shapes))
+
+    def draw(self, what: What, rng: np.random.Generator) -> Picture:
+        """(H, W, 3) bytes: shapes in random quarters of a black picture."""
+        number, colour, shape = what
+        mask = np.array([[cell == "#" for cell in row] for row in self.masks[shape]]).repeat(PATCH, 0).repeat(PATCH, 1)
+        pixels, half = np.zeros((self.size, self.size, 3), np.uint8), self.size // 2
+        for quarter in rng.permutation(4)[: NUMBERS[number]]:
+            top, left = half * (quarter // 2), half * (quarter % 2)
+            pixels[top : top + half, left : left + half][mask] = COLOURS[colour]
+        return pixels
+
+    def seen(self, picture: Picture) -> tuple[str, int]:
+        """The colour of most lit pixels of a picture, and how many of its quarters are lit."""
+        lit, half = picture.max(-1) > 127, self.size // 2
+        if not lit.any():
+            return "", 0
+        colours, counts = np.unique(picture[lit] > 127, axis=0, return_counts=True)
+        found = tuple(255 * int(channel) for channel in colours[counts.argmax()])
+        corners = product((0, half), (0, half))
+        quarters = [lit[top : top + half, left : left + half].mean() > 0.3 for top, left in corners]
+        return next((name for name, colour in COLOURS.items() if colour == found), ""), sum(map(int, quarters))
+
+
+SMALL = World(("red", "green", "blue", "yellow"), ("one", "two"), tuple(SMALL_SHAPES), SMALL_SHAPES)
+"""Of the short form: 4 x 4 cells."""
+
+
+def captions(what: What) -> list[str]:
+    """What is drawn, in two ways of saying it."""
+    number, colour, shape = what
+    noun = shape if number == "one" else PLURALS[shape]
+    return [f"{number} {colour} {noun}", f"{number} {noun} of {colour}"]
+
+
+def write_pictures(folder: Path, world: World, num_images: int) -> Path:
+    """Write Parquet files of the train and validation split, with two captions for each picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    every = world.combinations()
+    for split, total, seed in (("train", num_images, 0), ("validation", max(num_images // 8, len(every)), 1)):
+        rng = np.random.default_rng(seed)
+        images, texts = [], []
+        for place in range(total):
+            file = io.BytesIO()
+            Image.fromarray(world.draw(every[place % len(every)], rng)).save(file, "PNG")
+            images.append({"bytes": file.getvalue(), "path": None})
+            texts.append(captions(every[place % len(every)]))
+        pq.write_table(pa.table({"image": images, "captions": texts}), folder / f"{split}.parquet")
+    return folder
+
+
+def write_encoder(folder: Path, image_size: int, width: int = 32) -> Path:
+    """Write a CLIP of two layers with random weights, whose vocabulary is the captions'."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["<pad>", "<unk>", "of", *NUMBERS, *COLOURS, *PLURALS, *PLURALS.values(), "<start>", "<end>"]
+    ids = {word: place for place, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[(word, ids[word]) for word in ("<start>", "<end>")]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<start>", eos_token="<end>"
+    ).save_pretrained(folder)
+    tower = {"hidden_size": width, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        **tower,
+        "vocab_size": len(words),
+        "max_position_embeddings": LENGTH,
+        "bos_token_id": ids["<start>"],
+        "eos_token_id": ids["<end>"],
+        "pad_token_id": 0,
+        "projection_dim": width,
+        "initializer_factor": 20.0,  # random embeddings of the usual size would hardly tell words apart
+    }
+    vision = {**tower, "image_size": image_size, "patch_size": 4}
+    torch.manual_seed(0)
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=width)
+    )
+    model.save_pretrained(folder)
+    transformers.CLIPImageProcessor(
+        size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
+    ).save_pretrained(folder)
+    return folder
+
+
+def adanat(*arguments: object) -> dict[str, Any]:
+    """Run a command and return its result."""
+    print("adanat", *arguments, flush=True)
+    done = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "--json"])
+    if done.exit_code:
+        raise SystemExit(f"adanat {arguments[0]} failed: {done.stderr or done.exception}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure(samples: Path, world: World) -> dict[str, float]:
+    """In how many pictures colour and number are what the prompt says."""
+    with np.load(samples / "samples.npz", allow_pickle=False) as arrays:
+        pictures, prompts = arrays["arr_0"], arrays["arr_1"]
+    seen, asked = [world.seen(picture) for picture in pictures], world.combinations()
+    pairs = list(zip(seen, (asked[prompt] for prompt in prompts), strict=True))
+    return {
+        "colour": float(np.mean([is_there[0] == wanted[1] for is_there, wanted in pairs])),
+        "number": float(np.mean([is_there[1] == NUMBERS[wanted[0]] for is_there, wanted in pairs])),
+    }
+
+
+def train(folder: Path, world: World, quick: bool) -> str:
+    """Make the data, turn it into tokens, train the NAT; returns its model folder."""
+    pictures = write_pictures(folder / "pictures", world, 480 if quick else 5400)
+    encoder = write_encoder(folder / "clip", world.size)
+    data = ("--dataset", pictures, "--image-size", world.size)
+    pixels = ("--downsampling", PATCH, "--codebook-size", 8, "--colour")
+    tokenizer = adanat("train-tokenizer", *data, *pixels, "--output", folder / "pixels")["model"]
+    tokens = ("--encode-captions", "--text-encoder", encoder, "--output", folder / "tokens")
+    adanat("tokenize", *data, "--tokenizer", tokenizer, "--no-flips", *tokens)
+    size = ("--size", "nano", "--steps", 240, "--batch-size", 48) if quick else ("--size", "micro", "--steps", 4000)
+    rates = ("--learning-rate", 4e-3, "--warmup-steps", 10, "--beta1", 0.9, "--beta2", 0.98, "--ema-decay", 0.95)
+    slower = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)
+    made_of = ("--dataset", pictures, "--tokens", folder / "tokens", "--model", tokenizer, "--precision", "fp32")
+    return str(adanat("pretrain-nat", *made_of, *size, *rates, *slower, "--output", folder / "nat")["model"])
+
+
+def write_hasty_features(folder: Path, world: World, model: str) -> None:
+    """Give the model a small network to measure with, so that train-policy need not train one at length."""
+    source = open_source(data_config(str(folder / "pictures"), image_size=world.size))
+    words = telling_words(caption_pool(source, 0))
+    config = FeatureConfig(image_size=world.size, num_classes=len(words), channels=(16, 32))
+    network = train_feature_network(source, config, 20, 32, 3e-3, 0, "cpu", SilentReporter(), words=words)
+    ModelFolder(model).write("features", config.to_dict(), network.state_dict())
+
+
+def run(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
+    """Train, draw and measure; returns shares of right colours and numbers by schedule."""
+    world = SMALL if quick else World()
+    model = train(folder, world, quick)
+    if quick:
+        write_hasty_features(folder, world, model)
+    few = ("--updates", 1, "--trajectories", 16, "--eval-images", 32) if quick else ("--updates", 20)
+    small = ("--hidden-width", 32, "--discriminator", "pyramid", "--discriminator-updates", 2 if quick else 10)
+    policy = ("--dataset", folder / "pictures", "--model", model, "--steps", 4, *few, *small)
+    adanat("train-policy", *policy, "--install", "--output", folder / "policy")
+    prompts = folder / "prompts.txt"
+    prompts.write_text("".join(f"{captions(what)[0]}\n" for what in world.combinations()))
+    asked = ("--prompts", prompts, "--num-images", 2 * len(world.combinations()), "--format", "npz")
+    results = {}
+    for schedule, steps in (("cosine", 8), ("learned", 4)):
+        output = folder / f"samples-{schedule}"
+        how = ("--steps", steps, "--schedule", schedule, "--output", output)
+        adanat("sample", "--model", model, *asked, *how)
+        results[schedule] = measure(output, world)
+    draw_grid(folder / "captions.png", folder / "samples-cosine", world)
+    return results
+
+
+def draw_grid(path: Path, samples: Path, world: World) -> None:
+    """Draw one picture of every prompt, with the prompt above it."""
+    from matplotlib.figure import Figure
+
+    asked = world.combinations()
+    with np.load(samples / "samples.npz", allow_pickle=False) as arrays:
+        pictures = arrays["arr_0"][: len(asked)]
+    columns = 9 if len(asked) % 9 == 0 else 8
+    figure = Figure(figsize=(1.4 * columns, 1.6 * len(asked) / columns), layout="constrained")
+    for axes, picture, what in zip(figure.subplots(len(asked) // columns, columns).flat, pictures, asked, strict=True):
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_title(captions(what)[0], fontsize=7)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """Run and print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/captions"))
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    for schedule, shares in run(asked.folder, asked.quick).items():
+        print(f"{schedule}: right colour {shares['colour']:.0%}, right number {shares['number']:.0%}")
+
+
+if __name__ == "__main__":
+    main()
