@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
+from adanat_cli import Pipeline
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DiscriminatorConfig, NATConfig, PolicyTrainingConfig, PPOConfig, data_config
@@ -97,6 +99,15 @@ def test_prompts_come_from_a_file_one_a_line(results: dict[str, Any], folder: Pa
     done = CliRunner().invoke(app, ["sample", *arguments])
     assert json.loads(done.stdout)["prompts"] == ["one red square", "two green squares"]
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
+
+
+def test_python_draws_what_the_command_draws(results: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline.from_pretrained(str(folder / "nat" / "model"), device="cpu")
+    samples = pipeline.sample(prompts=["one red square", "two blue squares"], num_steps=3, schedule="cosine")
+    drawn = draw(folder, tmp_path, prompts=("one red square", "two blue squares"), num_images=2, schedule="cosine")
+    assert samples.labels == [0, 1]
+    for image, file in zip(samples.images, drawn["files"], strict=True):
+        assert np.array_equal(np.asarray(image), np.asarray(Image.open(file)))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: 
         benchmark is None or benchmark.condition == "text",
         f"{dataset} has class labels, not captions; --captions is for mscoco, cc3m and data with captions.",
     )
-    captions = evaluation_captions(dataset, num_captions, **fields)
+    # Without a local copy, a stream: the images are not wanted.
+    captions = evaluation_captions(dataset, num_captions, **{"streaming": not fields.get("data_dir"), **fields})
     digest = write_captions(path, captions)
     return {"captions": str(path), "num_captions": len(captions), "seed": EVALUATION_SEED, "sha256": digest}
 

@@ -117,7 +117,7 @@ def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Repo
 
 
 def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
-    """The shards, their summary and a card.
+    """The shards, the states of encoded captions, the summary and a card.
 
     Raises:
         AdaNATError: if the set is not whole.
@@ -125,4 +125,5 @@ def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
     tokens = TokenSet.open(source)
     card = made / CARD_FILE
     card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8")
-    return {**{file.name: file for file in [*shard_files(source), source / SUMMARY]}, CARD_FILE: card}
+    states = sorted(source.glob("*.states.npy"))
+    return {**{file.name: file for file in [*shard_files(source), *states, source / SUMMARY]}, CARD_FILE: card}
