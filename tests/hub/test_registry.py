@@ -122,8 +122,10 @@ def test_a_part_that_fails_keeps_the_others_and_is_told(authors: HubServer) -> N
 def test_the_embedded_model_can_be_copied_without_a_hub(authors: HubServer, tmp_path: Path) -> None:
     values = pull(PullRequest("imagenet64", tmp_path / "copy"), SilentReporter())
     assert authors.log == []
-    assert list(values["components"]) == ["tokenizer", "nat"]
-    copy, original = ModelFolder(tmp_path / "copy"), models.resolve_model("imagenet64")
+    original = models.resolve_model("imagenet64")
+    assert list(values["components"]) == list(original.index.components)
+    copy = ModelFolder(tmp_path / "copy")
+    assert copy.reference() is not None
     assert (copy.index.provenance, copy.card()) == (original.index.provenance, original.card())
     assert copy.fingerprint("nat") == original.fingerprint("nat")
 
