@@ -93,7 +93,7 @@ class Pipeline:
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """Of a text-conditional model; loaded on first use, and replaceable (``adanat_cli.core.text.encoder``)."""
-        return encoder_of(self.folder.path, self.config, "", self.device)
+        return encoder_of(self.folder, self.config, "", self.device)
 
     @property
     def config(self) -> NATConfig:

@@ -29,12 +29,16 @@ class CardDetails:
         license: of the weights; "" takes what their provenance says, else "unknown".
         samples: picture of samples, by its name in the repository; "" if there is none.
         policies: component of a policy -> pictures of its values, and of its samples below the fixed schedule's.
+        prompts: of the samples, in turn.
+        absent: why there are no samples; "" if that needs no reason.
     """
 
     repo: str = ""
     license: str = ""
     samples: str = ""
     policies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    prompts: Sequence[str] = ()
+    absent: str = ""
 
 
 def write_card(folder: ModelFolder) -> bool:
@@ -63,6 +67,10 @@ def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
     sections = [f"---\n{front}---", _MARK, f"# {name}", _summary(folder)]
     if details.samples:
         sections.append(f"![Samples of the model]({details.samples})")
+    if details.prompts:
+        sections.append(f"Prompts of the samples: {'; '.join(details.prompts)}.")
+    if details.absent:
+        sections.append(f"Samples are not shown: {details.absent}")
     sections += [_use(folder, details), _components(folder)]
     sections += _policies(folder, details.policies)
     if folder.index.results:

@@ -23,6 +23,7 @@ from adanat_cli.core.checkpoints.files import (
     write_json,
 )
 from adanat_cli.core.checkpoints.header import Header, read_header
+from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.errors import AdaNATError, require
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ FORMAT_VERSION = 1
 INDEX_FILE, LABELS_FILE, CARD_FILE = "model_index.json", "labels.json", "README.md"
 REFERENCE_FILE = "features/reference.npz"
 """Statistics of real images in the model's own features; it goes with these when they are replaced."""
+TEXT = "text"
+"""The component of a text encoder that lives nowhere else: a tower of CLIP's architecture as transformers writes it."""
+FURTHER_FILES: Mapping[str, tuple[str, ...]] = {TEXT: ("tokenizer.json", "tokenizer_config.json")}
+"""What a component holds beside config.json and model.safetensors."""
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
 _POLICY = re.compile(r"policies/steps-(\d+)")
@@ -60,16 +65,18 @@ class Component:
     """One component about to be written.
 
     Attributes:
-        name: "tokenizer", "nat" or "policies/steps-<T>".
+        name: "tokenizer", "nat", "features", "text" or "policies/steps-<T>".
         config: JSON values from which the network is built.
         tensors: its state dict.
         provenance: where the weights came from.
+        files: content of ``FURTHER_FILES``.
     """
 
     name: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def policy_component(num_steps: int) -> str:
@@ -82,7 +89,7 @@ class ModelFolder:
 
     Reading is strict: what ``model_index.json`` lists must be there and whole. Writing is atomic: all
     components of one call are first written under hidden temporary names, then renamed, and the index,
-    which alone says what counts, is updated last.
+    which alone says what counts, is updated last. Paths of this machine are not written: see ``portable``.
     """
 
     writable = True
@@ -146,6 +153,19 @@ class ModelFolder:
             AdaNATError: if the model has no such component, or a file is missing or damaged.
         """
         return self.config(component), load_tensors(self._existing(component, _WEIGHTS))
+
+    def component(self, name: str) -> Component:
+        """All of a component, as it can be written into another folder.
+
+        Raises:
+            AdaNATError: if the model has no such component, or a file is missing or damaged.
+        """
+        config, tensors = self.read(name)
+        files = {file: self._existing(name, file) for file in FURTHER_FILES.get(name, ())}
+        missing = next((path for path in files.values() if not path.is_file()), None)
+        require(missing is None, f"{missing} does not exist; fetch or write the model again.")
+        told = self.index.provenance.get(name, {})
+        return Component(name, config, tensors, told, {file: path.read_bytes() for file, path in files.items()})
 
     def header(self, component: str) -> Header:
         """Shapes and metadata of a component's weights, without loading them."""
@@ -214,7 +234,7 @@ class ModelFolder:
                     index,
                     image_size=image_size or (told[0] if told else index.image_size),
                     components=tuple(sorted({*index.components, *names}, key=_order)),
-                    provenance={**index.provenance, **{part.name: dict(part.provenance) for part in components}},
+                    provenance={**index.provenance, **{part.name: portable(part.provenance) for part in components}},
                 )
             )
 
@@ -225,13 +245,14 @@ class ModelFolder:
     def add_result(self, result: Mapping[str, Any]) -> None:
         """Note one measured result in the index."""
         index = self.index
-        self._write_index(replace(index, results=(*index.results, dict(result))))
+        self._write_index(replace(index, results=(*index.results, portable(result))))
 
     def put_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Note measured results; one that says the same of itself but for its value is replaced."""
         index = self.index
         measured = {json.dumps({**result, "value": None}, sort_keys=True): result for result in index.results}
-        measured |= {json.dumps({**result, "value": None}, sort_keys=True): dict(result) for result in results}
+        found = [portable(result) for result in results]
+        measured |= {json.dumps({**result, "value": None}, sort_keys=True): result for result in found}
         self._write_index(replace(index, results=tuple(measured.values())))
 
     def files(self, component: str) -> dict[str, Path]:
@@ -240,7 +261,8 @@ class ModelFolder:
         Raises:
             AdaNATError: if the model has no such component.
         """
-        files = {f"{component}/{name}": self._existing(component, name) for name in (_CONFIG, _WEIGHTS)}
+        names = (_CONFIG, _WEIGHTS, *FURTHER_FILES.get(component, ()))
+        files = {f"{component}/{name}": self._existing(component, name) for name in names}
         if component == "features" and (reference := self.reference()):
             files[REFERENCE_FILE] = reference
         return files
@@ -296,7 +318,9 @@ class ModelFolder:
                 _remove_leftovers(self.path / component.name)
                 tensors = _cast(component.tensors, dtype)
                 save_tensors(temporary / _WEIGHTS, tensors, {"format": "pt", "fingerprint": fingerprint(tensors)})
-                write_json(temporary / _CONFIG, dict(component.config))
+                write_json(temporary / _CONFIG, portable(component.config))
+                for file, content in component.files.items():
+                    (temporary / file).write_bytes(content)
             yield temporaries
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -348,7 +372,7 @@ def _order(name: str) -> tuple[str, int]:
     """Sort policies by step count, not by spelling; tokenizer and nat come first."""
     if match := _POLICY.fullmatch(name):
         return "policies", int(match[1])
-    return {"tokenizer": "0", "nat": "1"}.get(name, name), 0
+    return {"tokenizer": "0", "nat": "1", TEXT: "2"}.get(name, name), 0
 
 
 def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Mapping[str, Tensor]:

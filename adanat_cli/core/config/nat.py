@@ -21,8 +21,8 @@ class NATConfig(Config):
         num_classes: label ids 0 .. num_classes - 1; num_classes itself is the null label.
         dropout: on the token embedding, in training only.
         tokenizer_fingerprint: of the tokenizer whose ids it was trained on; "" if not known.
-        text_encoder: Hub id ``user/name[@revision]`` or folder of the CLIP model whose states are its context; "" if
-            not known.
+        text_encoder: Hub id ``user/name[@revision]`` of the CLIP model whose states are its context, or last name of a
+            folder that was one; "" if not known.
         text_fingerprint: of that encoder's weights; "" if not known.
     """
 

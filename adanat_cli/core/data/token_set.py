@@ -40,7 +40,7 @@ class TokenSetInfo:
         class_names: class id to name.
         source: the data set, for people.
         text_encoder, text_fingerprint, text_width, text_length: of the encoder whose states of the captions lie
-            beside the shards; "" and 0 where there are none.
+            beside the shards; "" and 0 where there are none. A folder is named by its last name, and lies in ``text/``.
     """
 
     image_size: int

@@ -196,4 +196,4 @@ def make_conditions(
         return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes))
     require(not classes, f"Model {folder.name} is conditioned on text; give --prompt instead of --class.")
     require(bool(prompts), f'Model {folder.name} is conditioned on text; say what to draw: --prompt "a red bus".')
-    return PromptConditions(prompts, encoder or encoder_of(folder.path, nat, text_encoder, device))
+    return PromptConditions(prompts, encoder or encoder_of(folder, nat, text_encoder, device))

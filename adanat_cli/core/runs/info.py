@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
 from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.runs.classes import short_name
 from adanat_cli.core.runs.models import model_names, resolve_model
 from adanat_cli.core.runs.registry import known_models
 
@@ -30,6 +31,7 @@ def describe(model: str) -> dict[str, Any]:
         "image_size": index.image_size,
         "components": components,
         "policies": folder.policy_steps(),
+        "condition": str(components.get("nat", {}).get("config", {}).get("condition", "")),
         "classes": {str(label): name for label, name in folder.labels().items()},
         "matches": _matches(folder),
         "provenance": dict(index.provenance),
@@ -71,6 +73,8 @@ def _summary(name: str, values: dict[str, Any], source: str) -> str:
         condition += f" by {nat.text_encoder}" if nat.text_encoder else ""
         grid = " x ".join(map(str, nat.grid))
         return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
+    if name == TEXT:
+        return f"CLIP text tower of width {values.get('hidden_size')}, {values.get('max_position_embeddings')} tokens"
     if name == "features":
         features = FeatureConfig.from_dict(values, source)
         return f"{features.feature_width} features of {features.image_size} pixels, {features.num_classes} classes"
@@ -105,10 +109,11 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
         yield f"  fingerprint {part['fingerprint'][:16]}"
         for key, value in (values["provenance"].get(name) or {}).items():
-            yield f"  {key}: {value}"
+            yield f"  {key}: {_short(value)}"
     yield ""
     yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
-    yield f"Classes     {_classes(values['classes'])}"
+    if values["condition"] != "text":
+        yield f"Classes     {_classes(values['classes'])}"
     for pair, answer in values["matches"].items():
         yield f"Match       {pair}: {answer}"
     if not values["results"]:
@@ -119,10 +124,25 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"Name        {name}: {about}"
 
 
+def _short(value: Any) -> str:
+    """A value of a provenance on one line; what is empty is left out, and `--json` shows all digits."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(part)}" for key, part in value.items() if part not in ("", [], {}, None))
+    if isinstance(value, list):
+        return (
+            " ".join(map(_short, value))
+            if all(isinstance(part, int) for part in value)
+            else "; ".join(map(_short, value))
+        )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _classes(classes: dict[str, str]) -> str:
     """Number and first names of the classes that the model has seen."""
     if not classes:
         return "no names recorded"
-    shown = [f"{label} {name}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
+    shown = [f"{label} {short_name(name)}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
     more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
     return f"{len(classes)}: {', '.join(shown)}{more}"

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
+from adanat_cli.core.checkpoints.folder import TEXT, Component, ModelFolder, policy_component
 from adanat_cli.core.config import (
     DATA_PRESETS,
     DataConfig,
@@ -253,7 +253,7 @@ def prepare(
     network, tokenizer = load_nat(folder, device).requires_grad_(False), load_tokenizer(folder, device)
     tokenizer.requires_grad_(False)
     if nat.condition == "text":
-        encoder = encoder_of(folder.path, nat, request.text_encoder, device, precision)
+        encoder = encoder_of(folder, nat, request.text_encoder, device, precision)
         pools = [caption_pool(part, request.training.seed) for part in (source, held_out)]
         context = PromptContext([*pools[0], *pools[1]], encoder)
         numbers = torch.arange(len(pools[0]) + len(pools[1]), device=device).split([len(pool) for pool in pools])
@@ -321,7 +321,7 @@ def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, fac
         facts: how it was trained and what it reached.
     """
     exported = ModelFolder(request.output / "model")
-    for name in ("tokenizer", "nat", "features"):
+    for name in ("tokenizer", "nat", TEXT, "features"):
         _copy_component(setup.folder, exported, name)
     if labels := setup.folder.labels():
         exported.write_labels(labels)
@@ -338,8 +338,6 @@ def _copy_component(source: ModelFolder, target: ModelFolder, name: str) -> None
     """Copy a component that the source has and the target has not."""
     if not source.has(name) or (target.exists() and target.has(name)):
         return
-    values, tensors = source.read(name)
-    index = source.index
-    target.write(name, values, tensors, image_size=index.image_size, provenance=index.provenance.get(name, {}))
+    target.write_all([source.component(name)], image_size=source.index.image_size)
     if name == "features" and (reference := source.reference()):
         target.write_reference(reference)

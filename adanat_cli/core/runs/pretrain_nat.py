@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
 from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
@@ -34,12 +34,14 @@ from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
-from adanat_cli.core.runs.text import NO_CAPTION, CaptionContext
+from adanat_cli.core.runs.text import NO_CAPTION, CaptionContext, encoder_component
 from adanat_cli.core.runs.token_sets import resolve_tokens
+from adanat_cli.core.text.encoder import TextEncoder
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
 _TRIAL_ROWS = 32
+_NUM_EXAMPLES = 16
 
 
 def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
@@ -81,7 +83,9 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     trainer = NATTrainer(shape, config, accelerator, codes, context)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
-    run = _Run(request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context)
+    run = _Run(
+        request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context, encoder
+    )
     if state:
         trainer.load_state_dict(state)
         run.measured = state["measured"]
@@ -166,6 +170,7 @@ class _Run:
     held_out: Indices
     model: ModelFolder
     context: CaptionContext | None
+    encoder: TextEncoder | None
     measured: dict[str, float] = field(default_factory=dict)
 
     def train(self) -> None:
@@ -265,6 +270,8 @@ class _Run:
         if self.context is None:
             names, seen = self.tokens.info.class_names, np.unique(self.tokens.labels[self.rows])
             exported.write_labels({int(label): names.get(int(label), str(label)) for label in seen})
+        elif not exported.has(TEXT) and (text := encoder_component(self.encoder, self.request.tokens)):
+            exported.write_all([replace(text, provenance={"copy of": self.trainer.nat.config.text_encoder})])
         exported.write(
             "nat",
             self.trainer.nat.config.to_dict(),
@@ -275,6 +282,7 @@ class _Run:
                 "command": "pretrain-nat",
                 "data": self.tokens.info.source,
                 "num_images": len(self.rows),
+                **self._examples(),
                 "size": self.request.size,
                 "update": self.trainer.step,
                 "training": self.config.to_dict(),
@@ -282,6 +290,13 @@ class _Run:
             },
         )
         write_card(exported)
+
+    def _examples(self) -> dict[str, Any]:
+        """A few of the captions that the NAT was trained on, for those who look for prompts."""
+        if self.context is None:
+            return {}
+        rows = self.rows[np.linspace(0, len(self.rows) - 1, _NUM_EXAMPLES).round().astype(int)]
+        return {"captions": list(dict.fromkeys(self.tokens.captions(self.tokens.first_caption[rows])))}
 
 
 def _trial(request: PretrainNATRequest, shape: NATConfig, device: torch.device) -> Job:

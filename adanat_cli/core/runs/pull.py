@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
-from adanat_cli.core.checkpoints.folder import CARD_FILE, ModelFolder, policy_component
+from adanat_cli.core.checkpoints.folder import CARD_FILE, TEXT, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder, commit_of, fetch_file
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId
@@ -83,7 +83,7 @@ def _wanted(request: PullRequest, available: Sequence[str], model: str) -> list[
     """
     asked = set(request.components)
     if request.num_steps is not None:
-        asked |= {"tokenizer", "nat", policy_component(request.num_steps)}
+        asked |= {"tokenizer", "nat", policy_component(request.num_steps), *({TEXT} & set(available))}
     lacking = sorted(asked - set(available))
     require(not lacking, f"Model {model} has no {', '.join(lacking)}; it has {', '.join(available)}.")
     return [name for name in available if name in asked or not asked]
@@ -99,7 +99,7 @@ def _fetch(source: ModelFolder, names: Sequence[str], reporter: Reporter) -> Non
     source.card()
 
 
-def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replace: bool, reporter: Reporter) -> None:
+def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replacing: bool, reporter: Reporter) -> None:
     """Write components into a folder, one after the other, so that one that is there is whole."""
     check_output(output)
     check_writable(output.path)
@@ -110,13 +110,13 @@ def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replac
         for name in names:
             same = name in present and _identity(output, name) == _identity(source, name)
             require(
-                same or replace or name not in present,
+                same or replacing or name not in present,
                 f"{output.name} holds another {name} than {source.name}; add --replace, or choose another --output.",
             )
             if not same:
-                values, tensors = source.read(name)
-                provenance = {**index.provenance.get(name, {}), **origin}
-                output.write(name, values, tensors, image_size=index.image_size or None, provenance=provenance)
+                part = source.component(name)
+                part = replace(part, provenance={**part.provenance, **origin})
+                output.write_all([part], image_size=index.image_size or None)
             if name == "features" and (reference := source.reference()):
                 output.write_reference(reference)
             task.advance(1)

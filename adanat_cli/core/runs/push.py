@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
-from adanat_cli.core.checkpoints.folder import CARD_FILE, INDEX_FILE, LABELS_FILE
+from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
 from adanat_cli.core.checkpoints.hub import Upload, check_account, upload
+from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
 from adanat_cli.core.errors import require
@@ -106,14 +108,25 @@ def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Repo
         files |= folder.files(component)
     if folder.labels():
         files[LABELS_FILE] = folder.path / LABELS_FILE
+    files = {name: _public(name, file, made) for name, file in files.items()}
     if is_handwritten(folder.card()):
         reporter.log(f"{folder.path / CARD_FILE} is handwritten and goes along as it is.")
         return {**files, CARD_FILE: folder.path / CARD_FILE}
     pictures = draw_pictures(folder, made, request.num_images, request.device, reporter)
-    details = CardDetails(str(hub_id), request.license, pictures.samples, pictures.policies)
+    details = CardDetails(
+        str(hub_id), request.license, pictures.samples, pictures.policies, pictures.prompts, pictures.absent
+    )
     card = made / CARD_FILE
     card.write_text(model_card(folder, details), encoding="utf-8")
     return {**files, CARD_FILE: card, **pictures.files}
+
+
+def _public(name: str, file: Path, made: Path) -> Path:
+    """The file, or where JSON of an older edition tells of places on this machine, a copy that does not."""
+    if file.suffix != ".json" or (values := read_json(file)) == (kept := portable(values)):
+        return file
+    write_json(made / "public" / name, kept)
+    return made / "public" / name
 
 
 def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
@@ -125,5 +138,7 @@ def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
     tokens = TokenSet.open(source)
     card = made / CARD_FILE
     card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8")
-    states = sorted(source.glob("*.states.npy"))
-    return {**{file.name: file for file in [*shard_files(source), *states, source / SUMMARY]}, CARD_FILE: card}
+    files = [*shard_files(source), *sorted(source.glob("*.states.npy")), source / SUMMARY]
+    if tokens.states is not None and (source / TEXT).is_dir():
+        files += [source / TEXT / name for name in ("config.json", "model.safetensors", *FURTHER_FILES[TEXT])]
+    return {**{str(file.relative_to(source)): file for file in files}, CARD_FILE: card}

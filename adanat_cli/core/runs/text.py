@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.files import load_tensors, read_json
+from adanat_cli.core.checkpoints.folder import FURTHER_FILES, TEXT, Component, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, NATConfig, text_encoder_of
 from adanat_cli.core.data.caption_states import States
 from adanat_cli.core.data.token_set import TokenSet
@@ -37,17 +41,59 @@ def load_encoder(model: str, device: torch.device, precision: torch.dtype = torc
 
 
 def recorded_name(model: str) -> str:
-    """How a model folder names an encoder: a folder by its absolute path, so that any working directory finds it."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    """How models and token sets name an encoder: a Hub id as it is, a folder by its last name alone.
+
+    Where a folder lies is nobody else's business, and means nothing elsewhere: what it holds goes along instead.
+    """
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def write_encoder(encoder: TextEncoder, tokens: Path) -> None:
+    """Put an encoder that was opened from a folder into a token set, for the models that are trained on it."""
+    if not Path(encoder.model).is_dir():
+        return  # its id says where to find it
+    with tempfile.TemporaryDirectory(prefix=f".{TEXT}-", dir=tokens) as made:
+        encoder.save(Path(made) / TEXT)
+        shutil.rmtree(tokens / TEXT, ignore_errors=True)
+        (Path(made) / TEXT).rename(tokens / TEXT)
+
+
+def encoder_component(encoder: TextEncoder | None, tokens: Path) -> Component | None:
+    """What a model that is trained on a token set takes along of its text encoder; None of one that is on the Hub.
+
+    Args:
+        encoder: that encodes the captions; None where the set holds their states.
+        tokens: folder of the set.
+
+    Raises:
+        AdaNATError: if the set's encoder is damaged.
+    """
+    if encoder is None:
+        return _read_encoder(tokens / TEXT) if (tokens / TEXT).is_dir() else None
+    if not Path(encoder.model).is_dir():
+        return None
+    with tempfile.TemporaryDirectory(prefix="adanat-text-") as made:
+        encoder.save(Path(made))
+        return _read_encoder(Path(made))
+
+
+def _read_encoder(folder: Path) -> Component:
+    files = {name: folder / name for name in FURTHER_FILES[TEXT]}
+    missing = [name for name, file in files.items() if not file.is_file()]
+    require(not missing, f"{folder} lacks {', '.join(missing)}; run `adanat tokenize` again.")
+    contents = {name: file.read_bytes() for name, file in files.items()}
+    return Component(
+        TEXT, read_json(folder / "config.json"), load_tensors(folder / "model.safetensors"), files=contents
+    )
 
 
 def encoder_of(
-    folder: Path, nat: NATConfig, named: str, device: torch.device, precision: torch.dtype = torch.float32
+    folder: ModelFolder, nat: NATConfig, named: str, device: torch.device, precision: torch.dtype = torch.float32
 ) -> TextEncoder:
     """Load the encoder of a text-conditional model.
 
     Args:
-        folder: the model's; an encoder's folder may lie inside.
+        folder: the model; an encoder of its own comes before one that the NAT names.
         nat: of the model; where it names no encoder, its width tells which of the benchmarks' it is.
         named: by the user, instead of the model's own; "" for that.
         device: where to encode.
@@ -57,13 +103,19 @@ def encoder_of(
         AdaNATError: if it cannot be had, or is not the one that the NAT was trained with.
     """
     model = named or nat.text_encoder or text_encoder_of(nat.text_width)
-    if not named and not Path(model).is_dir() and (folder / model).is_dir():
-        model = str(folder / model)
+    if not named and folder.has(TEXT):
+        folder.files(TEXT)  # of a model on the Hub, they are fetched here
+        model = str(folder.path / TEXT)
+    require(
+        "/" in model or Path(model).is_dir(),
+        f"The NAT of {folder.name} was trained with a text encoder in a folder {model!r}, which did not come with it; "
+        "give that folder as --text-encoder.",
+    )
     encoder = load_encoder(model, device, precision)
-    encoder.require_shape(nat.text_width, nat.text_length, f"the NAT of {folder}")
+    encoder.require_shape(nat.text_width, nat.text_length, f"the NAT of {folder.name}")
     require(
         not nat.text_fingerprint or encoder.fingerprint == nat.text_fingerprint,
-        f"The NAT of {folder} was trained with text encoder {nat.text_fingerprint[:12]}, but {model} is "
+        f"The NAT of {folder.name} was trained with text encoder {nat.text_fingerprint[:12]}, but {model} is "
         f"{encoder.fingerprint[:12]}; give the one that it was trained with (--text-encoder).",
     )
     return encoder

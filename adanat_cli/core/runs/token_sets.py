@@ -9,7 +9,7 @@ from adanat_cli.core.data.token_set import SUMMARY
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId, looks_like_hub_id
 
-_FILES = ("tokens-*.parquet", "*.states.npy", SUMMARY, "README.md")
+_FILES = ("tokens-*.parquet", "*.states.npy", "text/*.json", "text/*.safetensors", SUMMARY, "README.md")
 
 
 def resolve_tokens(tokens: Path) -> Path:

@@ -37,7 +37,7 @@ from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
-from adanat_cli.core.runs.text import encoded, load_encoder, recorded_name, usual_encoder
+from adanat_cli.core.runs.text import encoded, load_encoder, recorded_name, usual_encoder, write_encoder
 from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, shard_name
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
@@ -261,6 +261,7 @@ def tokenize(
             num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
     if encoder and rank == 0:
         _write_states(output / NULL_STATES, encoder, [""])
+        write_encoder(encoder, output)
     if state:
         state.wait_for_everyone()
     if rank != 0:

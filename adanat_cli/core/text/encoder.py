@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -91,6 +92,15 @@ class TextEncoder(nn.Module):
         for row, words in zip(ids, rows, strict=True):
             row[: len(words)] = torch.tensor(words)
         return ids.to(self.device)
+
+    def save(self, folder: Path) -> None:
+        """Write the tower and the words, without the image tower that a CLIP may have: JSON and safetensors.
+
+        Args:
+            folder: to make; ``TextEncoder`` opens it.
+        """
+        self.tower.save_pretrained(folder, max_shard_size="1TB")
+        self._tokenizer.save_pretrained(folder)
 
     @cached_property
     def null(self) -> EncodedText:
