@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -13,6 +15,7 @@ from adanat_cli.commands import (
     import_,
     info,
     pretrain_nat,
+    processes,
     pull,
     push,
     sample,
@@ -25,6 +28,9 @@ from adanat_cli.core.errors import AdaNATError
 
 _INTERRUPTED = 130
 """Exit code that Typer gives after Ctrl-C."""
+
+_PATIENCE = 3.0
+"""Seconds for which processes other than the main one keep their error to themselves."""
 
 app = typer.Typer(
     name="adanat",
@@ -54,24 +60,54 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def callback(
-    version: Annotated[
+    context: typer.Context,
+    num_processes: Annotated[
+        int,
+        typer.Option(
+            "--nproc",
+            help="Processes of this machine that share the work, one per GPU; before the command, as in "
+            "`adanat --nproc 8 pretrain-nat …`.",
+            metavar="N",
+        ),
+    ] = 1,
+    version: Annotated[  # noqa: ARG001 - its own callback prints it and leaves
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Token-based image generation with learned, per-sample generation policies."""
+    command = context.invoked_subcommand
+    if num_processes != 1 and command is not None:
+        processes.launch(num_processes, command, sys.argv[1:])
 
 
 def main() -> None:
     """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 130 interrupted."""
     try:
-        app()
+        _run()
+    except processes.ProcessesLeft:
+        raise
     except AdaNATError as error:
         _tell(f"Error: {error}")
         sys.exit(1)
     except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED:
+        if leaving.code == _INTERRUPTED and _is_main_process():
             _tell("Interrupted. What was saved is kept; the same command resumes a training, tokens or a measurement.")
         raise
+
+
+def _run() -> None:
+    """Run the command; of several processes that fail, the main one is the first to say why."""
+    try:
+        app()
+    except Exception:
+        if not _is_main_process():
+            # They mostly fail for the same reason, or because the main one has; then the launcher ends them here.
+            time.sleep(_PATIENCE)
+        raise
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _tell(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,5 +36,9 @@ def deferred_interrupts() -> Iterator[Interrupt]:
     previous = signal.signal(signal.SIGINT, note)
     try:
         yield interrupt
+    except RuntimeError as error:
+        if interrupt.raised and int(os.environ.get("RANK", "0")) > 0:
+            raise KeyboardInterrupt from error  # the main process has saved and left, so the group is broken
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,75 @@
+"""``adanat --nproc N``: the same command in several processes of this machine, without ``torchrun`` on the path."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from adanat_cli.core.errors import AdaNATError, require
+
+COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "stats")
+"""Those that share their work between processes."""
+_INTERRUPTED = 130
+_SECONDS_TO_SAVE = "120"
+_ALONE = {"--dry-run", "--help", "-h"}
+"""What is only printed needs one process."""
+
+
+class ProcessesLeft(SystemExit):
+    """All processes have left; they themselves have said why. The code is theirs."""
+
+
+def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
+    """Run ``adanat`` with these arguments in so many processes, and leave with their exit code.
+
+    Args:
+        num_processes: on this machine; 1 returns, so that the command runs here.
+        command: its name.
+        arguments: of the whole command line.
+
+    Raises:
+        AdaNATError: if there cannot be so many, or the command knows one process only.
+        ProcessesLeft: when they are done.
+    """
+    require(num_processes >= 1, f"--nproc is {num_processes}; expected the number of processes to start, 1 or more.")
+    require(
+        num_processes == 1 or command in COMMANDS,
+        f"adanat {command} works in one process; leave --nproc out. It is for {', '.join(COMMANDS)}.",
+    )
+    if num_processes == 1 or _ALONE & set(arguments):
+        return
+    require(
+        int(os.environ.get("WORLD_SIZE", "1")) == 1,
+        "--nproc starts processes itself, but this is one of a group that torchrun or accelerate has started; leave "
+        "one of the two out.",
+    )
+    # Before the command there are only numbers and options.
+    raise ProcessesLeft(_run(num_processes, arguments[arguments.index(command) :]))
+
+
+def _run(num_processes: int, arguments: Sequence[str]) -> int:
+    """Start the processes and wait; returns the exit code of the first that failed, or 0."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # Each would take all cores for itself.
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # Ctrl-C reaches the processes through the launcher, which would end them after 30 seconds.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
+    logging.disable(logging.ERROR)  # the launcher's own words on every signal and exit code
+    group = ["--standalone", f"--nproc_per_node={num_processes}"]
+    try:
+        run.main([*group, "-m", "adanat_cli", *arguments])
+    except ChildFailedError as error:
+        code = int(error.get_first_failure()[1].exitcode)
+        return 128 - code if code < 0 else code  # a signal, as shells tell it
+    except (SignalException, KeyboardInterrupt):
+        return _INTERRUPTED
+    except OSError as error:
+        raise AdaNATError(f"{num_processes} processes cannot be started: {error.strerror or error}.") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
