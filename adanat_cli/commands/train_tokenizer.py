@@ -99,8 +99,10 @@ def command(
         data, tokenizer, training, output or Path("runs") / f"tokenizer-{Path(dataset).name}", workers, half, device
     )
     if dry_run:
+        from adanat_cli.core.runs.wording import lines_of
+
         values = plan(request)
-        console.result(values, as_json, (f"{key}: {value}" for key, value in values.items()))
+        console.result(values, as_json, lines_of(values))
         return
     push.check(push_to_hub)
     reporter = console.reporter()

@@ -19,6 +19,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.runs.info import describe, lines
+from adanat_cli.core.runs.wording import lines_of
 from adanat_cli.core.tokenizer.vqgan import VQGAN
 
 
@@ -85,3 +86,23 @@ def test_the_command_prints_json_or_lines(model: ModelFolder) -> None:
     assert json.loads(as_json.stdout)["policies"] == [8]
     as_lines = CliRunner().invoke(app, [str(model.path)], catch_exceptions=False)
     assert "Policies    8 steps" in as_lines.stdout
+
+
+def test_a_published_model_that_is_not_here_tells_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(lines(describe("cc3m")))
+    assert "license" in text
+    assert text.endswith("Not here yet; fetch it with: adanat pull cc3m")
+    with pytest.raises(AdaNATError, match="adanat info --dataset mscoco"):
+        describe("mscoco")
+
+
+def test_plans_and_provenances_are_folded_between_settings() -> None:
+    training = {f"setting_{number}": 0.1 + number / 3 for number in range(12)}
+    values = {"num_parameters": 1234567, "training": {**training, "channels": [1, 2], "note": ""}, "half": True}
+    shown = list(lines_of(values))
+    assert (shown[0], shown[-1]) == ("num parameters: 1,234,567", "half: yes")
+    assert shown[1].startswith("training: setting_0 0.1, setting_1 0.4333")
+    assert all(len(line) <= 110 for line in shown)
+    assert all(line.endswith(",") for line in shown[1:-2])
+    assert shown[-2].endswith("channels 1 2")

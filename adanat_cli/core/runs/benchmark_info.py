@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.runs.captions import EVALUATION_SEED, evaluation_captions, write_captions
 from adanat_cli.core.tokenizer.build import build_tokenizer
+
+_WIDTH, _INDENT = 110, 12 * " "
 
 
 def describe_benchmark(name: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"Benchmark   {values['name']}: {values['image_size']} x {values['image_size']} pixels, {condition}"
     home = "--data-dir" if values["source"] == values["name"] else f"{values['source']} or --data-dir"
     yield f"Images      {values['num_images']:,} to train on, from {home}:"
-    yield f"            {values['layout']}"
+    yield from textwrap.wrap(values["layout"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
     yield "Transform   ADM's: halve by box means, one bicubic step to the short side, centre crop, half flipped"
     yield f"Tokenizer   VQGAN, {values['codebook_size']} codes, {grid} grid, {counts['tokenizer']:,} parameters"
     yield f"NAT         {values['nat_size']}, {counts['nat']:,} parameters, {values['nat_steps']:,} updates"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
-from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.config import BENCHMARKS, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.errors import require
 from adanat_cli.core.runs.classes import short_name
 from adanat_cli.core.runs.models import model_names, resolve_model
-from adanat_cli.core.runs.registry import known_models
+from adanat_cli.core.runs.registry import KnownModel, known_models
+from adanat_cli.core.runs.wording import lines_of
 
 _SHOWN_CLASSES = 12
 
@@ -23,6 +26,13 @@ def describe(model: str) -> dict[str, Any]:
     Raises:
         AdaNATError: if there is no such model, or a file of it is missing or damaged.
     """
+    known = known_models().get(model)
+    if known and not known.folder.is_dir() and not Path(model).is_dir():
+        return _describe_known(known)
+    require(
+        model not in BENCHMARKS or known is not None or model in model_names() or Path(model).is_dir(),
+        f"{model} is a benchmark, and no model of this name is here; see `adanat info --dataset {model}`.",
+    )
     folder = resolve_model(model)
     index = folder.index
     components = {name: _component(folder, name) for name in index.components}
@@ -38,6 +48,16 @@ def describe(model: str) -> dict[str, Any]:
         "results": [dict(result) for result in index.results],
         **({} if model else {"known": _known()}),
     }
+
+
+def _describe_known(known: KnownModel) -> dict[str, Any]:
+    """What a published model that is not here yet consists of."""
+    parts = [
+        {"component": source.component, "file": source.file, "from": source.repo or source.page}
+        | {"license": source.license}
+        for source in known.sources
+    ]
+    return {"model": known.name, "about": known.about, "parts": parts, "fetch": f"adanat pull {known.name}"}
 
 
 def _known() -> dict[str, str]:
@@ -101,6 +121,12 @@ def _matches(folder: ModelFolder) -> dict[str, str]:
 def lines(values: dict[str, Any]) -> Iterator[str]:
     """Lay the values of ``describe`` out for people."""
     yield f"Model       {values['model']}"
+    if "fetch" in values:
+        yield f"            {values['about']}"
+        for part in values["parts"]:
+            yield f"{part['component']}: {part['file']} from {part['from']}, license {part['license']}"
+        yield f"Not here yet; fetch it with: {values['fetch']}"
+        return
     yield f"Images      {values['image_size']} x {values['image_size']}"
     for name, part in values["components"].items():
         yield ""
@@ -108,8 +134,7 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         formats = ", ".join(part["formats"])
         yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
         yield f"  fingerprint {part['fingerprint'][:16]}"
-        for key, value in (values["provenance"].get(name) or {}).items():
-            yield f"  {key}: {_short(value)}"
+        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
     yield ""
     yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
     if values["condition"] != "text":
@@ -122,21 +147,6 @@ def lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
     for name, about in values.get("known", {}).items():
         yield f"Name        {name}: {about}"
-
-
-def _short(value: Any) -> str:
-    """A value of a provenance on one line; what is empty is left out, and `--json` shows all digits."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(part)}" for key, part in value.items() if part not in ("", [], {}, None))
-    if isinstance(value, list):
-        return (
-            " ".join(map(_short, value))
-            if all(isinstance(part, int) for part in value)
-            else "; ".join(map(_short, value))
-        )
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _classes(classes: dict[str, str]) -> str:

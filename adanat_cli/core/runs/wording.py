@@ -1,0 +1,46 @@
+"""Settings and plans in words, for people; JSON has all of it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_WIDTH, _UNBROKEN = 110, "\N{NO-BREAK SPACE}"
+
+
+def short(value: Any) -> str:
+    """Put a value on one line: numbers to four digits, mappings as `key value`; what is empty is left out."""
+    if isinstance(value, Mapping):
+        return ", ".join(_pairs(value))
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return _scalar(value)
+    return (" " if all(isinstance(part, int | float) for part in value) else "; ").join(map(short, value))
+
+
+def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Lay values out, one a line, longer ones folded below their name; numbers of a plan have their thousands."""
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            text = ", ".join(pair.replace(" ", _UNBROKEN) for pair in _pairs(value))
+        else:
+            text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else short(value)
+        folded = textwrap.wrap(
+            f"{indent}{name}: {text or 'none'}",
+            _WIDTH,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        yield from (line.replace(_UNBROKEN, " ") for line in folded)
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {short(part)}" for key, part in values.items() if part not in ("", [], (), {}, None)]
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
