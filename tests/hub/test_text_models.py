@@ -17,9 +17,11 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import read_json, write_json
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.portable import portable
+from adanat_cli.core.config import NATConfig, PolicyConfig
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.runs.info import describe, lines
 from adanat_cli.core.runs.pull import PullRequest, pull
 from adanat_cli.core.runs.push import PushRequest, push
@@ -50,10 +52,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (8, 8), colour).save(file, "PNG")
         rows["image"] += 8 * [{"bytes": file.getvalue(), "path": None}]
         rows["captions"] += 8 * [[name]]
+    rows["image"].append({"bytes": b"no image", "path": str(home / "broken.png")})
+    rows["captions"].append(["red"])
     (home / "pictures").mkdir()
     pq.write_table(pa.table(rows), home / "pictures" / "train.parquet")
     make_clip(home / "clip", list(COLOURS))
-    data = ("--dataset", home / "pictures", "--image-size", 8)
+    data = ("--dataset", home / "pictures", "--image-size", 8, "--max-bad", 0.1)
     pixels = ("--downsampling", 2, "--codebook-size", 8, "--colour", "--output", home / "pixels")
     tokenizer = adanat("train-tokenizer", *data, *pixels)["model"]
     states = ("--encode-captions", "--text-encoder", home / "clip", "--output", home / "tokens")
@@ -87,18 +91,27 @@ def test_a_pulled_model_draws_what_it_drew_and_no_pushed_file_tells_where_anythi
     assert drawn(str(tmp_path / "copy"), tmp_path / "after") == before
 
 
-def test_the_card_shows_captions_that_the_model_was_trained_on(hub: HubServer, home: Path) -> None:
-    push(PushRequest(str(home / "nat" / "model"), "tester/shown", num_images=2, device="cpu"), SilentReporter())
+def test_the_card_shows_captions_that_the_model_was_trained_on(hub: HubServer, home: Path, tmp_path: Path) -> None:
+    source, folder = ModelFolder(home / "nat" / "model"), ModelFolder(tmp_path / "model")
+    folder.write_all([source.component(name) for name in source.index.components])
+    nat = NATConfig.from_dict(source.config("nat"), "nat")
+    policy = PolicyConfig(nat.width, nat.grid, 2, hidden_width=8, nat_fingerprint=source.fingerprint("nat"))
+    folder.write(policy_component(2), policy.to_dict(), PolicyNetwork(policy).state_dict())
+    push(PushRequest(str(folder.path), "tester/shown", num_images=2, device="cpu"), SilentReporter())
     files = hub.repos["models/tester/shown"].commits[hub.repos["models/tester/shown"].branches["main"]]
     card = files["README.md"].decode()
     assert "](samples.png)\n\nPrompts of the samples: red; blue." in card
-    assert files["samples.png"].startswith(b"\x89PNG")
+    for picture in ("samples.png", "curves-steps-2.png", "samples-steps-2.png"):
+        assert f"]({picture})" in card
+        assert files[picture].startswith(b"\x89PNG")
 
 
 def test_a_token_set_brings_its_encoder_and_tells_no_place(hub: HubServer, home: Path) -> None:
     push(PushRequest(str(home / "tokens"), "tester/captions", "tokens"), SilentReporter())
     repo = hub.repos["datasets/tester/captions"]
-    for name, content in repo.commits[repo.branches["main"]].items():
+    files = repo.commits[repo.branches["main"]]
+    assert "broken.png (row 16)" in json.loads(files["token_set.json"])["skipped"]
+    for name, content in files.items():
         assert home.name.encode() not in content, name
     there = resolve_tokens(Path("tester/captions"))
     assert (there / "text" / "model.safetensors").read_bytes() == (home / "tokens/text/model.safetensors").read_bytes()

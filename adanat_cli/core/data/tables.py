@@ -283,7 +283,8 @@ def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
     file = image if image or not path else Path(path)
     captions = _texts(_inside(values, columns.caption))
     label = _inside(values, columns.label)
-    name = values.get("__key__") or path
+    # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody more.
+    name = values.get("__key__") or (Path(path).name if Path(path).is_absolute() else path)
     name = f"{name} (row {number})" if name else f"row {number}"
     return file, None if label is None else int(label), captions, name
 
