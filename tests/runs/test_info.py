@@ -106,3 +106,8 @@ def test_plans_and_provenances_are_folded_between_settings() -> None:
     assert all(len(line) <= 110 for line in shown)
     assert all(line.endswith(",") for line in shown[1:-2])
     assert shown[-2].endswith("channels 1 2")
+    assert list(lines_of({"settings": {"ppo": {"clip": 0.2}, "seed": 0}})) == [
+        "settings:",
+        "  ppo: clip 0.2",
+        "  seed: 0",
+    ]

@@ -22,6 +22,10 @@ def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Lay values out, one a line, longer ones folded below their name; numbers of a plan have their thousands."""
     for key, value in values.items():
         name = key.replace("_", " ")
+        if isinstance(value, Mapping) and any(isinstance(part, Mapping) for part in value.values()):
+            yield f"{indent}{name}:"
+            yield from lines_of(value, indent + "  ")
+            continue
         if isinstance(value, Mapping):
             text = ", ".join(pair.replace(" ", _UNBROKEN) for pair in _pairs(value))
         else:
