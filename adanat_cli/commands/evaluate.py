@@ -12,7 +12,7 @@ from rich.table import Table
 
 from adanat_cli.commands import console, options
 
-_GENERATION, _IMAGES = "Generation", "Images that exist"
+_GENERATION, _IMAGES, _TEXT = "Generation", "Images that exist", "Text to image"
 
 
 def command(
@@ -51,7 +51,12 @@ def command(
     inception: options.Inception = None,
     num_samples: Annotated[
         int | None,
-        typer.Option("--num-samples", "-n", help="Images to measure; by default 50,000, or all that exist."),
+        typer.Option(
+            "--num-samples",
+            "-n",
+            help="Images to measure.",
+            show_default="50,000; of prompts 30,000, or one for each of a file; or all that exist",
+        ),
     ] = None,
     steps: Annotated[
         list[str] | None,
@@ -78,6 +83,40 @@ def command(
             rich_help_panel=_GENERATION,
         ),
     ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="What to draw, for a text model; repeat for several, which take turns.",
+            rich_help_panel=_TEXT,
+        ),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="Text file of prompts, one a line, such as `adanat info --dataset mscoco --captions FILE` writes.",
+            rich_help_panel=_TEXT,
+        ),
+    ] = None,
+    clip: Annotated[
+        str,
+        typer.Option(
+            "--clip",
+            help="CLIP model of the CLIP score: Hub id or folder, or none to leave it out.",
+            show_default="openai/clip-vit-large-patch14 where it can be had",
+            rich_help_panel=_TEXT,
+        ),
+    ] = "",
+    text_encoder: Annotated[
+        str,
+        typer.Option(
+            "--text-encoder",
+            help="CLIP model that encodes prompts: Hub id or folder; by default the model's own.",
+            rich_help_panel=_TEXT,
+        ),
+    ] = "",
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -110,12 +149,16 @@ def command(
     precision: options.PrecisionOption = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID.
+    """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID; of prompts, the CLIP score too.
 
     The images are a model's, or those of --images or --samples. The same command goes on where it was stopped.
     """
+    from adanat_cli.core.runs.conditions import read_prompts
     from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
 
+    texts = read_prompts(prompts or (), prompts_file)
+    if num_samples is None and prompts_file is not None:
+        num_samples = max(2, len(texts))  # the fewest that a distance can be of
     request = EvaluateRequest(
         reference=reference,
         output=output,
@@ -123,6 +166,9 @@ def command(
         images=images,
         samples=samples,
         classes=tuple(classes or ()),
+        prompts=texts,
+        text_encoder=text_encoder,
+        clip=clip,
         protocol=protocol,
         inception=inception,
         num_samples=num_samples,
@@ -168,6 +214,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
         text.getvalue().rstrip(),
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
         f"{rows[0]['reference']['file']}, {settings['reference'][:12]}",
+        *_clip_line(settings),
         "",
         *markdown(rows),
         "",
@@ -175,6 +222,16 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Results: {values['evaluation']}",
     ]
     return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
+
+
+def _clip_line(settings: dict[str, Any]) -> list[str]:
+    """What the CLIP score is, where there is one."""
+    if "clip" not in settings:
+        return []
+    return [
+        f"CLIP score: 100 x mean cosine similarity of image and prompt by {settings['clip']}, weights "
+        f"{settings['clip_hash'][:12]}; {settings['num_prompts']:,} prompts, {settings['prompts_sha256'][:12]}"
+    ]
 
 
 def _absent(reasons: dict[str, str]) -> dict[str, list[str]]:

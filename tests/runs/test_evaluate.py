@@ -25,8 +25,8 @@ from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.metrics.protocols import as_floats
 from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.core.metrics.scores import inception_score
-from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs import evaluation_run
+from adanat_cli.core.runs.conditions import make_conditions
 from adanat_cli.core.runs.evaluate import evaluate
 from adanat_cli.core.runs.feature_trainer import features_of_images
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
@@ -287,7 +287,9 @@ evaluate(evaluate_request(folder, "two"), SilentReporter())
 
 def images_of(toy: Path, kind: str, num_steps: int, **scales: float) -> GeneratedImages:
     device = torch.device("cpu")
-    generator = Generator(ModelFolder(toy / "model"), (), 0, 4, device)
+    folder = ModelFolder(toy / "model")
+    conditions = make_conditions(folder, NATConfig.from_dict(folder.config("nat"), "nat"), (), (), "", 0, device)
+    generator = Generator(folder, conditions, 0, 4, device)
     return GeneratedImages(generator, choose_schedule(kind, num_steps, **scales), 4)
 
 
@@ -463,16 +465,6 @@ def test_a_reference_of_other_weights_is_refused(toy: Path, tmp_path: Path) -> N
     ModelFolder(other / "model").write("features", config, {key: tensor + 1 for key, tensor in tensors.items()})
     with pytest.raises(AdaNATError, match="made with weights"):
         rows(other, tmp_path, reference=toy / "stats.npz")
-
-
-def test_a_text_model_is_told_to_wait(tmp_path: Path) -> None:
-    toy = make_evaluation_toy(tmp_path)
-    config = NATConfig(
-        codebook_size=16, grid=(4, 4), width=16, depth=2, num_heads=2, condition="text", text_width=8, text_length=3
-    )
-    ModelFolder(toy / "model").write("nat", config.to_dict(), UViT(config).state_dict())
-    with pytest.raises(AdaNATError, match=r"conditioned on text.*not there yet"):
-        rows(toy, tmp_path / "out")
 
 
 def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:

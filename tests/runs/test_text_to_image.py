@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,6 +223,8 @@ def test_the_preference_reward_sees_the_prompts(
     assert set(seen) <= set(TokenSet.open(folder / "tokens").captions(np.arange(960)))
     # A prompt hardly comes twice, so there is no mean of its rewards to subtract.
     assert json.loads((tmp_path / "run" / "config.json").read_text())["ppo"]["baseline"] == "none"
+    with pytest.raises(AdaNATError, match=r"preference_model was '.*clip', now 'another/judge'; repeat its settings"):
+        train_policy(replace(request, preference_model="another/judge"), SilentReporter())
 
 
 def test_a_stopped_policy_training_on_captions_goes_on_to_the_same_state(

@@ -56,7 +56,7 @@ class InceptionExtractor:
             inputs = 2 * bilinear_torch(as_floats(images.to(weight.device)).to(dtype), INPUT_SIZE) - 1
         if weight.device.type == "cpu":
             inputs = inputs.contiguous(memory_format=torch.channels_last)  # a fifth faster
-        with _without_tf32():
+        with without_tf32():
             pool, logits, spatial = self._network(inputs.to(weight.dtype))
         return Extraction(pool.float(), logits.float(), spatial.float())
 
@@ -111,7 +111,7 @@ class CleanExtractor:
         pixels = as_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
         resized = np.stack([self._resize(image) for image in pixels])  # (B, 299, 299, 3), 0 to 255
         inputs = torch.from_numpy(resized).permute(0, 3, 1, 2).to(self._device)
-        with warnings.catch_warnings(), _without_tf32():
+        with warnings.catch_warnings(), without_tf32():
             warnings.simplefilter("ignore")
             return Extraction(self._network(inputs).float())
 
@@ -154,7 +154,7 @@ class TimmExtractor:
         pixels = as_bytes(images.to(self._mean.device)).float() / 255
         resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
         inputs = (resized - self._mean) / self._std
-        with _without_tf32():
+        with without_tf32():
             return Extraction(self._network(inputs.to(self._dtype)).float())
 
     def _width(self) -> int:
@@ -201,7 +201,7 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """Let convolutions on GPUs compute in float32: their default rounds to TF32, which would be another protocol."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False  # cudnn.flags() would also turn cuDNN itself off

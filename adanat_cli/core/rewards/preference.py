@@ -21,19 +21,26 @@ class PreferenceReward(nn.Module):
     Sources: CLIP (arXiv 2103.00020); PickScore (arXiv 2305.01569) for one trained on human choices.
     """
 
-    def __init__(self, model: str, class_names: Sequence[str] = (), device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model: str,
+        class_names: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+        what: str = "Preference model",
+    ) -> None:
         """Load the model and encode a prompt for every class, once.
 
         Args:
             model: Hub id, such as ``yuvalkirstain/PickScore_v1``, or a local folder.
             class_names: one for every label; () if prompts will come as text.
             device: where to load and to encode.
+            what: the model is here, for messages.
 
         Raises:
             AdaNATError: if transformers is not installed or the model cannot be had.
         """
         super().__init__()
-        self.clip, self.tokenizer, processor = load_clip(model, "CLIPModel", "Preference model", processor=True)
+        self.clip, self.tokenizer, processor = load_clip(model, "CLIPModel", what, processor=True)
         self.size: int = self.clip.config.vision_config.image_size
         self.mean: Tensor
         self.std: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ class Conditions(Protocol):
 
     def described(self, num_images: int) -> dict[str, Any]:
         """What the images of a run are of, for its result."""
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these conditions from others, in a few JSON values."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,10 @@ class ClassConditions:
         used = sorted({self.number(index) for index in range(num_images)})
         return {"classes": {str(label): self.names.get(label, "") for label in used}}
 
+    def identity(self) -> dict[str, Any]:
+        """The classes that were named, in turn."""
+        return {"classes": [self.number(index) for index in range(self.num_asked)] or "all"}
+
 
 @dataclass(frozen=True)
 class PromptConditions:
@@ -141,6 +149,15 @@ class PromptConditions:
     def described(self, num_images: int) -> dict[str, Any]:
         """The prompts that occur."""
         return {"prompts": list(self.prompts[:num_images]), "text_encoder": self.encoder.model}
+
+    def identity(self) -> dict[str, Any]:
+        """Number and sha256 of the prompts, which is that of their file with one a line; and the encoder's weights."""
+        content = "".join(f"{prompt}\n" for prompt in self.prompts).encode()
+        return {
+            "num_prompts": len(self.prompts),
+            "prompts_sha256": hashlib.sha256(content).hexdigest(),
+            "text_encoder": self.encoder.fingerprint,
+        }
 
 
 def _slug(text: str) -> str:

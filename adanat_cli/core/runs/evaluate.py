@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import Precision
+from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
+from adanat_cli.core.runs.clip_scorer import load_clip_scorer
+from adanat_cli.core.runs.conditions import make_conditions
 from adanat_cli.core.runs.evaluation_report import draw_distances, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
 from adanat_cli.core.runs.extractors import load_extractor
@@ -24,8 +27,8 @@ from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.sample_file import SampleFile
 from adanat_cli.core.runs.schedule_choice import choose_schedule, settle_schedule
 
-DEFAULT_NUM_SAMPLES = 50_000
-"""What published distances are of."""
+USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
+"""What published distances are of, by the model's condition: those of text to image are mostly of 30,000 captions."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,18 @@ class EvaluateRequest:
         images: folder of image files to measure instead.
         samples: .npz of images to measure instead.
         classes: ids or names that take turns; empty for all that the model has seen.
+        prompts: for a text-conditional model, in turn over the images.
+        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
+        clip: of the CLIP score of a text-conditional model: Hub id or folder; "" for the usual one where it can be
+            had, "none" for no such score.
         protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
         inception: file of the Inception weights; None where they are found without.
-        num_samples: images to measure; None for 50,000, or all of a folder or file.
+        num_samples: images to measure; None for 50,000 (of prompts, 30,000), or all of a folder or file.
         steps: numbers of steps; empty for 8, or what a schedule file says.
         schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
         temperature: factor on a fixed schedule's re-masking temperature.
         guidance: factor on a fixed schedule's guidance scale.
-        seed: image i depends on (seed, i) and its class only.
+        seed: image i depends on (seed, i) and its class or prompt only.
         batch_size: images to generate at a time.
         keep_features: whether features stay on disk afterwards.
         record: whether to note the results in the model's index and card.
@@ -63,6 +70,9 @@ class EvaluateRequest:
     images: Path | None = None
     samples: Path | None = None
     classes: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    text_encoder: str = ""
+    clip: str = ""
     protocol: str = ""
     inception: Path | None = None
     num_samples: int | None = None
@@ -103,7 +113,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     if not state.is_main_process:
         reporter = SilentReporter()
     folder = resolve_model(request.model) if _needs_model(request, protocol) else None
-    subjects = list(_subjects(request, folder, device))
+    subjects = _subjects(request, folder, state, device)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
@@ -116,16 +126,22 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
         )
         check_writable(folder.path)
-    if (num_images := subjects[0].num_images) < DEFAULT_NUM_SAMPLES:
+    scorer, missing_clip = None, ""
+    if not subjects[0].images.missing_prompts:
+        scorer, missing_clip = load_clip_scorer(request.clip, device, state, reporter)
+    usual = USUAL_NUM_SAMPLES["class" if subjects[0].images.missing_prompts else "text"]
+    if (num_images := subjects[0].num_images) < usual:
         reporter.warn(
             f"A Fréchet distance of {num_images:,} images is biased upwards: compare it only with others of as many. "
-            f"Published ones are of {DEFAULT_NUM_SAMPLES:,}."
+            f"Published ones are of {usual:,}."
         )
     run = Evaluation(
         output,
         reference_file,
         reference,
         extractor,
+        scorer,
+        missing_clip,
         state,
         device,
         reporter,
@@ -174,6 +190,8 @@ def check_request(request: EvaluateRequest) -> None:
             "--steps": request.steps,
             "--schedule": request.schedules,
             "--class": request.classes,
+            "--prompts": request.prompts,
+            "--clip": request.clip,
             "--record": request.record,
         }
         wrong = [name for name, value in unused.items() if value]
@@ -198,14 +216,39 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     return path.parent.name if path.name == "model" else path.name  # a run's exported model
 
 
-def _subjects(request: EvaluateRequest, folder: ModelFolder | None, device: torch.device) -> list[Subject]:
+def _generator(request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device) -> Generator:
+    """The model with its classes or prompts, each checked."""
+    config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    if config.condition == "text":
+        require(
+            bool(request.prompts) or bool(request.classes),  # of which make_conditions tells
+            f"Model {folder.name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
+            "line (`adanat info --dataset mscoco --captions FILE` writes some), or --prompt TEXT.",
+        )
+        broken = [prompt for prompt in request.prompts if len(prompt.splitlines()) > 1]
+        require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
+    else:
+        require(
+            not request.clip,
+            f"--clip compares images with prompts, and model {folder.name} is conditioned on classes; leave it out.",
+        )
+    with state.local_main_process_first():  # which downloads a text encoder; the others find the files
+        conditions = make_conditions(
+            folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device
+        )
+    return Generator(folder, conditions, request.seed, request.batch_size, device, request.precision)
+
+
+def _subjects(
+    request: EvaluateRequest, folder: ModelFolder | None, state: PartialState, device: torch.device
+) -> list[Subject]:
     """What is measured, each checked as far as that goes without weights."""
     if request.samples is not None:
         return [_given(request, SampleFile(request.samples, device))]
     if request.images is not None or folder is None:
         return [_given(request, ImageFolder(request.images or Path(), request.workers, device))]
-    generator = Generator(folder, request.classes, request.seed, request.batch_size, device, request.precision)
-    num_images = request.num_samples or DEFAULT_NUM_SAMPLES
+    generator = _generator(request, folder, state, device)
+    num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
     subjects: dict[str, Subject] = {}
     for words in request.schedules or ("",):
         kind, _, file = words.partition(":")

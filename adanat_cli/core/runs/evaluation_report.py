@@ -23,6 +23,7 @@ _COLUMNS = {
     "coverage": ("coverage", ".3f"),
     "kid": ("KID", ".5f"),
     "accuracy": ("accuracy", ".3f"),
+    "clip_score": ("CLIP score", ".2f"),
 }
 Row = dict[str, Any]
 """One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference``, ``cost``."""
@@ -136,7 +137,13 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
             "nat": settings["nat"][:12],
         }
         facts |= {"policy": settings["policy"][:12]} if "policy" in settings else {}
-        found = ((name, row["metrics"].get(name)) for name in _COLUMNS)
-        results += [{"metric": name, "value": value, **facts} for name, value in found if value is not None]
+        if "prompts_sha256" in settings:
+            facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
+        for name in _COLUMNS:
+            if (value := row["metrics"].get(name)) is not None:
+                judge = (
+                    {"clip": settings["clip"], "clip_hash": settings["clip_hash"][:12]} if name == "clip_score" else {}
+                )
+                results.append({"metric": name, "value": value, **facts, **judge})
     folder.put_results(results)
     return write_card(folder)

@@ -14,6 +14,7 @@ from torch import Tensor
 from adanat_cli import __version__
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference
+from adanat_cli.core.runs.clip_scorer import ClipScorer
 from adanat_cli.core.runs.evaluation_report import Results, Row
 from adanat_cli.core.runs.feature_pass import Speed, extract_features, open_store
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
@@ -58,6 +59,8 @@ class Evaluation:
         reference_file: where the reference came from.
         reference: what images are compared with.
         extractor: feature network of the protocol.
+        scorer: compares images with their prompts; None where that is left out.
+        missing_clip: why it is; "" if it is not.
         state, device: the processes, and where this one computes.
         reporter: told of progress.
         part_size: images whose features are saved together.
@@ -68,6 +71,8 @@ class Evaluation:
     reference_file: Path
     reference: Reference
     extractor: Extractor
+    scorer: ClipScorer | None
+    missing_clip: str
     state: PartialState
     device: torch.device
     reporter: Reporter
@@ -108,8 +113,18 @@ class Evaluation:
             return None
         self.reporter.log(f"Computing the metrics of {subject.title}.")
         device = self.device if self.device.type == "cuda" else torch.device("cpu")
-        protocol, missing = self.extractor.protocol, subject.images.missing_labels
-        values, absent = measure(Measured(store, subject.num_images, self.reference, real, protocol, missing, device))
+        values, absent = measure(
+            Measured(
+                store,
+                subject.num_images,
+                self.reference,
+                real,
+                self.extractor.protocol,
+                subject.images.missing_labels,
+                subject.images.missing_prompts or self.missing_clip,
+                device,
+            )
+        )
         cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.state.num_processes}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
@@ -140,7 +155,12 @@ class Evaluation:
             "protocol": self.extractor.protocol,
             "extractor": self.extractor.name,
             "weights_hash": self.extractor.weights_hash,
+            **(scorer.identity() if (scorer := self._scorer(images)) else {}),
         }
+
+    def _scorer(self, images: ImageSet) -> ClipScorer | None:
+        """What compares these images with their prompts, if they have some."""
+        return None if images.missing_prompts else self.scorer
 
     def _reference_features(self) -> Tensor | None:
         """Real features for precision and recall, on the main process: stored ones, or of the images stored instead."""
@@ -161,7 +181,7 @@ class Evaluation:
         done = num_of_rank(num_images, self.part_size, rank, world_size, store.has)
         with self.reporter.task(f"Measuring {title}", share, "images", done) as task:
             parts = parts_of(images, num_images, self.part_size)
-            speed = extract_features(parts, store, self.extractor, self.state, task)
+            speed = extract_features(parts, store, self.extractor, self.state, task, self._scorer(images))
         return store, speed
 
     def _folder(self, name: str) -> Path:

@@ -14,6 +14,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.runs.clip_scorer import ClipScorer
 from adanat_cli.core.runs.devices import pick_device
 from adanat_cli.core.runs.feature_store import FeatureStore
 from adanat_cli.core.runs.image_sets import ImageBatch, Part
@@ -64,7 +65,12 @@ def open_store(folder: Path, settings: dict[str, Any], state: PartialState) -> F
 
 
 def extract_features(
-    parts: Iterator[Part], store: FeatureStore, extractor: Extractor, state: PartialState, task: Task
+    parts: Iterator[Part],
+    store: FeatureStore,
+    extractor: Extractor,
+    state: PartialState,
+    task: Task,
+    scorer: ClipScorer | None = None,
 ) -> Speed:
     """Write the features of every part that the store lacks; processes take the parts in turn.
 
@@ -77,6 +83,7 @@ def extract_features(
         extractor: gives the features.
         state: the processes.
         task: shows this process's progress.
+        scorer: compares images with their prompts, where they have some; None leaves that out.
 
     Raises:
         AdaNATError: if images cannot be read, or the disk is full.
@@ -87,7 +94,7 @@ def extract_features(
         for part in parts:
             if store.has(part.number) or part.number % state.num_processes != state.process_index:
                 continue
-            columns, skipped = _extract_part(part, extractor, state.device, task, interrupt)
+            columns, skipped = _extract_part(part, extractor, scorer, state.device, task, interrupt)
             if columns:
                 num_rows += len(columns["features"])
             store.add(part.number, columns or _no_rows(extractor), skipped)
@@ -97,7 +104,12 @@ def extract_features(
 
 
 def _extract_part(
-    part: Part, extractor: Extractor, device: torch.device, task: Task, interrupt: Interrupt
+    part: Part,
+    extractor: Extractor,
+    scorer: ClipScorer | None,
+    device: torch.device,
+    task: Task,
+    interrupt: Interrupt,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Columns of one part on the CPU, empty if it has no images; and what could not be read."""
     pieces: dict[str, list[Tensor]] = {}
@@ -105,25 +117,29 @@ def _extract_part(
     for batch in part.batches:
         skipped.update(batch.skipped)
         task.advance(len(batch.skipped))
-        for images, labels in _passes(batch, extractor, device):
-            columns = {**extractor(images)._asdict(), "labels": labels}
+        for some in _passes(batch, extractor.protocol != "small" or scorer is not None, device):
+            columns = {**extractor(some.images)._asdict(), "labels": some.labels}
+            if scorer is not None and some.prompts is not None:
+                columns["clip"] = scorer(some.images, some.prompts)
             for name, column in columns.items():
                 if column is not None:
                     pieces.setdefault(name, []).append(column.cpu())
-            task.advance(len(images))
+            task.advance(len(some.images))
             if interrupt.raised:
                 raise KeyboardInterrupt
     return {name: torch.cat(column) for name, column in pieces.items()}, skipped
 
 
-def _passes(batch: ImageBatch, extractor: Extractor, device: torch.device) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Cut a batch into what the network takes at a time."""
+def _passes(batch: ImageBatch, resized: bool, device: torch.device) -> Iterator[ImageBatch]:
+    """Cut a batch into what the networks take at a time; ``resized`` if one of them sees images at its own size."""
     size = max(1, len(batch.images))  # as many as were decoded or generated together
-    if extractor.protocol != "small":
+    if resized:
         size = _RESIZED_AT_ONCE if device.type == "cpu" else _RESIZED_AT_ONCE_ON_GPU
     for start in range(0, len(batch.images), size):
         rows = slice(start, start + size)
-        yield batch.images[rows], None if batch.labels is None else batch.labels[rows]
+        labels = None if batch.labels is None else batch.labels[rows]
+        prompts = None if batch.prompts is None else batch.prompts[rows]
+        yield ImageBatch(batch.images[rows], labels, prompts=prompts)
 
 
 def _no_rows(extractor: Extractor) -> dict[str, Tensor]:

@@ -23,7 +23,8 @@ _STATE, _PARTS = "state.json", "part-*.safetensors"
 class FeatureStore:
     """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
 
-    A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial`` and ``labels`` where they exist.
+    A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial``, ``labels`` and ``clip`` (n,), the
+    similarity to its prompt, where they exist.
     Every process writes parts of its own; one process, on which ``write`` is True, makes and removes the folder.
     """
 

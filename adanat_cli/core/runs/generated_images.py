@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import NATConfig, Precision
-from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.classes import assign_classes, find_classes
+from adanat_cli.core.runs.conditions import Conditions
 from adanat_cli.core.runs.devices import images_at_once, sampling_precision
 from adanat_cli.core.runs.image_sets import ImageBatch
 from adanat_cli.core.runs.models import load_nat, load_tokenizer
@@ -27,13 +26,13 @@ from adanat_cli.core.tokenizer.base import Tokenizer
 
 
 class Generator:
-    """A model with its classes, ready to generate with any schedule.
+    """A model with its classes or prompts, ready to generate with any schedule.
 
     Attributes:
         folder: the model.
         config: of its NAT.
-        label_of: class of image i.
-        seed: image i depends on (seed, i) and its class only.
+        conditions: class or prompt of image i.
+        seed: image i depends on (seed, i) and its class or prompt only.
         batch_size: images at a time; changes no image.
         device: where to generate.
         precision: number format of the NAT.
@@ -42,34 +41,25 @@ class Generator:
     def __init__(
         self,
         folder: ModelFolder,
-        classes: tuple[str, ...],
+        conditions: Conditions,
         seed: int,
         batch_size: int,
         device: torch.device,
         precision: Precision = "auto",
     ) -> None:
-        """Check the request; no weights are loaded yet.
+        """Take a model and what its images are of; no weights of it are loaded yet.
 
         Args:
             folder: the model.
-            classes: ids or names that take turns; empty for all that the model has seen, in a seeded order.
+            conditions: of its kind, as ``make_conditions`` gives them.
             seed: of the images.
             batch_size: images at a time.
             device: where to generate.
             precision: of the NAT.
-
-        Raises:
-            AdaNATError: if the model is conditioned on text, or does not know a class.
         """
-        self.folder, self.seed, self.batch_size, self.device = folder, seed, batch_size, device
+        self.folder, self.conditions, self.seed = folder, conditions, seed
+        self.batch_size, self.device = batch_size, device
         self.config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
-        require(
-            self.config.condition == "class",
-            f"Model {folder.path} is conditioned on text; evaluating one is not there yet, so sample from it and "
-            "measure the images with --images FOLDER.",
-        )
-        self._classes = classes
-        self.label_of: Callable[[int], int] = assign_classes(classes, folder.labels(), self.config.num_classes, seed)
         self.precision = sampling_precision(precision, device)
 
     @cached_property
@@ -83,11 +73,11 @@ class Generator:
         return load_tokenizer(self.folder, self.device)
 
     def identity(self, choice: ScheduleChoice) -> dict[str, Any]:
-        """Return what decides an image, as JSON values: networks, schedule, classes, seed and number format."""
+        """Return what decides an image, as JSON values: networks, schedule, conditions, seed and number format."""
         values: dict[str, Any] = {
             "nat": self.folder.fingerprint("nat"),
             "tokenizer": self.folder.fingerprint("tokenizer"),
-            "classes": find_classes(self._classes, self.folder.labels(), self.config.num_classes) or "all",
+            **self.conditions.identity(),
             "seed": self.seed,
             "precision": str(self.precision).removeprefix("torch."),
             "schedule": choice.kind,
@@ -110,13 +100,24 @@ class GeneratedImages:
         generator: the model.
         choice: settled, the schedule.
         num_images: to generate.
-        missing_labels: empty, for every image has the class that was asked for.
+        missing_labels: why there are no classes to compare with; "" where they were asked for.
+        missing_prompts: why there are no prompts to compare with; "" where they were asked for.
     """
 
     generator: Generator
     choice: ScheduleChoice
     num_images: int
-    missing_labels: str = ""
+    missing_labels: str = field(init=False)
+    missing_prompts: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = self._of_text
+        self.missing_labels = "prompts are none of the classes that a classifier names" if text else ""
+        self.missing_prompts = "" if text else "the images are of classes, not of prompts"
+
+    @property
+    def _of_text(self) -> bool:
+        return self.generator.config.condition == "text"
 
     @property
     def origin(self) -> str:
@@ -127,12 +128,12 @@ class GeneratedImages:
         """Generate images start … stop - 1; their decoded values are not rounded to bytes."""
         made = self.generator
         for first in range(start, stop, made.batch_size):
-            indices = torch.arange(first, min(first + made.batch_size, stop), device=made.device)
-            labels = torch.tensor([made.label_of(int(index)) for index in indices], device=made.device)
-            ids = self._token_ids(indices, labels)
+            indices = range(first, min(first + made.batch_size, stop))
+            ids = self._token_ids(indices, made.conditions.batch(indices, made.device))
             at_once = images_at_once(made.tokenizer.config.image_size, made.device)
-            for part, some in zip(ids.split(at_once), labels.split(at_once), strict=True):
-                yield ImageBatch(self._decode(part), some)
+            for offset in range(0, len(ids), at_once):
+                images = self._decode(ids[offset : offset + at_once])
+                yield self._described(images, indices[offset : offset + at_once])
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the images, as JSON values."""
@@ -142,17 +143,26 @@ class GeneratedImages:
         """Floating-point operations of one image in units of 1e12, counted while image 0 is generated and decoded.
 
         Matrix products, convolutions and attention of the NAT (both halves of a guided step), the policy and the
-        decoder count; a multiplication with its addition counts as 2.
+        decoder count; a multiplication with its addition counts as 2. A text encoder, which runs once an image
+        whatever the schedule, does not count.
         """
-        index = torch.zeros(1, dtype=torch.int64, device=self.generator.device)
+        condition = self.generator.conditions.batch([0], self.generator.device)
         # Fused attention hides its products from the counter on some devices.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            self._decode(self._token_ids(index, torch.full_like(index, self.generator.label_of(0))))
+            self._decode(self._token_ids([0], condition))
         return counter.get_total_flops() / 1e12
 
-    def _token_ids(self, indices: Tensor, labels: Tensor) -> Tensor:
+    def _token_ids(self, indices: Sequence[int], condition: Tensor) -> Tensor:
         made = self.generator
-        return sample_tokens(made.nat, self._schedule, labels, made.seed, indices, precision=made.precision)
+        numbers, null = torch.tensor(indices, device=made.device), made.conditions.null()
+        return sample_tokens(made.nat, self._schedule, condition, made.seed, numbers, None, made.precision, null)
+
+    def _described(self, images: Tensor, indices: Sequence[int]) -> ImageBatch:
+        """Images with what was asked for."""
+        conditions = self.generator.conditions
+        if self._of_text:
+            return ImageBatch(images, prompts=[conditions.name(index) for index in indices])
+        return ImageBatch(images, torch.tensor([conditions.number(index) for index in indices]))
 
     @torch.no_grad()
     def _decode(self, token_ids: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ class ImageFolder:
     Attributes:
         num_images: of the folder.
         height, width: of every image, in pixels.
-        missing_labels: why there are no classes to compare with.
+        missing_labels, missing_prompts: why there are no classes and no prompts to compare with.
     """
 
     missing_labels = "image files do not tell which class was asked for"
+    missing_prompts = "image files do not tell which prompt was asked for"
 
     def __init__(self, folder: Path, num_workers: int, device: torch.device) -> None:
         """List the images and read the size of each, which its first bytes tell.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,11 +20,13 @@ class ImageBatch(NamedTuple):
         images: (B, 3, H, W), bytes or floats in [0, 1].
         labels: (B,) int64, their classes; None where they have none.
         skipped: images in between that cannot be read, name to reason.
+        prompts: B texts that they are of; None where they have none.
     """
 
     images: Tensor
     labels: Tensor | None = None
     skipped: Mapping[str, str] = {}
+    prompts: Sequence[str] | None = None
 
 
 class Part(NamedTuple):
@@ -45,10 +47,12 @@ class ImageSet(Protocol):
     Attributes:
         num_images: of the whole set.
         missing_labels: why there are no classes to compare with; "" if there are.
+        missing_prompts: why there are no prompts to compare with; "" if there are.
     """
 
     num_images: int
     missing_labels: str
+    missing_prompts: str
 
     @property
     def origin(self) -> str:

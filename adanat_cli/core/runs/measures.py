@@ -35,6 +35,7 @@ class Measured:
         reference_features: (n, D) of some of the reference's images; None where it has none.
         protocol: under which the features were made.
         missing_labels: why the images have no classes; "" if they have.
+        missing_clip: why the store has no similarities to prompts; "" if it has.
         device: for the large products.
     """
 
@@ -44,6 +45,7 @@ class Measured:
     reference_features: Tensor | None
     protocol: str
     missing_labels: str
+    missing_clip: str
     device: torch.device
 
 
@@ -113,6 +115,18 @@ def accuracy(measured: Measured) -> dict[str, float]:
     return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
 
 
+def clip_score(measured: Measured) -> dict[str, float]:
+    """100 times the mean cosine similarity of an image and its prompt, by CLIP (arXiv 2103.00020).
+
+    Hessel et al. (2021, arXiv 2104.08718) cut negative similarities off and multiply by 2.5 instead; published tables
+    of text to image mostly do neither.
+    """
+    similarities = measured.store.column("clip")
+    if similarities is None:
+        raise AbsentError(measured.missing_clip or "the features were made without")
+    return {"clip_score": 100 * float(similarities.double().mean())}
+
+
 MEASURES: dict[tuple[str, ...], Measure] = {
     ("fid",): frechet,
     ("sfid",): spatial_frechet,
@@ -120,9 +134,10 @@ MEASURES: dict[tuple[str, ...], Measure] = {
     ("precision", "recall", "density", "coverage"): manifold,
     ("kid", "kid_std"): kernel,
     ("accuracy",): accuracy,
+    ("clip_score",): clip_score,
 }
-"""By the names of what they give, in the order of the table. A measure of another network's features, such as an
-image-text score, takes another row here and another column in the store."""
+"""By the names of what they give, in the order of the table. A measure of another network takes another row here and
+another column in the store."""
 
 
 def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]]:

@@ -14,6 +14,7 @@ from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.runs.policy_rewards import make_discriminator
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
 from adanat_cli.core.runs.policy_trainer import KEPT
+from adanat_cli.core.runs.text import recorded_name
 
 
 def plan(request: TrainPolicyRequest) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
 
 def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]:
     """What decides the result; where the data lies and how many threads decode it change nothing."""
-    values = {
+    values: dict[str, Any] = {
         "kind": request.kind,
         "policy": shape.to_dict(),
         "training": request.training.to_dict(),
@@ -75,6 +76,8 @@ def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]
     values["ppo"] = request.ppo.to_dict()
     if request.training.reward == "adversarial":
         values["discriminator"] = request.discriminator.to_dict()
+    if request.training.reward == "preference":
+        values["preference_model"] = recorded_name(request.preference_model)
     return values
 
 

@@ -27,7 +27,10 @@ class SampleFile:
         num_images: n.
         height, width: of every image, in pixels.
         missing_labels: why there are no classes to compare with; "" if there are.
+        missing_prompts: why there are no prompts to compare with.
     """
+
+    missing_prompts = "files of images hold no prompts"
 
     def __init__(self, path: Path, device: torch.device) -> None:
         """Read the headers of the arrays.
