@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
@@ -25,6 +25,7 @@ from adanat_cli.core.runs.conditions import read_prompts
 from adanat_cli.core.runs.evaluate import evaluate
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.stats import make_stats
+from adanat_cli.core.runs.text import encoder_component
 from adanat_cli.core.text.encoder import TextEncoder
 from tests.clip_toy import make_clip
 from tests.evaluation_toy import evaluate_request, make_evaluation_toy, stats_request
@@ -61,7 +62,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, weight in network.named_parameters():  # fresh weights would hardly let the prompt through
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.5 if "embed" in name else 0.3)
-    model.write("nat", config.to_dict(), network.state_dict())
+    travelling = encoder_component(encoder, folder)
+    assert travelling is not None
+    model.write_all([Component("nat", config.to_dict(), network.state_dict()), travelling])
     (model.path / "labels.json").unlink()
     write_captions(folder / "captions.txt", PROMPTS)
     return folder
@@ -122,7 +125,7 @@ def test_a_row_names_prompts_encoder_and_clip(toy: Path, unbroken: dict[str, Any
     assert (settings["num_prompts"], settings["prompts_sha256"]) == (3, digest)
     assert read_prompts((), toy / "again.txt") == PROMPTS
     assert settings["text_encoder"] == TextEncoder(str(toy / "encoder")).fingerprint
-    assert settings["clip"] == str(toy / "judge")
+    assert settings["clip"] == "judge"
     assert len(settings["clip_hash"]) == 64
     assert "classes" not in settings
     assert unbroken["metrics"]["accuracy"] is None
@@ -186,7 +189,7 @@ def test_a_recorded_clip_score_names_its_judge(toy: Path, tmp_path: Path) -> Non
     (row,) = rows(toy, tmp_path, record=True)
     (noted,) = [result for result in ModelFolder(toy / "model").index.results if result["metric"] == "clip_score"]
     assert noted["value"] == row["metrics"]["clip_score"]
-    assert (noted["clip"], noted["num_prompts"]) == (str(toy / "judge"), 3)
+    assert (noted["clip"], noted["num_prompts"]) == ("judge", 3)
     assert noted["clip_hash"] == row["settings"]["clip_hash"][:12]
     assert "clip_score" in (toy / "model" / "README.md").read_text()
 
