@@ -23,7 +23,7 @@ ADANAT = [line for line in COMMANDS if line.startswith("adanat ")]
 ON_THE_EMBEDDED_MODEL = [
     line
     for line in ADANAT
-    if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/", line)
+    if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/|/data/|you/", line)
 ]
 
 
