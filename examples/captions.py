@@ -7,8 +7,8 @@ with random weights as the text encoder, so that nothing is downloaded. Then it 
 colours of 2 x 2 pixels, a small NAT is trained on them and their captions, a policy learns to generate in four steps,
 and every combination of number, colour and shape is drawn by its prompt. At the end it measures in how many pictures
 the colour, and in how many the number of shapes, is what the prompt says, and runs ``adanat evaluate`` on the same
-prompts. Its CLIP score is there to show the command: by a CLIP of random weights the number means nothing. Some minutes
-on two CPU cores; ``--quick`` is the short form that the tests run.
+prompts. Its CLIP score is there to show the command: by a CLIP of random weights the number means nothing.
+``--quick`` is the short form that the tests run.
 """
 
 from __future__ import annotations
