@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Callable
@@ -63,11 +64,23 @@ def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
     # Buffers follow from the same weights everywhere; copying them would break two passes before one backward.
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapper])
+    leave_group_at_exit()
     require(
         batch_size % accelerator.num_processes == 0,
         f"Batch size {batch_size} cannot be split over {accelerator.num_processes} processes; choose a multiple.",
     )
     return accelerator
+
+
+def leave_group_at_exit() -> None:
+    """Take this process out of its group before Python ends: its threads would now and then abort a finished run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def pick_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:

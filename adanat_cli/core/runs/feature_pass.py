@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.runs.clip_scorer import ClipScorer
-from adanat_cli.core.runs.devices import pick_device
+from adanat_cli.core.runs.devices import leave_group_at_exit, pick_device
 from adanat_cli.core.runs.feature_store import FeatureStore
 from adanat_cli.core.runs.image_sets import ImageBatch, Part
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
@@ -37,6 +37,7 @@ def start_processes(device: str) -> tuple[PartialState, torch.device]:
     chosen = pick_device(device)  # before the group is formed, so that a mistake is told at once
     # One process may still work, or compute the metrics, while the others wait for it.
     state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
+    leave_group_at_exit()
     return state, state.device if state.num_processes > 1 else chosen
 
 
