@@ -101,7 +101,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call goes on from them.
     """
     check_request(request)
-    reference_file = request.reference or _own_reference(request)
+    folder, reference_file = _find_reference(request)
     reference = read_reference(reference_file)
     protocol = request.protocol or own_protocol(reference)
     require(
@@ -112,7 +112,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     state, device = start_processes(request.device)
     if not state.is_main_process:
         reporter = SilentReporter()
-    folder = resolve_model(request.model) if _needs_model(request, protocol) else None
+    if folder is None and _needs_model(request, protocol):
+        folder = resolve_model(request.model)
     subjects = _subjects(request, folder, state, device)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
@@ -161,7 +162,10 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     return values
 
 
-def _own_reference(request: EvaluateRequest) -> Path:
+def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]:
+    """The file that was given, or that of the model, which comes with it."""
+    if request.reference is not None:
+        return None, request.reference
     folder = resolve_model(request.model)
     found = folder.reference()
     if found is None:
@@ -169,7 +173,7 @@ def _own_reference(request: EvaluateRequest) -> Path:
             f"Model {folder.name} brings no reference statistics; make some with `adanat stats --output stats.npz`, "
             "or take published ones, and give them with --ref."
         )
-    return found
+    return folder, found
 
 
 def own_protocol(reference: Reference) -> str:
