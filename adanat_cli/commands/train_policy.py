@@ -74,7 +74,8 @@ def command(
     discriminator: Annotated[
         str | None,
         typer.Option(
-            help="dino (frozen ViT-S/16), dino=FILE.safetensors, or pyramid (small, trained from scratch).",
+            help="dino (frozen ViT-S/16), dino=FILE.safetensors, classifier (the same on a small network of the data's "
+            "own images), or pyramid (trained from scratch).",
             rich_help_panel=_REWARD,
         ),
     ] = None,

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from adanat_cli.core import pretrained as hub
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.adversarial import discriminator_loss
-from adanat_cli.core.rewards.projected import DINO, ProjectedDiscriminator, draw_crop, from_reference
+from adanat_cli.core.rewards.backbones import DINO, VisionTransformerBackbone
+from adanat_cli.core.rewards.projected import ProjectedDiscriminator, draw_crop, from_reference
 from tests.rewards.reference_weights import discriminator_state
 from tests.support import analytic_input, fixture, fixture_json, image
 
@@ -33,8 +28,12 @@ def reference_state() -> dict[str, Tensor]:
     return discriminator_state(CLASS_KEYS)
 
 
+def projected(num_classes: int = 0, text_width: int = 0, backbone: str = DINO) -> ProjectedDiscriminator:
+    return ProjectedDiscriminator(VisionTransformerBackbone(backbone, pretrained=False), num_classes, text_width)
+
+
 def tiny(num_classes: int = 0, text_width: int = 0) -> ProjectedDiscriminator:
-    return ProjectedDiscriminator(num_classes, text_width, TINY, pretrained=False)
+    return projected(num_classes, text_width, TINY)
 
 
 def assert_agrees(actual: Tensor, name: str) -> None:
@@ -43,7 +42,7 @@ def assert_agrees(actual: Tensor, name: str) -> None:
 
 def test_names_shapes_and_counts_are_the_references() -> None:
     with torch.device("meta"):
-        model = ProjectedDiscriminator(num_classes=1000, pretrained=False)
+        model = projected(num_classes=1000)
     renamed = from_reference({name: torch.empty(shape, device="meta") for name, shape in CLASS_KEYS.items()})
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
         name: tensor.shape for name, tensor in renamed.items()
@@ -54,7 +53,7 @@ def test_names_shapes_and_counts_are_the_references() -> None:
 
 def test_heads_under_a_text_have_the_references_names_and_shapes() -> None:
     with torch.device("meta"):
-        state = ProjectedDiscriminator(text_width=20, pretrained=False).trainable_state()
+        state = projected(text_width=20).trainable_state()
     first = {name: list(tensor.shape) for name, tensor in state.items() if name.startswith("heads.0.")}
     assert first == KEYS["projected_text_cond_heads_only_cdim20"]
     assert not any(name.startswith("mapping") for name in state)
@@ -62,10 +61,10 @@ def test_heads_under_a_text_have_the_references_names_and_shapes() -> None:
 
 @torch.no_grad()
 def test_class_conditional_logits_agree_with_the_reference(reference_state: dict[str, Tensor]) -> None:
-    model = ProjectedDiscriminator(num_classes=1000, pretrained=False)
+    model = projected(num_classes=1000)
     model.load_state_dict(from_reference(reference_state))
     assert model.mapping is not None
-    features = model.features(IMAGES)
+    features = model.backbone.features(IMAGES)
     for index, layer in enumerate(features):
         expected = ARRAYS[f"full.dino_feat{index}_stride"]
         assert layer.shape == (2, 384, 196)
@@ -84,7 +83,7 @@ def test_class_conditional_logits_agree_with_the_reference(reference_state: dict
 
 @torch.no_grad()
 def test_text_conditional_logits_agree_with_the_reference(reference_state: dict[str, Tensor]) -> None:
-    model = ProjectedDiscriminator(text_width=20, pretrained=False)
+    model = projected(text_width=20)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.trainable_state().items()}
     backbone = {name: tensor for name, tensor in reference_state.items() if name.startswith("dino.")}
     model.load_state_dict(from_reference({**backbone, **discriminator_state(shapes)}))
@@ -132,27 +131,16 @@ def test_a_text_counts_by_its_direction_only() -> None:
 
 
 @torch.no_grad()
-def test_a_crop_is_what_the_cropped_image_gives() -> None:
-    model, images = tiny().eval(), torch.rand(2, 3, 256, 240)
-    torch.testing.assert_close(model(images, None, crop=(9, 16)), model(images[:, :, 9:233, 16:240], None))
-
-
-@pytest.mark.parametrize("crop", [(-1, 0), (33, 0), (0, 33)])
-def test_a_crop_outside_the_image_is_a_bug(crop: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="leaves images of 256 x 256"):
-        tiny().features(torch.rand(1, 3, 256, 256), crop)
-
-
-@torch.no_grad()
 def test_features_kept_from_before_give_the_same_logits() -> None:
     model, images, labels = tiny(num_classes=3).eval(), torch.rand(2, 3, 32, 32), torch.tensor([0, 2])
-    torch.testing.assert_close(model.logits(model.features(images), labels), model(images, labels), atol=0, rtol=0)
-    assert not model.backbone.blocks[0]._forward_pre_hooks
+    torch.testing.assert_close(
+        model.logits(model.backbone.features(images), labels), model(images, labels), atol=0, rtol=0
+    )
 
 
 def test_half_of_the_batches_are_cropped_at_every_offset() -> None:
     generator = torch.Generator().manual_seed(0)
-    crops = [draw_crop(226, 225, generator) for _ in range(2000)]
+    crops = [draw_crop(226, 225, generator, 224) for _ in range(2000)]
     offsets = {crop for crop in crops if crop is not None}
     assert 900 < sum(crop is None for crop in crops) < 1100
     assert offsets == {(row, column) for row in range(3) for column in range(2)}
@@ -160,8 +148,9 @@ def test_half_of_the_batches_are_cropped_at_every_offset() -> None:
 
 def test_a_crop_follows_from_the_generator_and_small_images_get_none() -> None:
     first, second = (torch.Generator().manual_seed(3) for _ in range(2))
-    assert [draw_crop(256, 256, first) for _ in range(20)] == [draw_crop(256, 256, second) for _ in range(20)]
-    assert all(draw_crop(64, 256, first) is None for _ in range(20))
+    assert [draw_crop(256, 256, first, 224) for _ in range(20)] == [draw_crop(256, 256, second, 224) for _ in range(20)]
+    assert all(draw_crop(64, 256, first, 224) is None for _ in range(20))
+    assert all(draw_crop(64, 256, first, 0) is None for _ in range(20))
 
 
 @torch.no_grad()
@@ -179,13 +168,13 @@ def test_the_trainable_state_survives_and_leaves_the_backbone_out() -> None:
 def test_the_authors_checkpoint_loads_with_its_wrapper_and_backbone() -> None:
     model = tiny(num_classes=3)
     theirs = {
-        "module." + name.replace("backbone.", "dino.model.model."): torch.full_like(tensor, 0.5)
+        "module." + name.replace("backbone.model.", "dino.model.model."): torch.full_like(tensor, 0.5)
         for name, tensor in model.state_dict().items()
     }
-    before = model.backbone.cls_token.clone()
+    before = model.backbone.model.cls_token.clone()
     model.load_trainable_state(theirs)
     assert all((tensor == 0.5).all() for tensor in model.trainable_state().values())
-    assert torch.equal(model.backbone.cls_token, before)
+    assert torch.equal(model.backbone.model.cls_token, before)
 
 
 def test_a_state_of_another_discriminator_is_refused_in_one_line() -> None:
@@ -198,54 +187,3 @@ def test_a_state_of_another_discriminator_is_refused_in_one_line() -> None:
 def test_label_and_text_together_are_a_bug() -> None:
     with pytest.raises(ValueError, match="not both"):
         tiny(num_classes=3, text_width=4)
-
-
-def test_a_local_safetensors_file_is_loaded(tmp_path: Path) -> None:
-    weights = timm.create_model(TINY, num_classes=0).state_dict()
-    save_file(weights, tmp_path / "weights.safetensors")
-    model = ProjectedDiscriminator(backbone=f"{TINY}={tmp_path / 'weights.safetensors'}")
-    assert torch.equal(model.backbone.cls_token, weights["cls_token"])
-
-
-def test_a_backbone_that_cannot_be_had_is_told_in_one_line(tmp_path: Path) -> None:
-    save_file({"cls_token": torch.zeros(1)}, tmp_path / "wrong.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-    (tmp_path / "pickle.pth").write_bytes(b"")
-    cases = {
-        f"{DINO}={tmp_path / 'wrong.safetensors'}": "cannot be loaded",
-        f"{DINO}={tmp_path / 'broken.safetensors'}": "cannot be loaded",
-        f"{DINO}={tmp_path / 'pickle.pth'}": "not a .safetensors file",
-        f"{DINO}={tmp_path / 'absent.safetensors'}": "does not exist",
-        "no_such_network": "cannot be loaded",
-    }
-    for backbone, reason in cases.items():
-        with pytest.raises(AdaNATError, match=reason) as caught:
-            ProjectedDiscriminator(backbone=backbone)
-        message = str(caught.value)
-        assert "\n" not in message
-        assert "--discriminator dino=FILE.safetensors" in message
-        assert "--discriminator pyramid" in message
-
-
-def test_a_backbone_without_class_token_is_refused_in_one_line() -> None:
-    with pytest.raises(AdaNATError, match="not a vision transformer") as caught:
-        ProjectedDiscriminator(backbone="test_resnet", pretrained=False)
-    assert "\n" not in str(caught.value)
-
-
-def test_without_a_network_the_refusal_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(url: str) -> None:
-        raise TimeoutError("Name or service not known")
-
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename, revision: None)
-    monkeypatch.setattr(hub, "get_hf_file_metadata", no_network)
-    start = time.monotonic()
-    with pytest.raises(AdaNATError, match=r"Name or service not known.*pyramid"):
-        ProjectedDiscriminator()
-    assert time.monotonic() - start < 5
-
-
-def test_a_cached_backbone_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, filename, revision: "/cache/model.safetensors")
-    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda url: pytest.fail("asked the Hub"))
-    hub.require_reachable("timm/vit_small_patch16_224.dino", "model.safetensors")

@@ -74,7 +74,8 @@ class DiscriminatorConfig(Config):
     """The adversarial reward.
 
     Attributes:
-        backbone: "dino" (frozen ViT-S/16), "dino=FILE.safetensors", or "pyramid" (trained from scratch).
+        backbone: "dino" (frozen ViT-S/16), "dino=FILE.safetensors", "classifier" (the same heads on a frozen small
+            classifier of the data's own images), or "pyramid" (trained from scratch).
         updates: per policy update.
         warmup_updates: before the first policy update, so that the first rewards mean something.
         batch_size: real and as many generated images of one update, over all processes.
@@ -85,7 +86,8 @@ class DiscriminatorConfig(Config):
             can change tells real from generated; "original" shows them as they are, as in the paper.
         reuse_rollouts: train on the trajectories collected for PPO; otherwise new ones are generated.
         augment: differentiable augmentations (DiffAugment) of both sides, comma-separated; "" for none.
-        width: channels of the pyramid's first level.
+        width: channels of the pyramid's first level; with a classifier, of what a label is mapped to.
+        channels: of the classifier, at each of its resolutions.
     """
 
     backbone: str = "dino"
@@ -101,12 +103,14 @@ class DiscriminatorConfig(Config):
     reuse_rollouts: bool = True
     augment: str = ""
     width: int = 64
+    channels: tuple[int, ...] = (32, 64, 96)
 
     def __post_init__(self) -> None:
         name, _, _ = self.backbone.partition("=")
         require(
-            name in ("dino", "pyramid"),
-            f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors or pyramid.",
+            name in ("dino", "classifier", "pyramid"),
+            f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, classifier or "
+            "pyramid.",
         )
         require(self.loss in ("bce", "hinge"), f"Discriminator loss {self.loss!r}: expected bce or hinge.")
         require(

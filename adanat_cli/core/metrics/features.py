@@ -51,14 +51,30 @@ class FeatureNetwork(nn.Module):
         Raises:
             AdaNATError: if the images are not of the size that the network is for.
         """
+        return self.levels(images)[-1].mean((2, 3))
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Return the (B, C, h, w) activations of every resolution, finest first; the last are normalised, not negative.
+
+        Raises:
+            AdaNATError: if the images are not of the size that the network is for.
+        """
         size = self.config.image_size
         require(
             images.shape[1:] == (3, size, size),
             f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}.",
         )
         # Channels last is the faster layout on CPUs as well, by a fifth.
-        x = self.stem((2 * images - 1).contiguous(memory_format=torch.channels_last))
-        return F.relu(self.norm(self.blocks(x))).mean((2, 3))
+        levels = [self.stem((2 * images - 1).contiguous(memory_format=torch.channels_last))]
+        for index, block in enumerate(self.blocks):
+            x = block(levels[-1])
+            # The blocks of one resolution follow each other, the first of which halves it.
+            if index % self.config.num_res_blocks:
+                levels[-1] = x
+            else:
+                levels.append(x)
+        levels[-1] = F.relu(self.norm(levels[-1]))
+        return levels
 
     def forward(self, images: Tensor) -> FeatureOutput:
         """Features and class logits of (B, 3, H, W) images in [0, 1]."""

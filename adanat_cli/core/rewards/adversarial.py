@@ -34,16 +34,17 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> T
 class AdversarialReward:
     """Scores images by a discriminator, and trains it to tell them from real ones."""
 
-    def __init__(self, discriminator: nn.Module, config: DiscriminatorConfig, crops: bool = False) -> None:
+    def __init__(self, discriminator: nn.Module, config: DiscriminatorConfig, crop_size: int = 0) -> None:
         """Take a discriminator.
 
         Args:
             discriminator: maps images (B, 3, H, W) in [0, 1] and a condition to (B, L) logits; may be wrapped for
                 several processes.
             config: of its training.
-            crops: whether it is the projected one, which sees half of the batches through a random crop.
+            crop_size: side of the random crop through which it sees half of the batches, in pixels; 0 for whole
+                images always.
         """
-        self.discriminator, self.config, self._crops = discriminator, config, crops
+        self.discriminator, self.config, self._crop_size = discriminator, config, crop_size
         self.optimizer = torch.optim.Adam(
             [weight for weight in discriminator.parameters() if weight.requires_grad],
             config.learning_rate,
@@ -86,7 +87,7 @@ class AdversarialReward:
         return torch.stack([loss.detach(), accuracy, real_mean.mean(), fake_mean.mean()])
 
     def _logits(self, images: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
-        if not self._crops:
+        if not self._crop_size:
             return self.discriminator(images, condition).float()
-        crop = draw_crop(images.shape[-2], images.shape[-1], generator)
+        crop = draw_crop(images.shape[-2], images.shape[-1], generator, self._crop_size)
         return self.discriminator(images, condition, crop).float()

@@ -20,7 +20,8 @@ from adanat_cli.core.errors import AdaNATError, require
 Job = Callable[[torch.dtype], object]
 """A typical piece of a run's work in a given number format."""
 Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
-
+_TRIALS = 4
+"""How often each number format is timed."""
 
 _PIXELS_AT_ONCE = {"cpu": 2**19}
 _PIXELS_AT_ONCE_ON_GPU = 2**22
@@ -97,14 +98,15 @@ def pick_precision(precision: Precision, device: torch.device, job: Job) -> torc
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type != "cpu":
         return torch.float32
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        job(dtype)  # the first call builds kernels
-        start = time.perf_counter()
-        job(dtype)
-        seconds[dtype] = time.perf_counter() - start
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(_TRIALS):  # turn by turn, so that a busy moment of the machine meets both
+        for dtype, measured in seconds.items():
+            start = time.perf_counter()
+            job(dtype)
+            measured.append(time.perf_counter() - start)
+    single, half = (min(measured[1:]) for measured in seconds.values())  # the first call builds kernels
     # float32 is the safer format: bf16 has to pay.
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.85 * seconds[torch.float32] else torch.float32
+    return torch.bfloat16 if half < 0.85 * single else torch.float32
 
 
 def sampling_precision(precision: Precision, device: torch.device) -> torch.dtype:

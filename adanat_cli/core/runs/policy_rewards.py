@@ -10,13 +10,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from adanat_cli.core.config import DiscriminatorConfig
+from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
 from adanat_cli.core.metrics.influence import frechet_influence
 from adanat_cli.core.rewards.adversarial import STATS, AdversarialReward
-from adanat_cli.core.rewards.projected import DINO, ProjectedDiscriminator
+from adanat_cli.core.rewards.backbones import DINO, ClassifierBackbone, VisionTransformerBackbone
+from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
 
 LabelledImages = tuple[Tensor, Tensor]
@@ -77,7 +78,10 @@ class Adversarial:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.module.load_state_dict(state["discriminator"], strict=not isinstance(self.module, ProjectedDiscriminator))
+        if isinstance(self.module, ProjectedDiscriminator):
+            self.module.load_trainable_state(state["discriminator"])
+        else:
+            self.module.load_state_dict(state["discriminator"])
         self.reward.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -146,7 +150,12 @@ class Preference(_Fixed):
 
 
 def make_discriminator(
-    config: DiscriminatorConfig, image_size: int, num_classes: int, text_width: int, pretrained: bool = True
+    config: DiscriminatorConfig,
+    image_size: int,
+    num_classes: int,
+    text_width: int,
+    classifier: FeatureNetwork | None = None,
+    pretrained: bool = True,
 ) -> ProjectedDiscriminator | PyramidDiscriminator:
     """Build a discriminator of images and their condition, with weights from PyTorch's global generator.
 
@@ -155,15 +164,20 @@ def make_discriminator(
         image_size: in pixels.
         num_classes: of the labels that are the condition; 0 for text.
         text_width: E of the pooled embeddings that are the condition; 0 for classes.
-        pretrained: False leaves a backbone random, which downloads nothing.
+        classifier: trained, that the discriminator "classifier" looks through; None for a random one.
+        pretrained: False leaves a transformer random, which downloads nothing.
 
     Raises:
         AdaNATError: if the backbone cannot be had.
     """
     name, _, file = config.backbone.partition("=")
+    if name == "pyramid":
+        return PyramidDiscriminator(image_size, num_classes, text_width, config.width)
     if name == "dino":
-        return ProjectedDiscriminator(num_classes, text_width, f"{DINO}={file}" if file else DINO, pretrained)
-    return PyramidDiscriminator(image_size, num_classes, text_width, config.width)
+        transformer = VisionTransformerBackbone(f"{DINO}={file}" if file else DINO, pretrained)
+        return ProjectedDiscriminator(transformer, num_classes, text_width)
+    network = classifier or FeatureNetwork(FeatureConfig(image_size, max(num_classes, 2), config.channels))
+    return ProjectedDiscriminator(ClassifierBackbone(network), num_classes, text_width, config.width)
 
 
 def make_adversarial(
@@ -174,12 +188,13 @@ def make_adversarial(
     embed: Callable[[Tensor], Tensor],
     seed: int,
     accelerator: Accelerator,
+    classifier: FeatureNetwork | None = None,
 ) -> Adversarial:
     """Build the adversarial reward; its weights follow from the seed, the rest is as in ``make_discriminator``."""
     torch.manual_seed(seed)
-    module = make_discriminator(config, image_size, num_classes, text_width).to(accelerator.device)
-    crops = isinstance(module, ProjectedDiscriminator)
-    reward = AdversarialReward(accelerator.prepare_model(module), config, crops)
+    module = make_discriminator(config, image_size, num_classes, text_width, classifier).to(accelerator.device)
+    crop_size = module.backbone.crop_size if isinstance(module, ProjectedDiscriminator) else 0
+    reward = AdversarialReward(accelerator.prepare_model(module), config, crop_size)
     return Adversarial(reward, module, accelerator.backward, embed)
 
 

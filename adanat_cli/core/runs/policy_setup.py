@@ -15,14 +15,12 @@ from adanat_cli.core.config import (
     DATA_PRESETS,
     DataConfig,
     DiscriminatorConfig,
-    FeatureConfig,
     NATConfig,
     PolicyConfig,
     PolicyTrainingConfig,
     PPOConfig,
     tokenizer_config,
 )
-from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
@@ -30,10 +28,11 @@ from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
-from adanat_cli.core.runs.captions import caption_pool, telling_words
+from adanat_cli.core.runs.captions import caption_pool
 from adanat_cli.core.runs.devices import sampling_precision
-from adanat_cli.core.runs.feature_trainer import feature_moments, measure_accuracy, train_feature_network
-from adanat_cli.core.runs.models import load_features, load_nat, load_tokenizer, model_names, resolve_model
+from adanat_cli.core.runs.feature_networks import SmallNetworks
+from adanat_cli.core.runs.feature_trainer import feature_moments
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, model_names, resolve_model
 from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.registry import PULLED, known_models
@@ -41,7 +40,6 @@ from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.text import encoder_of
 
 Kind = Literal["adaptive", "static", "search", "tuned"]
-_LARGEST_TRAINED = 128
 
 
 @dataclass(frozen=True)
@@ -262,53 +260,20 @@ def prepare(
         labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
         model = held_out_model = FrozenModel(network, tokenizer, labels, precision)
     with accelerator.main_process_first():
-        features = _features(request, folder, source, held_out, accelerator, reporter)
+        features = small_networks(request, source, held_out, accelerator, reporter).measuring(folder)
     references = [FrechetReference(feature_moments(features, part).gaussian()) for part in (source, held_out)]
     return Setup(folder, model, held_out_model, source, held_out, features, *references)
 
 
-def _features(
+def small_networks(
     request: TrainPolicyRequest,
-    folder: ModelFolder,
     source: ImageSource,
     held_out: ImageSource,
     accelerator: Accelerator,
     reporter: Reporter,
-) -> FeatureNetwork:
-    """Load the feature network of the model or of the run; train one where neither has it."""
-    device, exported = accelerator.device, ModelFolder(request.output / "model")
-    for place in (folder, exported):
-        if place.exists() and (features := load_features(place, device)) is not None:
-            return features
-    size = source.config.image_size
-    require(
-        size <= _LARGEST_TRAINED,
-        f"Model {folder.path} has no features/ to measure with, and images of {size} pixels are too large to train a "
-        "small network on; add a features/ component to the model.",
-    )
-    settings = FEATURE_TRAINING.get(request.dataset, {})
-    words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
-    num_classes = len(words) or source.num_classes
-    config = FeatureConfig(image_size=size, num_classes=num_classes, **settings.get("shape", {}))
-    what = f"network that tells {num_classes} words of captions" if words else "classifier"
-    reporter.log(f"The model has no features/ to measure with: training a small {what} on {source.config.source}.")
-    training = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3, **settings.get("training", {})}
-    features = train_feature_network(source, config, seed=0, device=device, reporter=reporter, words=words, **training)
-    accuracy = measure_accuracy(features, held_out, words=words)
-    reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
-    exported.write(
-        "features",
-        config.to_dict(),
-        features.state_dict(),
-        image_size=size,
-        provenance={
-            "command": "train-policy",
-            "data": source.config.source,
-            "training": training,
-            "accuracy": accuracy,
-        },
-    )
-    return features
+) -> SmallNetworks:
+    """What loads or trains the run's small networks."""
+    return SmallNetworks(request.dataset, request.output, source, held_out, accelerator.device, reporter)
 
 
 def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:

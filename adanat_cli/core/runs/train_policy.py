@@ -35,6 +35,7 @@ from adanat_cli.core.runs.policy_setup import (
     open_images,
     policy_shape,
     prepare,
+    small_networks,
 )
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
@@ -120,7 +121,7 @@ class _Run:
         self.evaluator = Evaluator(
             setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
         )
-        reward = _reward(request, setup, accelerator)
+        reward = _reward(request, setup, accelerator, self.reporter)
         self.trainer = PolicyTrainer(
             setup.model,
             self.shape,
@@ -285,7 +286,7 @@ class _Run:
         return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
 
 
-def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
+def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator, reporter: Reporter) -> PolicyReward:
     """Build what the policy is rewarded for."""
     config, nat = request.training, setup.model.nat.config
     if config.reward == "fid":
@@ -304,6 +305,11 @@ def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator)
     size, context = setup.model.tokenizer.config.image_size, setup.model.context
     text_width = context.encoder.pooled_width if isinstance(context, PromptContext) else 0
     num_classes = 0 if text_width else nat.num_classes
+    classifier = None
+    if request.discriminator.backbone == "classifier":
+        networks = small_networks(request, setup.source, setup.held_out, accelerator, reporter)
+        with accelerator.main_process_first():
+            classifier = networks.judging(request.discriminator.channels)
     return make_adversarial(
-        request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator
+        request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator, classifier
     )

@@ -1,0 +1,101 @@
+"""The small networks of a policy training: one that measures, and another one for a discriminator to look through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import FeatureConfig
+from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.errors import require
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.runs.captions import caption_pool, telling_words
+from adanat_cli.core.runs.feature_trainer import measure_accuracy, train_feature_network
+from adanat_cli.core.runs.models import load_features
+from adanat_cli.core.runs.reporter import Reporter
+
+_LARGEST_TRAINED = 128
+_MEASURING_SEED, _JUDGING_SEED = 0, 1
+
+
+@dataclass(frozen=True)
+class SmallNetworks:
+    """Loads a run's small networks, and trains those that are nowhere yet.
+
+    Attributes:
+        dataset: preset or source, for the settings that go with it.
+        output: run folder, which keeps new networks.
+        source: real images to learn from.
+        held_out: to say the accuracy on.
+        device: where the networks run.
+        reporter: told of a new one.
+    """
+
+    dataset: str
+    output: Path
+    source: ImageSource
+    held_out: ImageSource
+    device: torch.device
+    reporter: Reporter
+
+    def measuring(self, folder: ModelFolder) -> FeatureNetwork:
+        """The network that measures: the model's own, or the run's.
+
+        Raises:
+            AdaNATError: if one has to be trained and images are too large for it, or training fails.
+        """
+        exported = ModelFolder(self.output / "model")
+        for place in (folder, exported):
+            if place.exists() and (features := load_features(place, self.device)) is not None:
+                return features
+        size = self.source.config.image_size
+        require(
+            size <= _LARGEST_TRAINED,
+            f"Model {folder.path} has no features/ to measure with, and images of {size} pixels are too large to train "
+            "a small network on; add a features/ component to the model.",
+        )
+        self.reporter.log("The model has no features/ to measure with.")
+        shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
+        return self._train(shape, exported, _MEASURING_SEED)
+
+    def judging(self, channels: tuple[int, ...]) -> FeatureNetwork:
+        """The network that a discriminator looks through: of widths and a seed of its own, so no part of the measure.
+
+        Raises:
+            AdaNATError: if images are too large for it, or training fails.
+        """
+        kept = ModelFolder(self.output / "discriminator")
+        if kept.exists() and (network := load_features(kept, self.device)) is not None:
+            return network
+        size = self.source.config.image_size
+        require(
+            size <= _LARGEST_TRAINED,
+            f"--discriminator classifier learns from images of up to {_LARGEST_TRAINED} pixels, and these have {size}; "
+            "try --discriminator dino.",
+        )
+        self.reporter.log("The discriminator looks through a small network of its own.")
+        return self._train({"channels": channels}, kept, _JUDGING_SEED)
+
+    def _train(self, shape: dict[str, Any], target: ModelFolder, seed: int) -> FeatureNetwork:
+        """Train a network on classes, or on words of captions, and write it as ``features/``."""
+        source, held_out, reporter = self.source, self.held_out, self.reporter
+        size = source.config.image_size
+        words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
+        num_classes = len(words) or source.num_classes
+        what = f"{num_classes} {'words of captions' if words else 'classes'}"
+        reporter.log(f"Training a small classifier of {what} on {source.config.source}.")
+        config = FeatureConfig(image_size=size, num_classes=num_classes, **shape)
+        training: dict[str, Any] = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3}
+        training |= {**FEATURE_TRAINING.get(self.dataset, {}).get("training", {}), "seed": seed}
+        network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
+        accuracy = measure_accuracy(network, held_out, words=words)
+        reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
+        facts = {"data": source.config.source, "training": training, "accuracy": accuracy}
+        provenance = {"command": "train-policy", **facts}
+        target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
+        return network
