@@ -2,165 +2,92 @@
 
     python examples/digits.py [FOLDER] [--seeds 1] [--steps 4]
 
-Pixels are tokens (8 x 8 of 17 grey levels). A small NAT is trained on 1,438 digits; then, for a few steps of
-generation, the fixed schedule is compared with its best over a small grid, a searched table, a static policy and
-adaptive policies with the adversarial and the FID reward. All are measured on held-out digits, with other random
-numbers
-than they were made with, in the features of a small classifier that is not the discriminator. It can be stopped and
-started again. One seed takes about a quarter of an hour on two CPU cores; ``--quick`` is the short form that the tests
-run.
+``digits.sh`` trains a small NAT on 1,438 digits; then, for a few steps of generation, the fixed schedule is compared
+with its best over a small grid, a searched table, a static policy and adaptive policies with the adversarial and the
+FID reward. All are measured on held-out digits, with other random numbers than they were made with, in the features of
+a small classifier that is no part of the discriminator. It can be stopped and started again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-from accelerate import Accelerator
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from adanat_cli.commands.console import reporter
-from adanat_cli.core.checkpoints.files import write_json
-from adanat_cli.core.config import (
-    RECIPES,
-    TRAINING_PRESETS,
-    DiscriminatorConfig,
-    NATTrainingConfig,
-    PixelConfig,
-    PolicyTrainingConfig,
-    PPOConfig,
-    TokenizerTrainingConfig,
-    data_config,
-)
-from adanat_cli.core.generation.schedules import CosineSchedule, Schedule
-from adanat_cli.core.metrics.manifold import manifold_scores
-from adanat_cli.core.policy.schedule import PolicySchedule
-from adanat_cli.core.runs.feature_trainer import features_of_images
-from adanat_cli.core.runs.models import load_policy, resolve_model
-from adanat_cli.core.runs.nat_setup import PretrainNATRequest
-from adanat_cli.core.runs.policy_evaluation import Evaluator
-from adanat_cli.core.runs.policy_pictures import draw_policy
-from adanat_cli.core.runs.policy_setup import Setup, TrainPolicyRequest, prepare
-from adanat_cli.core.runs.pretrain_nat import pretrain_nat
-from adanat_cli.core.runs.tokenize import TokenizeOptions, TokenizeRequest, run_tokenize
-from adanat_cli.core.runs.train_policy import train_policy
-from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer
-
-WAYS: dict[str, dict[str, Any]] = {
-    "tuned": {"kind": "tuned"},
-    "searched": {"kind": "search"},
-    "static, adversarial": {"kind": "static"},
-    "adaptive, adversarial": {"kind": "adaptive"},
-    "adaptive, FID": {"kind": "adaptive", "reward": "fid"},
+WAYS: dict[str, tuple[str, ...]] = {
+    "tuned, best of 27": ("--kind", "tuned"),
+    "searched table": ("--kind", "search", "--updates", "5"),
+    "static, adversarial": ("--kind", "static"),
+    "adaptive, adversarial": (),
+    "adaptive, FID": ("--reward", "fid"),
 }
+QUICK = ("--updates", "2", "--trajectories", "32", "--eval-images", "64")
+MEASURES = {"distance": "fid", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
 EVALUATION_SEED = 10_000
 
 
-def make_model(folder: Path, nat_updates: int) -> Path:
-    """Train the NAT on pixels; returns its model folder."""
-    data = data_config("digits", image_size=8)
-    tokenizer = PixelConfig(image_size=8, codebook_size=17)
-    train_tokenizer(TrainTokenizerRequest(data, tokenizer, TokenizerTrainingConfig(), folder / "tokenizer"), reporter())
-    model = str(folder / "tokenizer" / "model")
-    tokens = folder / "tokens"
-    if not (tokens / "token_set.json").exists():
-        options = TokenizeOptions(flips=False)
-        run_tokenize(TokenizeRequest("digits", {"split": "train"}, (), model, tokens, None, "", options), reporter())
-    training = NATTrainingConfig(**TRAINING_PRESETS["digits"]["nat"]).replace(
-        steps=nat_updates, code_init=0.0, precision="fp32"
-    )
-    pretrain_nat(PretrainNATRequest("digits", tokens, "nano", training, folder / "nat", model), reporter())
-    return folder / "nat" / "model"
+def adanat(*words: object) -> dict[str, Any]:
+    """Run a command as in a shell; returns what it prints with --json."""
+    line = [sys.executable, "-m", "adanat_cli", *map(str, words), "--json"]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
 
 
-def request(folder: Path, model: Path, steps: int, seed: int, way: str, quick: bool) -> TrainPolicyRequest:
-    """The settings of ``adanat train-policy --dataset digits``."""
-    recipe, fields = RECIPES["digits"], WAYS[way]
-    training = PolicyTrainingConfig(**recipe["training"]).replace(seed=seed, reward=fields.get("reward"))
-    if fields["kind"] == "search":
-        training = training.replace(updates=SEARCH_GENERATIONS)
-    if quick:
-        training = training.replace(updates=2, trajectories=32, eval_images=64)
-    return TrainPolicyRequest(
-        dataset="digits",
-        data=data_config("digits"),
-        num_steps=steps,
-        kind=fields["kind"],
-        training=training,
-        ppo=PPOConfig(**recipe["ppo"]),
-        discriminator=DiscriminatorConfig(**recipe["discriminator"]),
-        policy=recipe["policy"],
-        base="cosine",
-        output=folder / f"{way.replace(', ', '-').lower()}-{seed}",
-        model=str(model),
-        device="cpu",
-    )
-
-
-SEARCH_GENERATIONS = 5
-
-
-def measure(setup: Setup, schedule: Schedule, seed: int, num_images: int) -> dict[str, float]:
+def measure(model: Path, schedule: str, steps: int, seed: int, num_images: int, folder: Path) -> dict[str, float]:
     """Distance, accuracy, precision and recall of new images against held-out ones."""
-    evaluator = Evaluator(setup.model, setup.features, setup.held_out_reference, 256)
-    generated = evaluator.generate(schedule, EVALUATION_SEED + seed, num_images)
-    pixels = [setup.held_out.load(index).pixels for index in range(setup.held_out.num_images or 0)]
-    real = features_of_images(setup.features, np.stack([image for image in pixels if image is not None]))
-    scores = manifold_scores(real, generated.features)
-    distance = setup.held_out_reference.distance(generated.features)
-    return {
-        "distance": distance,
-        "accuracy": generated.accuracy,
-        "precision": scores.precision,
-        "recall": scores.recall,
-    }
+    found = adanat(
+        *("evaluate", "--model", model, "--ref", folder / "held-out.npz", "-n", num_images, "--steps", steps),
+        *("--schedule", schedule, "--seed", EVALUATION_SEED + seed),
+        *("--output", folder / "evaluations" / f"{model.parent.name}-{schedule}-{seed}"),
+    )
+    metrics = found["results"][0]["metrics"]
+    return {name: metrics[key] for name, key in MEASURES.items()}
 
 
 def main() -> None:
     """Train what is not trained yet, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/digits-paper"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/digits"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--nat-updates", type=int, default=TRAINING_PRESETS["digits"]["nat"]["steps"])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="Hardly train the policies.")
     asked = parser.parse_args()
-    model = make_model(asked.folder, asked.nat_updates)
-    first = request(asked.folder, model, asked.steps, 0, asked.ways[0], asked.quick)
-    # All ways are measured by one classifier, which is trained once.
-    setup = prepare(replace(first, output=asked.folder / "features"), Accelerator(cpu=True), reporter())
-    folder = resolve_model(str(model))
-    if not folder.has("features"):
-        values, tensors = resolve_model(str(asked.folder / "features" / "model")).read("features")
-        folder.write("features", values, tensors)
-    rows: dict[str, list[dict[str, float]]] = {"fixed": []}
-    cosine = CosineSchedule(asked.steps)
+    folder, model = asked.folder, asked.folder / "nat" / "model"
+    if not model.exists():
+        subprocess.run([str(Path(__file__).with_name("digits.sh")), str(folder)], check=True)
+    rows: dict[str, list[dict[str, float]]] = {"fixed (cosine)": []}
     for seed in range(asked.seeds):
-        rows["fixed"].append(measure(setup, cosine, seed, asked.images))
         for way in asked.ways:
-            done = request(asked.folder, model, asked.steps, seed, way, asked.quick)
-            train_policy(done, reporter())
-            policy = load_policy(resolve_model(str(done.output / "model")), asked.steps)
-            assert policy is not None
-            schedule = PolicySchedule(policy)
-            rows.setdefault(way, []).append(measure(setup, schedule, seed, asked.images))
-            if seed == 0:
-                stem = asked.folder / done.output.name
-                paths = stem.with_suffix(".samples.png"), stem.with_suffix(".curves.png")
-                draw_policy(schedule, cosine, setup.model, EVALUATION_SEED, *paths, f"{way}, {asked.steps} steps")
-        write_json(asked.folder / "results.json", rows)
-        draw_bars(asked.folder / "results.png", rows)
+            output = folder / f"{way.split(' of')[0].replace(', ', '-').replace(' ', '-').lower()}-{seed}"
+            # The first brings the network to measure with, which all others then share.
+            install = [] if (model / "features").exists() else ["--install"]
+            adanat(
+                *("train-policy", "--dataset", "digits", "--model", model, "--steps", asked.steps, "--seed", seed),
+                *("--output", output, *WAYS[way], *(QUICK if asked.quick else ()), *install),
+            )
+            if not (folder / "held-out.npz").exists():
+                where = ("--dataset", "digits", "--split", "validation", "--protocol", "small", "--model", model)
+                adanat("stats", *where, "--output", folder / "held-out.npz")
+            if len(rows["fixed (cosine)"]) == seed:
+                rows["fixed (cosine)"].append(measure(model, "cosine", asked.steps, seed, asked.images, folder))
+            found = measure(output / "model", "learned", asked.steps, seed, asked.images, folder)
+            rows.setdefault(way, []).append(found)
+        (folder / "results.json").write_text(json.dumps(rows, indent=1))
+        draw_bars(folder / "results.png", rows)
         show(rows)
-    print(json.dumps({way: mean(row["distance"] for row in found) for way, found in rows.items()}))
 
 
 def draw_bars(path: Path, rows: dict[str, list[dict[str, float]]]) -> None:
@@ -178,11 +105,11 @@ def draw_bars(path: Path, rows: dict[str, list[dict[str, float]]]) -> None:
 
 def show(rows: dict[str, list[dict[str, float]]]) -> None:
     """Print means and standard deviations over the seeds."""
-    table = Table("schedule", "distance", "against fixed", "accuracy", "precision", "recall")
-    fixed = mean(row["distance"] for row in rows["fixed"])
+    table = Table("schedule", "distance", "against fixed", *list(MEASURES)[1:])
+    fixed = mean(row["distance"] for row in rows["fixed (cosine)"])
     for way, found in rows.items():
         cells = []
-        for key in ("distance", "accuracy", "precision", "recall"):
+        for key in MEASURES:
             values = [row[key] for row in found]
             spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.3g}{spread}")
