@@ -17,6 +17,7 @@ from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
+from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.core.runs.models import load_policy, resolve_model
@@ -101,6 +102,26 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
     assert state(toy / "stopped")["step"] == 1
     train_policy(policy_request(toy, "stopped"), SilentReporter())
     assert same(toy / "stopped", toy / "run")
+
+
+def test_a_discriminator_on_a_classifier_goes_on_with_the_network_that_the_run_kept(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FEATURE_TRAINING, str(toy / "images"), {"training": {"steps": 4}})  # four of five advances
+    judge = DiscriminatorConfig("classifier", updates=2, batch_size=6, width=8, channels=(8, 8))
+    train_policy(policy_request(toy, "judged", discriminator=judge), SilentReporter())
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(
+            policy_request(toy, "unjudged", discriminator=judge), At(5, lambda: os.kill(os.getpid(), signal.SIGINT))
+        )
+    kept = ModelFolder(toy / "unjudged" / "discriminator").read("features")[1]
+    measuring = ModelFolder(toy / "unjudged" / "model").read("features")[1]
+    assert kept["stem.weight"].shape != measuring["stem.weight"].shape
+    # A second training of the network would show: it would now be another one.
+    monkeypatch.setitem(FEATURE_TRAINING, str(toy / "images"), {"training": {"steps": 2}})
+    train_policy(policy_request(toy, "unjudged", discriminator=judge), SilentReporter())
+    assert same(toy / "unjudged", toy / "judged")
+    assert not any(name.startswith("backbone") for name in state(toy / "judged")["reward"]["discriminator"])
 
 
 def test_two_processes_train_the_policy_of_one(toy: Path) -> None:

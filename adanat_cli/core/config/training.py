@@ -131,7 +131,7 @@ class NATTrainingConfig(_TrainingFields):
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
     "digits": {
-        "size": "micro",
+        "size": "nano",
         "shape": {"codebook_size": 64, "downsampling": 2},
         "tokenizer": {
             "steps": 1500,
@@ -142,14 +142,15 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
             "decay": "cosine",
         },
         "nat": {
-            "steps": 1200,
-            "batch_size": 64,
+            "steps": 4000,
+            "batch_size": 128,
             "learning_rate": 2e-3,
             "warmup_steps": 100,
             "ema_decay": 0.99,
             "decay": "cosine",
             "code_init": 0.04,
             "flip": 0.0,
+            "label_smoothing": 0.0,
         },
     },
     "imagenet64": {
