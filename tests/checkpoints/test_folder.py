@@ -69,7 +69,7 @@ def test_components_keep_a_sensible_order(model: ModelFolder) -> None:
 
 def test_replacing_a_component_keeps_the_rest(model: ModelFolder) -> None:
     model.write("tokenizer", {"image_size": 32}, TENSORS, provenance={"file": "a.pth"})
-    model.add_result({"metric": "fid", "value": 3.0})
+    model.put_results([{"metric": "fid", "value": 3.0}])
     model.write("nat", {"width": 4}, {"other": torch.zeros(1)})
     assert model.index.components == ("tokenizer", "nat")
     assert model.index.provenance["tokenizer"] == {"file": "a.pth"}
@@ -260,7 +260,7 @@ def test_a_nat_refuses_the_tokenizer_of_another(tmp_path: Path) -> None:
 
 
 def test_the_model_card_lists_results_for_the_hub_and_spares_what_others_wrote(model: ModelFolder) -> None:
-    model.add_result({"metric": "fid", "value": 2.5, "dataset": "imagenet-1k", "protocol": "adm"})
+    model.put_results([{"metric": "fid", "value": 2.5, "dataset": "imagenet-1k", "protocol": "adm"}])
     assert write_card(model)
     card = (model.path / "README.md").read_text()
     for words in ("model-index:", "value: 2.5", "type: imagenet-1k", "| nat | 9 |", "protocol adm"):

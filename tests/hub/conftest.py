@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
         policy = PolicyNetwork(config)
         torch.nn.init.normal_(policy.linear3.bias)  # a fresh policy would be the fixed schedule
         folder.write(policy_component(num_steps), config.to_dict(), policy.state_dict())
-    folder.add_result({"metric": "fid", "value": 12.5, "dataset": "toys", "protocol": "clean", "num_images": 64})
+    folder.put_results([{"metric": "fid", "value": 12.5, "dataset": "toys", "protocol": "clean", "num_images": 64}])
     return folder
 
 

@@ -147,7 +147,7 @@ def test_what_is_on_the_hub_is_not_changed_from_here(hub: HubServer, pushed: str
     folder = resolve_model(pushed)
     for change in (
         lambda: folder.write_labels({0: "a"}),
-        lambda: folder.add_result({"metric": "fid"}),
+        lambda: folder.put_results([{"metric": "fid"}]),
         lambda: folder.write("nat", {}, {}),
     ):
         with pytest.raises(AdaNATError, match="adanat pull tester/toy --output"):

@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> ModelFolder:
     policy = PolicyConfig(16, (16, 16), 8, hidden_width=4)
     folder.write("policies/steps-8", policy.to_dict(), PolicyNetwork(policy).state_dict())
     folder.write_labels({2: "pug", 0: "tench"})
-    folder.add_result({"metric": "fid", "value": 12.5, "dataset": "digits"})
+    folder.put_results([{"metric": "fid", "value": 12.5, "dataset": "digits"}])
     return folder
 
 

@@ -242,11 +242,6 @@ class ModelFolder:
         """Write class id -> name."""
         write_json(self.path / LABELS_FILE, {str(key): labels[key] for key in sorted(labels)})
 
-    def add_result(self, result: Mapping[str, Any]) -> None:
-        """Note one measured result in the index."""
-        index = self.index
-        self._write_index(replace(index, results=(*index.results, portable(result))))
-
     def put_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Note measured results; one that says the same of itself but for its value is replaced."""
         index = self.index

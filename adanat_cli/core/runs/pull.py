@@ -122,9 +122,8 @@ def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replac
             task.advance(1)
     if (labels := source.labels()) and not output.labels():
         output.write_labels(labels)
-    for result in index.results:
-        if result not in output.index.results:
-            output.add_result(result)
+    if index.results:
+        output.put_results(index.results)
     if (card := source.card()) and not output.card():
         with atomic_path(output.path / CARD_FILE) as temporary:
             temporary.write_text(card, encoding="utf-8")
