@@ -23,7 +23,8 @@ TINY = "vit_tiny_patch16_224"
 
 def classifier(num_res_blocks: int = 1) -> ClassifierBackbone:
     torch.manual_seed(0)
-    return ClassifierBackbone(FeatureNetwork(FeatureConfig(16, 10, (8, 16, 12), num_res_blocks)))
+    config = FeatureConfig(16, 10, (8, 16, 12), num_res_blocks)
+    return ClassifierBackbone(FeatureNetwork(config), config.channels)
 
 
 @pytest.mark.parametrize("num_res_blocks", [1, 3])

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adanat_cli.core.errors import require
-from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.pretrained import load_timm
 
 DINO = "vit_small_patch16_224.dino"
@@ -128,12 +127,17 @@ class ClassifierBackbone(Backbone):
     Source: Projected GANs (arXiv 2111.01007), with a network that a laptop trains in the place of a large one.
     """
 
-    def __init__(self, network: FeatureNetwork) -> None:
-        """Take a trained network, which must not be the one that measures."""
+    def __init__(self, network: nn.Module, widths: tuple[int, ...]) -> None:
+        """Take a trained network, which must not be the one that measures.
+
+        Args:
+            network: whose ``levels(images)`` are (B, D, h, w), finest first.
+            widths: D of every level.
+        """
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.eval().requires_grad_(False)
-        self.widths = network.config.channels
+        self.widths = widths
 
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:

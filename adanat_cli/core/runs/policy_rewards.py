@@ -177,7 +177,8 @@ def make_discriminator(
         transformer = VisionTransformerBackbone(f"{DINO}={file}" if file else DINO, pretrained)
         return ProjectedDiscriminator(transformer, num_classes, text_width)
     network = classifier or FeatureNetwork(FeatureConfig(image_size, max(num_classes, 2), config.channels))
-    return ProjectedDiscriminator(ClassifierBackbone(network), num_classes, text_width, config.width)
+    backbone = ClassifierBackbone(network, config.channels)
+    return ProjectedDiscriminator(backbone, num_classes, text_width, config.width)
 
 
 def make_adversarial(
