@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ _ADVICE = (
 )
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A frozen network: always in evaluation mode, and always run without gradients.
 
     Heads train on its features, for real and generated images alike, and a reward needs no gradient, so none has to
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
+    @abstractmethod
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
         """Return (B, D, N) features of every layer; D and N may differ between layers.
 
@@ -44,7 +46,6 @@ class Backbone(nn.Module):
             images: (B, 3, H, W) in [0, 1].
             crop: corner of the square of ``crop_size`` to look at; None for all.
         """
-        raise NotImplementedError
 
 
 class VisionTransformerBackbone(Backbone):

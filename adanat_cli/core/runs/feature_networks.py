@@ -50,18 +50,11 @@ class SmallNetworks:
             AdaNATError: if one has to be trained and images are too large for it, or training fails.
         """
         exported = ModelFolder(self.output / "model")
-        for place in (folder, exported):
-            if place.exists() and (features := load_features(place, self.device)) is not None:
-                return features
-        size = self.source.config.image_size
-        require(
-            size <= _LARGEST_TRAINED,
-            f"Model {folder.path} has no features/ to measure with, and images of {size} pixels are too large to train "
-            "a small network on; add a features/ component to the model.",
-        )
+        if features := self._load(folder, exported):
+            return features
         self.reporter.log("The model has no features/ to measure with.")
         shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
-        return self._train(shape, exported, _MEASURING_SEED)
+        return self._train(shape, exported, _MEASURING_SEED, "add a features/ component to the model")
 
     def judging(self, channels: tuple[int, ...]) -> FeatureNetwork:
         """The network that a discriminator looks through: of widths and a seed of its own, so no part of the measure.
@@ -70,21 +63,25 @@ class SmallNetworks:
             AdaNATError: if images are too large for it, or training fails.
         """
         kept = ModelFolder(self.output / "discriminator")
-        if kept.exists() and (network := load_features(kept, self.device)) is not None:
+        if network := self._load(kept):
             return network
-        size = self.source.config.image_size
-        require(
-            size <= _LARGEST_TRAINED,
-            f"--discriminator classifier learns from images of up to {_LARGEST_TRAINED} pixels, and these have {size}; "
-            "try --discriminator dino.",
-        )
         self.reporter.log("The discriminator looks through a small network of its own.")
-        return self._train({"channels": channels}, kept, _JUDGING_SEED)
+        return self._train({"channels": channels}, kept, _JUDGING_SEED, "try --discriminator dino")
 
-    def _train(self, shape: dict[str, Any], target: ModelFolder, seed: int) -> FeatureNetwork:
+    def _load(self, *places: ModelFolder) -> FeatureNetwork | None:
+        """The first network that is there already."""
+        found = (load_features(place, self.device) for place in places if place.exists())
+        return next((network for network in found if network is not None), None)
+
+    def _train(self, shape: dict[str, Any], target: ModelFolder, seed: int, advice: str) -> FeatureNetwork:
         """Train a network on classes, or on words of captions, and write it as ``features/``."""
         source, held_out, reporter = self.source, self.held_out, self.reporter
         size = source.config.image_size
+        require(
+            size <= _LARGEST_TRAINED,
+            f"Images of {size} pixels are too large to train a small network on; expected up to {_LARGEST_TRAINED}: "
+            f"{advice}.",
+        )
         words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
         num_classes = len(words) or source.num_classes
         what = f"{num_classes} {'words of captions' if words else 'classes'}"
