@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From scikit-learn's digits to new digits: tokenizer, tokens, NAT, samples. About twelve minutes on two CPU cores.
+# From scikit-learn's digits to new digits: tokenizer, tokens, NAT, samples.
 #
 #   examples/digits.sh [FOLDER]
 #
