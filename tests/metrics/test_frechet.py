@@ -10,7 +10,6 @@ from adanat_cli.core.metrics.frechet import (
     FrechetReference,
     Gaussian,
     Moments,
-    frechet_distance,
     frechet_distances,
 )
 from tests.support import fixture
@@ -47,14 +46,14 @@ def test_the_distance_is_the_references(key: str, rows: int) -> None:
     # As the reference does: moments in float32, then widened.
     rounded = Gaussian(features.mean(0), torch.cov(features.T))
     expected = float(fixture("metrics")[key])
-    assert frechet_distance(rounded, reference) == pytest.approx(expected, abs=1e-5)
-    assert frechet_distance(reference, rounded) == pytest.approx(expected, abs=1e-5)
+    assert FrechetReference(rounded).distance(reference) == pytest.approx(expected, abs=1e-5)
+    assert FrechetReference(reference).distance(rounded) == pytest.approx(expected, abs=1e-5)
 
 
 def test_moments_in_double_precision_change_the_references_distance_of_few_images_only() -> None:
     features, reference = upstream(64)
     expected = float(fixture("metrics")["fid"])
-    assert frechet_distance(gaussian(features), reference) == pytest.approx(expected, abs=1e-5)
+    assert FrechetReference(gaussian(features)).distance(reference) == pytest.approx(expected, abs=1e-5)
     assert FrechetReference(reference).distance(features) == pytest.approx(expected, abs=1e-5)
     # With fewer images than dimensions, float32 fills the null space with rounding, whose root counts.
     features, reference = upstream(10)
@@ -69,7 +68,7 @@ def test_moments_in_double_precision_change_the_references_distance_of_few_image
 def test_gaussians_with_a_distance_known_by_hand() -> None:
     # Independent dimensions: differences of means squared, and of standard deviations squared.
     a, b = diagonal([1.0, 2.0, 0.0], [4.0, 1.0, 9.0]), diagonal([3.0, 2.0, 1.0], [1.0, 1.0, 0.0])
-    assert frechet_distance(a, b) == pytest.approx(4 + 1 + 1 + 0 + 9, abs=1e-12)
+    assert FrechetReference(a).distance(b) == pytest.approx(4 + 1 + 1 + 0 + 9, abs=1e-12)
 
 
 def test_rotating_both_changes_nothing() -> None:
@@ -77,7 +76,7 @@ def test_rotating_both_changes_nothing() -> None:
     a, b = diagonal([1.0, 2.0, 0.0], [4.0, 1.0, 9.0]), diagonal([3.0, 2.0, 1.0], [1.0, 1.0, 0.0])
     turned = [Gaussian(rotation @ g.mean.double(), rotation @ g.covariance.double() @ rotation.T) for g in (a, b)]
     # Rounding of the zero eigenvalue appears as its root.
-    assert frechet_distance(*turned) == pytest.approx(15, abs=1e-6)
+    assert FrechetReference(turned[0]).distance(turned[1]) == pytest.approx(15, abs=1e-6)
 
 
 @pytest.mark.parametrize("num", [5, 200])
@@ -90,7 +89,7 @@ def test_identical_sets_are_at_distance_zero(num: int) -> None:
 
 def test_a_shift_of_the_mean_adds_its_square() -> None:
     features = draw(50, 6)
-    assert frechet_distance(gaussian(features), gaussian(features + 2)) == pytest.approx(6 * 4, abs=1e-6)
+    assert FrechetReference(gaussian(features)).distance(gaussian(features + 2)) == pytest.approx(6 * 4, abs=1e-6)
 
 
 def test_fewer_images_than_dimensions_are_measured_exactly() -> None:
@@ -101,13 +100,13 @@ def test_fewer_images_than_dimensions_are_measured_exactly() -> None:
     shared = np.sqrt(product.real.clip(0)).sum()
     expected = float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()) - 2 * shared
     assert FrechetReference(b).distance(few) == pytest.approx(expected, abs=1e-6)
-    assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-6)
+    assert FrechetReference(a).distance(b) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("num", [4, 9, 40])
 def test_groups_together_are_the_groups_one_by_one(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, groups = FrechetReference(gaussian(draw(100, 9))), draw(5, num, 9, seed=1).float()
-    expected = [frechet_distance(gaussian(group), Gaussian(reference.mean, reference.covariance)) for group in groups]
+    expected = [reference.distance(gaussian(group)) for group in groups]
     together = frechet_distances(groups, reference)
     assert together.dtype == torch.float64
     np.testing.assert_allclose(together.numpy(), expected, atol=1e-6)
@@ -123,23 +122,6 @@ def test_batches_give_the_moments_of_the_whole() -> None:
     np.testing.assert_allclose(streamed.covariance.numpy(), np.cov(features.numpy(), rowvar=False), atol=1e-14)
 
 
-def test_merged_moments_are_those_of_the_whole() -> None:
-    features, merged = draw(50, 5), Moments()
-    for part in (features[:1], features[1:1], features[1:30], features[30:]):
-        merged.merge(moments(part))
-    whole = moments(features, batch_size=50)
-    assert merged.num == 50
-    torch.testing.assert_close(merged.gaussian(), whole.gaussian(), rtol=0, atol=1e-14)
-
-
-def test_merging_leaves_the_other_as_it_was() -> None:
-    first, second = Moments(), moments(draw(10, 3))
-    before = second.gaussian()
-    first.merge(second)
-    first.add(draw(10, 3, seed=1) + 5)
-    torch.testing.assert_close(second.gaussian(), before, rtol=0, atol=0)
-
-
 def test_a_large_mean_does_not_swallow_the_covariance() -> None:
     # In float32 the sums of squares, 1e10 each, would round the variance of 1 away.
     spread = draw(1000, 4).float().mul(8).round().div(8)
@@ -153,7 +135,7 @@ def test_a_large_mean_does_not_swallow_the_covariance() -> None:
 
 def test_a_float32_covariance_that_rounding_made_asymmetric_is_taken() -> None:
     rounded = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5 + 1e-7, 1.0]]))
-    assert frechet_distance(rounded, rounded) == pytest.approx(0, abs=1e-6)
+    assert FrechetReference(rounded).distance(rounded) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.features import FeatureNetwork
-from adanat_cli.core.metrics.frechet import Gaussian, frechet_distance
+from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.manifold import manifold_scores
 from adanat_cli.core.metrics.protocols import (
@@ -118,7 +118,7 @@ def test_adm_measures_are_torch_fidelitys(
     statistics = [fid_features_to_statistics(output["2048"][:, ::32]) for output in (fake_theirs, real_theirs)]
     fid = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
     a, b = (Gaussian(part.mean(0), torch.cov(part.T)) for part in (real.features[:, ::32], fake.features[:, ::32]))
-    assert frechet_distance(a, b) == pytest.approx(fid, rel=1e-3)
+    assert FrechetReference(a).distance(b) == pytest.approx(fid, rel=1e-3)
 
     kid = kid_features_to_metric(
         fake_theirs["2048"], real_theirs["2048"], kid_subsets=5, kid_subset_size=3, verbose=False

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extraction
-from adanat_cli.core.metrics.frechet import Gaussian, Moments, frechet_distance
+from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import (
     Reference,
@@ -74,7 +74,7 @@ def test_pytorch_fid_files_are_read(tmp_path: Path) -> None:
     reference = read_reference(save(tmp_path / "stats.npz", **arrays()))
     assert (reference.format, reference.protocol, reference.num_images) == ("pytorch-fid", "", 0)
     assert reference.spatial is reference.features is reference.images is None
-    assert frechet_distance(reference.gaussian, gaussian()) == pytest.approx(0, abs=1e-9)
+    assert FrechetReference(reference.gaussian).distance(gaussian()) == pytest.approx(0, abs=1e-9)
     assert len(reference.sha256) == 64
 
 

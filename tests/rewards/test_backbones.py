@@ -45,7 +45,7 @@ def test_a_discriminator_on_a_classifier_trains_its_heads_alone() -> None:
     assert logits.shape == (6, 256 + 64 + 16)
     logits.mean().backward()
     assert all(weight.grad is None for weight in model.backbone.parameters())
-    assert all(weight.grad is not None for weight in model.trainable_parameters())
+    assert all(weight.grad is not None for weight in model.heads.parameters())
     assert not any(name.startswith("backbone") for name in model.trainable_state())
 
 

@@ -90,15 +90,6 @@ class Moments:
             centered = batch - mean
             self._combine(len(batch), mean, centered.T @ centered)
 
-    def merge(self, other: Moments) -> None:
-        """Take in what another has seen, such as another process's share.
-
-        Raises:
-            AdaNATError: if D differs.
-        """
-        if other._num:
-            self._combine(other._num, other._mean, other._scatter)
-
     def _combine(self, num: int, mean: Tensor, scatter: Tensor) -> None:
         """Join with ``num`` vectors of the given mean (D,) and sum of centred outer products (D, D)."""
         if not self._num:
@@ -137,13 +128,15 @@ class FrechetReference:
 
     @torch.no_grad()
     def distance(self, other: Gaussian | Tensor) -> float:
-        """Return the squared Fréchet distance.
+        """Return the squared Fréchet distance |m1 - m2|² + tr(S1 + S2 - 2 (S1 S2)^1/2), the FID.
 
         Args:
             other: a Gaussian, or (n, D) features, few enough to be held in double precision.
 
         Raises:
             AdaNATError: if D differs, a value is not finite, or there are fewer than 2 features.
+
+        Source: Dowson and Landau 1982; the trace of the root is taken from the symmetric S1^1/2 S2 S1^1/2.
         """
         if isinstance(other, Tensor):
             return float(frechet_distances(other[None], self))
@@ -163,17 +156,6 @@ class FrechetReference:
         """
         shared = torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum(-1)
         return ((mean - self.mean).square().sum(-1) + self.trace + trace - 2 * shared).clamp(min=0)
-
-
-def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return the squared Fréchet distance |m1 - m2|² + tr(S1 + S2 - 2 (S1 S2)^1/2), the FID.
-
-    Raises:
-        AdaNATError: if dimensions differ, a value is not finite, or a covariance is not symmetric.
-
-    Source: Dowson and Landau 1982; the trace of the root is taken from the symmetric S1^1/2 S2 S1^1/2.
-    """
-    return FrechetReference(a).distance(b)
 
 
 @torch.no_grad()

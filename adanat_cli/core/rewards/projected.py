@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -90,10 +90,6 @@ class ProjectedDiscriminator(nn.Module):
             condition = F.normalize(condition.float(), dim=-1)
         judged = [head(layer, condition) for head, layer in zip(self.heads, features, strict=True)]
         return torch.cat(judged, dim=2).squeeze(1)
-
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the heads and of the mapping."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """The state dict without the backbone: what a run has to save."""

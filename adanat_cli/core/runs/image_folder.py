@@ -21,9 +21,6 @@ from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
 
-_PICTURES_OF_SAMPLE = ("grid.png", "_trace.png")
-"""Endings of what `adanat sample` writes beside the images."""
-
 
 class ImageFolder:
     """All images below a folder, by name; they must have one size.

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from adanat_cli.core.generation.actions import raw_from_values
-from adanat_cli.core.generation.schedules import CosineSchedule, Schedule, TableSchedule
-
-Distance = Callable[[Schedule], float]
-"""What is minimised; the same images for every schedule, so that two schedules differ by nothing else."""
+from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
 
 GRID = {
     "sampling_temperature": (0.8, 1.0, 1.2),
