@@ -131,10 +131,10 @@ def _lines(values: dict[str, Any]) -> list[str]:
     measured = ", ".join(
         f"{name} {values[key]:.3f}"
         for name, key in (
-            ("loss", "loss"),
-            ("accuracy", "accuracy"),
-            ("held-out loss", "held_out_loss"),
-            ("held-out accuracy", "held_out_accuracy"),
+            ("loss on training images", "training_loss"),
+            ("accuracy", "training_accuracy"),
+            ("loss on held-out images", "held_out_loss"),
+            ("accuracy", "held_out_accuracy"),
         )
         if key in values
     )

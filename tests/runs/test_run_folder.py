@@ -71,10 +71,21 @@ def test_resuming_forgets_metrics_after_the_last_state(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == [1]
 
 
-def test_the_average_moves_by_the_decay() -> None:
+@pytest.mark.parametrize(("step", "share"), [(0, 0.9), (8, 0.5), (80, 0.1), (10_000, 0.1)])
+def test_the_average_moves_by_a_decay_that_warms_up(step: int, share: float) -> None:
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(layer.weight, 1.0)
     ema = Ema(layer, decay=0.9)
     torch.nn.init.constant_(layer.weight, 2.0)
-    ema.update(layer)
-    assert float(ema.state_dict()["weight"]) == pytest.approx(1.1)
+    ema.update(layer, step)
+    assert float(ema.state_dict()["weight"]) == pytest.approx(1 + share)
+
+
+def test_a_short_training_forgets_its_first_weights() -> None:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 1e6)
+    ema = Ema(layer, decay=0.9999)
+    torch.nn.init.constant_(layer.weight, 1.0)
+    for step in range(40):
+        ema.update(layer, step)
+    assert float(ema.state_dict()["weight"]) == pytest.approx(1.0, abs=1e-2)

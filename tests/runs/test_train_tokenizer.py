@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.files import load_tensors
+from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.tokenizer_trainer import TokenizerTrainer
 from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
 from tests.processes import run_two, start
 
@@ -69,6 +72,18 @@ def test_a_run_leaves_a_model_metrics_and_pictures(request_: TrainTokenizerReque
         assert tokenizer.decode(tokenizer.encode(torch.rand(1, 3, 16, 16))).shape == (1, 3, 16, 16)
     assert (request_.output / "metrics.jsonl").read_text().count('"perplexity"') == 6
     assert len(list((request_.output / "samples").glob("*.png"))) == 2
+
+
+def test_a_short_training_exports_what_it_trained(request_: TrainTokenizerRequest) -> None:
+    training = TRAINING.replace(steps=60, ema_decay=0.9999, adversarial_start=60, save_every=60)
+    train_tokenizer(replace(request_, training=training), SilentReporter())
+    trained = load_tree(max((request_.output / "checkpoints").glob("*.safetensors")))["vqae"]
+    start = TokenizerTrainer(SHAPE, training, Accelerator(cpu=True)).vqae.state_dict()
+    left, moved = (
+        sum(float((part[name] - trained[name]).square().sum()) for name in trained)
+        for part in (weights(request_), start)
+    )
+    assert left < 0.05 * moved
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TrainTokenizerRequest, tmp_path: Path) -> None:

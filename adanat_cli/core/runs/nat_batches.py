@@ -85,6 +85,11 @@ def hold_out(rows: Indices) -> tuple[Indices, Indices]:
     return rows[~held_out], rows[held_out]
 
 
+def spread(rows: Indices) -> Indices:
+    """Choose up to as many rows as are ever held out, evenly over all."""
+    return rows[:: -(-len(rows) // _MAX_HELD_OUT)]
+
+
 @dataclass(frozen=True)
 class UpdateSource:
     """Draws the tokens, flips, masks and dropped conditions of every update.

@@ -86,7 +86,7 @@ class NATTrainer:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.nat)
+        self.ema.update(self.nat, self.step)
         self.step += 1
         return torch.cat([sums, norm[None]])
 
@@ -105,7 +105,7 @@ class NATTrainer:
                 result = evaluate(*self._with_context(piece.to(device)))
             sums += torch.stack([result.loss, result.num_correct])
         loss, accuracy = (sums / len(batch.positions)).tolist()
-        return {"held_out_loss": loss, "held_out_accuracy": accuracy}
+        return {"loss": loss, "accuracy": accuracy}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to go on exactly."""

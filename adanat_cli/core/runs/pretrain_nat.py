@@ -20,7 +20,7 @@ from adanat_cli.core.runs.devices import Job, make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer
-from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out
+from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out, spread
 from adanat_cli.core.runs.nat_setup import (
     PretrainNATRequest,
     caption_encoder,
@@ -213,9 +213,7 @@ class _Run:
         self._check(meter)
         values = meter.read()
         self.folder.log(self.trainer.step, **values, learning_rate=rate)
-        speed = values.pop("images_per_second")  # no property of the model
-        self.measured = {**self.measured, **values}
-        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": speed}
+        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
 
     def _check(self, meter: Meter) -> None:
         """Stop before anything that is not a number reaches the disk."""
@@ -233,13 +231,13 @@ class _Run:
             self._export()
 
     def _show(self, source: UpdateSource) -> None:
-        """Measure the averaged weights on held-out images, and draw a grid with them."""
+        """Measure the averaged weights, which are what is exported, and draw a grid with them."""
         if not self.accelerator.is_main_process:
             return
-        if len(self.held_out):
-            values = self.trainer.measure(source.fixed(self.held_out))
-            self.measured = {**self.measured, **values}
-            self.folder.log(self.trainer.step, **values)
+        name, rows = ("held_out", self.held_out) if len(self.held_out) else ("training", spread(self.rows))
+        values = self.trainer.measure(source.fixed(rows))
+        self.measured = {f"{name}_{key}": value for key, value in values.items()}
+        self.folder.log(self.trainer.step, **self.measured)
         save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
 
     def _sample(self) -> Pixels:

@@ -70,7 +70,7 @@ class TokenizerTrainer:
                 loss = loss - config.adversarial_weight * self.discriminator(result.images).float().mean()
         self._descend(self._optimizer, loss)
         self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
-        self.ema.update(self.vqae)
+        self.ema.update(self.vqae, self.step)
         judged = self._update_discriminator(real, result.images.detach()) if adversarial else real.new_zeros(2)
         self.step += 1
         return torch.cat([torch.stack([reconstruction, result.commitment]).detach(), judged])

@@ -179,9 +179,7 @@ class _Run:
         trainer = self.trainer
         values = {**meter.read(), "perplexity": trainer.codebook.perplexity()}
         self.folder.log(trainer.step, **values, learning_rate=trainer.config.learning_rate_at(trainer.step - 1))
-        speed = values.pop("images_per_second")  # no property of the model
-        self.measured = {**self.measured, **values}
-        return {key: values[key] for key in ("reconstruction", "perplexity")} | {"img/s": speed}
+        return {key: values[key] for key in ("reconstruction", "perplexity")} | {"img/s": values["images_per_second"]}
 
     def _check(self, meter: Meter) -> None:
         """Stop before anything that is not a number reaches the disk."""
@@ -215,12 +213,11 @@ class _Run:
         return as_images(records, self.trainer.vqae)
 
     def _show(self, images: Tensor) -> None:
-        """Save originals above their reconstructions by the averaged weights, and note their PSNR."""
+        """Save originals above their reconstructions by the averaged weights, which are what is exported."""
         vqae, step = self.trainer.averaged(), self.trainer.step
         decoded = reconstruct(vqae, images)
-        measured = {"psnr": psnr(decoded, images)}
-        self.measured = {**self.measured, **measured}
-        self.folder.log(step, **measured)
+        self.measured = {"psnr": psnr(decoded, images), "perplexity": self.trainer.codebook.perplexity()}
+        self.folder.log(step, psnr=self.measured["psnr"])
         pairs = torch.cat([images[:_NUM_SHOWN], decoded[:_NUM_SHOWN]])
         save_png(
             self.folder.samples / f"step-{step:08d}.png", image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
