@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
-from adanat_cli.core.config import RECIPES, PolicyConfig, PPOConfig
+from adanat_cli.core.config import RECIPES, DiscriminatorConfig, PolicyConfig, PolicyTrainingConfig, PPOConfig
 from adanat_cli.core.ppo.agent import Agent, Judgement, make_optimizer
 from adanat_cli.core.ppo.gaussian import entropy, log_prob
 from adanat_cli.core.ppo.rollout import Rollout
 from adanat_cli.core.ppo.update import group_means, losses, normalize, update
+from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from tests.support import analytic_input, fill_analytic, fixture, fixture_json
 
 PAPER = PPOConfig(**RECIPES["paper"]["ppo"])
@@ -24,6 +26,17 @@ def test_returns_are_standardised_over_all_rows_and_serve_every_step() -> None:
     torch.testing.assert_close(rewards, ARITH["returns"], **TOLERANCE)
     torch.testing.assert_close(normalize(rewards), ARITH["norm_returns"], **TOLERANCE)
     torch.testing.assert_close(ARITH["norm_returns"] - ARITH["old_values"], ARITH["advantages"], **TOLERANCE)
+
+
+def test_the_paper_normalises_returns_over_rows_which_differs_from_trajectories_by_the_unbiased_count() -> None:
+    shape = PolicyConfig(feature_width=8, grid=(2, 2), num_steps=4, hidden_width=16)
+    trainer = PolicyTrainer(
+        None, shape, PolicyTrainingConfig(), PAPER, DiscriminatorConfig(), None, None, Accelerator(cpu=True)
+    )
+    rewards, expected = ARITH["final_reward"], ARITH["norm_returns"].view(2, 4, 3)[:, 0].flatten()
+    torch.testing.assert_close(trainer._returns(rewards, torch.zeros(6)), expected, **TOLERANCE)
+    # S over 6 trajectories is 4 S over 24 rows: deviations S / 5 and 4 S / 23.
+    torch.testing.assert_close(normalize(rewards) * (5 * 4 / 23) ** -0.5, expected, **TOLERANCE)
 
 
 def test_losses_are_the_references() -> None:

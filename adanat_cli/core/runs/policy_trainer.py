@@ -18,7 +18,7 @@ from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent, make_optimizer
 from adanat_cli.core.ppo.rollout import Rollout, collect, join
-from adanat_cli.core.ppo.update import group_means, normalize, update
+from adanat_cli.core.ppo.update import terminal_returns, update
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.policy_context import ClassContext, Context
 from adanat_cli.core.runs.policy_rewards import LabelledImages, PolicyReward
@@ -177,16 +177,15 @@ class PolicyTrainer:
         return labels[accelerator.process_index * share :][:share].to(accelerator.device)
 
     def _returns(self, rewards: Tensor, labels: Tensor) -> Tensor:
-        """Rewards (B,) to normalised returns over all processes."""
+        """This process's rewards (B,) to returns that are normalised over all processes."""
         every = self._accelerator.gather(rewards)
-        if self.ppo.baseline != "none":
+        groups = None
+        if self.ppo.baseline == "pair":
+            groups = torch.arange(len(every), device=every.device) // 2
+        elif self.ppo.baseline == "class":
             groups = self._accelerator.gather(labels)
-            if self.ppo.baseline == "pair":
-                groups = torch.arange(len(every), device=every.device) // 2
-            every = every - group_means(every, groups)
-            start = self._accelerator.process_index * len(rewards)
-            rewards = every[start : start + len(rewards)]
-        return normalize(rewards, every)
+        returns = terminal_returns(every, self.agent.policy.config.num_steps, groups)
+        return returns[self._accelerator.process_index * len(rewards) :][: len(rewards)]
 
     def _features_of(self, rollout: Rollout, labels: Tensor) -> Any:
         """Look rows' features up, or run the NAT on their tokens again."""
