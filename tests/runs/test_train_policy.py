@@ -21,6 +21,8 @@ from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.core.runs.models import load_policy, resolve_model
+from adanat_cli.core.runs.policy_plan import plan
+from adanat_cli.core.runs.policy_rewards import Adversarial
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
@@ -241,7 +243,6 @@ def one_image(folder: Path) -> dict[str, Any]:
         ({"base": "linear"}, "expected cosine"),
         ({"discriminator": DiscriminatorConfig("dino=no-such.safetensors")}, "no-such.safetensors"),
         ({"reward": "preference", "preference_model": "/no/such/folder"}, "/no/such/folder"),
-        ({"reward": "fid", "fid_credit": "batch", "fid_group": 5}, "groups of 5"),
     ],
 )
 def test_mistakes_are_one_line(toy: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -250,6 +251,34 @@ def test_mistakes_are_one_line(toy: Path, tmp_path: Path, changes: dict[str, Any
     with pytest.raises(AdaNATError, match=words) as caught:
         train_policy(policy_request(toy, str(tmp_path / "wrong"), **changes), SilentReporter())
     assert "\n" not in str(caught.value)
+
+
+def test_groups_that_do_not_fit_are_refused_before_any_work(toy: Path, tmp_path: Path) -> None:
+    asked = {"reward": "fid", "fid_credit": "batch", "fid_group": 5}
+    request = policy_request(toy, str(tmp_path / "wrong"), **asked)
+    for job in (plan, lambda request: train_policy(request, SilentReporter())):
+        with pytest.raises(AdaNATError, match="12 trajectories per process cannot be split into groups of 5"):
+            job(request)
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_the_warm_up_sees_other_images_than_the_first_update(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reuse: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def learn(_: Adversarial, pairs: Any, generator: torch.Generator) -> dict[str, float]:
+        seen.extend(fake for _, (fake, _) in pairs)
+        seen.append(torch.rand(4, generator=generator))  # of the augmentations
+        return {}
+
+    monkeypatch.setattr(Adversarial, "learn", learn)
+    judge = DiscriminatorConfig("pyramid", 1, warmup_updates=1, batch_size=6, width=8, reuse_rollouts=reuse)
+    train_policy(policy_request(toy, str(tmp_path / "run"), updates=1, discriminator=judge), SilentReporter())
+    warm_up, view, first, next_view = seen
+    assert not torch.equal(warm_up, first)
+    assert not torch.equal(view, next_view)
 
 
 def test_one_image_is_refused(toy: Path, tmp_path: Path) -> None:

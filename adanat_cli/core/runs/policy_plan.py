@@ -11,7 +11,7 @@ from torch import nn
 from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
-from adanat_cli.core.runs.policy_rewards import make_discriminator
+from adanat_cli.core.runs.policy_rewards import check_groups, make_discriminator
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
 from adanat_cli.core.runs.policy_trainer import KEPT
 from adanat_cli.core.runs.text import recorded_name
@@ -23,6 +23,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
     Raises:
         AdaNATError: if the model, or a setting, cannot be used.
     """
+    check_groups(request.training)
     place, nat, fingerprint, image_size = _model(request)
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, fingerprint)

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig, PolicyTrainingConfig
+from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
 from adanat_cli.core.metrics.influence import frechet_influence
@@ -100,6 +100,20 @@ class _Fixed:
         """Nothing changes."""
 
 
+def check_groups(training: PolicyTrainingConfig, num_processes: int = 1) -> None:
+    """Refuse trajectories that do not make whole groups for a distance of batches, before any are collected.
+
+    Raises:
+        AdaNATError: if they do not.
+    """
+    share = training.trajectories // num_processes
+    require(
+        training.reward != "fid" or training.fid_credit != "batch" or share % training.fid_group == 0,
+        f"{share} trajectories per process cannot be split into groups of {training.fid_group} for the batch-level "
+        "distance; choose a multiple with --trajectories.",
+    )
+
+
 @dataclass
 class Frechet(_Fixed):
     """Minus the Frechet distance of a rollout, credited to its images.
@@ -124,11 +138,6 @@ class Frechet(_Fixed):
         """Return (B,) rewards."""
         features = torch.cat([self.features.features(batch) for batch, _ in images])  # (B, D)
         if self.group:
-            if len(features) % self.group:
-                raise AdaNATError(
-                    f"{len(features)} trajectories per process cannot be split into groups of {self.group} for the "
-                    "batch-level distance; choose a multiple with --trajectories."
-                )
             grouped = features.unflatten(0, (-1, self.group))
             distances = frechet_distances(grouped, self.reference)
             return -distances.repeat_interleave(self.group).to(features)

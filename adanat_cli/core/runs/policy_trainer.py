@@ -30,6 +30,8 @@ from adanat_cli.core.tokenizer.base import Tokenizer
 _LABELS, _NOISE, _EXPLORATION, _SHUFFLE, _PICK, _SCORE, _VIEW = range(30, 37)
 _FRESH = 100
 """Streams from here on are for trajectories that only the discriminator sees."""
+_WARM_UP = 2**20
+"""Added to the streams of the discriminator's warm-up, which is of the same update as its first training."""
 
 KEPT = {"bf16": torch.bfloat16, "fp32": torch.float32, "recompute": None}
 
@@ -98,7 +100,7 @@ class PolicyTrainer:
         labels = self._labels(_LABELS, self.training.trajectories)
         rollout = self.collect(labels, std, _NOISE)
         if self.step == 0 and self.discriminator.warmup_updates:
-            self._learn(rollout, labels, self.discriminator.warmup_updates)
+            self._learn(rollout, labels, self.discriminator.warmup_updates, _WARM_UP)
         self.rollout_bytes = rollout.num_bytes
         generator = self._generator(_SCORE, self._accelerator.process_index)
         rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), generator)
@@ -210,20 +212,24 @@ class PolicyTrainer:
             with torch.no_grad():
                 yield self.model.tokenizer.decode(ids), condition
 
-    def _learn(self, rollout: Rollout, labels: Tensor, num_updates: int) -> dict[str, float]:
+    def _learn(self, rollout: Rollout, labels: Tensor, num_updates: int, streams: int = 0) -> dict[str, float]:
         """Let the reward learn from real images and from trajectories of this update, or from new ones."""
-        pick = self._generator(_PICK, self._accelerator.process_index, num_updates)
-        pairs = ((self._real_images(), self._fake_images(rollout, labels, pick, call)) for call in range(num_updates))
-        return self.reward.learn(pairs, self._generator(_VIEW, self._accelerator.process_index, num_updates))
+        pick, view = (
+            self._generator(streams + purpose, self._accelerator.process_index, num_updates)
+            for purpose in (_PICK, _VIEW)
+        )
+        fresh = range(streams + _FRESH, streams + _FRESH + num_updates)
+        pairs = ((self._real_images(), self._fake_images(rollout, labels, pick, purpose)) for purpose in fresh)
+        return self.reward.learn(pairs, view)
 
-    def _fake_images(self, rollout: Rollout, labels: Tensor, pick: torch.Generator, call: int) -> LabelledImages:
+    def _fake_images(self, rollout: Rollout, labels: Tensor, pick: torch.Generator, purpose: int) -> LabelledImages:
         config = self.discriminator
         if config.reuse_rollouts:
             share = config.batch_size // self._accelerator.num_processes
             rows = torch.randperm(len(labels), generator=pick)[:share].to(labels.device)
             return self._decode(rollout.sampled_ids[rows]), labels[rows]
-        fresh = self._labels(_FRESH + call, config.batch_size)
-        ids = self.collect(fresh, self.ppo.std_at(self.step), _FRESH + call).sampled_ids
+        fresh = self._labels(purpose, config.batch_size)
+        ids = self.collect(fresh, self.ppo.std_at(self.step), purpose).sampled_ids
         return self._decode(ids), fresh
 
     def _real_images(self) -> LabelledImages:

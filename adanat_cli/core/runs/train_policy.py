@@ -23,7 +23,7 @@ from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_pictures import draw_policy
 from adanat_cli.core.runs.policy_plan import settings
-from adanat_cli.core.runs.policy_rewards import Frechet, PolicyReward, Preference, make_adversarial
+from adanat_cli.core.runs.policy_rewards import Frechet, PolicyReward, Preference, check_groups, make_adversarial
 from adanat_cli.core.runs.policy_search import search
 from adanat_cli.core.runs.policy_setup import (
     Setup,
@@ -62,6 +62,7 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         f"{request.training.trajectories} trajectories cannot be split over {accelerator.num_processes} processes; "
         "choose a multiple.",
     )
+    check_groups(request.training, accelerator.num_processes)
     require(request.ppo.baseline != "pair" or request.training.paired, "A baseline by pairs needs paired trajectories.")
     require(
         not request.training.paired or (request.training.trajectories // accelerator.num_processes) % 2 == 0,
