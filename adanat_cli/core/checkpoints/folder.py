@@ -23,6 +23,7 @@ from adanat_cli.core.checkpoints.files import (
     write_json,
 )
 from adanat_cli.core.checkpoints.header import Header, read_header
+from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.errors import AdaNATError, require
 
@@ -39,6 +40,8 @@ TEXT = "text"
 FURTHER_FILES: Mapping[str, tuple[str, ...]] = {TEXT: ("tokenizer.json", "tokenizer_config.json")}
 """What a component holds beside config.json and model.safetensors."""
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_PATIENCE = 60.0
+"""Seconds for which a writer waits for another one of the same folder."""
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
 _POLICY = re.compile(r"policies/steps-(\d+)")
 
@@ -219,8 +222,8 @@ class ModelFolder:
         Raises:
             AdaNATError: if a name is unknown or the folder cannot be written.
         """
-        index = self.index if self.exists() else ModelIndex()
-        with self._staged(components, dtype) as staged:
+        with locked(self.path, patience=_PATIENCE), self._staged(components, dtype) as staged:
+            index = self.index if self.exists() else ModelIndex()
             names = [component.name for component in components]
             if replaced := set(names) & set(index.components):
                 # Never let the index name a component that is between its two versions.
@@ -244,11 +247,12 @@ class ModelFolder:
 
     def put_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Note measured results; one that says the same of itself but for its value is replaced."""
-        index = self.index
-        measured = {json.dumps({**result, "value": None}, sort_keys=True): result for result in index.results}
-        found = [portable(result) for result in results]
-        measured |= {json.dumps({**result, "value": None}, sort_keys=True): result for result in found}
-        self._write_index(replace(index, results=tuple(measured.values())))
+        with locked(self.path, patience=_PATIENCE):
+            index = self.index
+            measured = {json.dumps({**result, "value": None}, sort_keys=True): result for result in index.results}
+            found = [portable(result) for result in results]
+            measured |= {json.dumps({**result, "value": None}, sort_keys=True): result for result in found}
+            self._write_index(replace(index, results=tuple(measured.values())))
 
     def files(self, component: str) -> dict[str, Path]:
         """The files of a component that the index lists, by their names within the model.

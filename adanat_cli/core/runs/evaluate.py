@@ -23,6 +23,7 @@ from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.image_folder import ImageFolder
 from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.sample_file import SampleFile
 from adanat_cli.core.runs.schedule_choice import choose_schedule, settle_schedule
@@ -149,7 +150,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         request.part_size,
         request.keep_features,
     )
-    rows = run.run(subjects)
+    with output_held(output):
+        rows = run.run(subjects)
     if not state.is_main_process:
         return {}
     values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}

@@ -11,17 +11,18 @@ from adanat_cli.core.checkpoints import convert
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
+from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.strict import check_weights
 from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
+from adanat_cli.core.runs.output_lock import holds_output
+from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.tokenizer.vqgan import VQGAN
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from adanat_cli.core.runs.reporter import Reporter
 
 _PUBLISHED_IMAGE_SIZE, _PUBLISHED_DOWNSAMPLING = 256, 16
 _ADAGEN_SMOOTHING = 0.8
@@ -66,6 +67,7 @@ class _Parts:
     nat: NATConfig | None = None
 
 
+@holds_output
 def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]:
     """Convert the files and write them into the model folder, all or none.
 
@@ -113,7 +115,7 @@ def check_output(folder: ModelFolder) -> None:
     """Refuse to mix a model into a folder of other things."""
     if folder.exists():
         _ = folder.index
-    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+    elif folder.path.exists() and (not folder.path.is_dir() or not is_empty(folder.path)):
         raise AdaNATError(
             f"{folder.path} holds other files and no model; choose a new or empty --output, or a model folder."
         )

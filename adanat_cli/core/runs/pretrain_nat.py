@@ -30,6 +30,7 @@ from adanat_cli.core.runs.nat_setup import (
     training_rows,
 )
 from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
+from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
@@ -44,6 +45,7 @@ _TRIAL_ROWS = 32
 _NUM_EXAMPLES = 16
 
 
+@holds_output
 def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a NAT.
 

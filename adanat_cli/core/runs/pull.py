@@ -15,6 +15,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.runs.import_weights import ImportRequest, check_output, import_weights
 from adanat_cli.core.runs.models import model_names, resolve_model
+from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.registry import KnownModel, WeightSource, known_models
 from adanat_cli.core.runs.reporter import Reporter
 
@@ -56,7 +57,9 @@ def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:
         f"--tokenizer-file is for known models ({', '.join(known_models())}), not for {request.name}.",
     )
     if known is not None:
-        return _pull_known(known, request, reporter)
+        output = ModelFolder(request.output or known.folder)
+        with output_held(output.path):
+            return _pull_known(known, request, output, reporter)
     names = [*model_names(), *known_models()]
     require(
         "/" in request.name or request.name in names,
@@ -71,7 +74,8 @@ def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:
         _fetch(source, names, reporter)
         return _told(source, names, [])
     output = ModelFolder(request.output)
-    _copy(source, names, output, request.replace, reporter)
+    with output_held(output.path):
+        _copy(source, names, output, request.replace, reporter)
     return _told(output, names, [])
 
 
@@ -133,9 +137,8 @@ def _identity(folder: ModelFolder, component: str) -> tuple[str, dict[str, Any]]
     return folder.fingerprint(component), folder.config(component)
 
 
-def _pull_known(known: KnownModel, request: PullRequest, reporter: Reporter) -> dict[str, Any]:
+def _pull_known(known: KnownModel, request: PullRequest, output: ModelFolder, reporter: Reporter) -> dict[str, Any]:
     """Fetch a published model's files and convert each into a component."""
-    output = ModelFolder(request.output or known.folder)
     check_output(output)
     check_writable(output.path)
     names = _wanted(request, [source.component for source in known.sources], known.name)

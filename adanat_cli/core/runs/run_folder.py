@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.files import atomic_path, read_json, write_json
+from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
 
@@ -35,7 +36,7 @@ class RunFolder:
             refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
         elif write:
             # A run that saved no state yet has nothing to lose: it may start over with other settings.
-            if not saved.exists() and path.is_dir() and any(path.iterdir()):
+            if not saved.exists() and path.is_dir() and not is_empty(path):
                 raise AdaNATError(f"{path} holds other files and no run; choose a new or empty --output folder.")
             write_json(saved, config)
 

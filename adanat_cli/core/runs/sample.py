@@ -23,6 +23,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.conditions import Conditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
+from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
@@ -130,6 +131,7 @@ def build_sampler(
     return Sampler(nat, tokenizer, schedule, seed, device, sampling_precision(precision, device), null)
 
 
+@holds_output
 def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     """Generate images; returns what was written.
 

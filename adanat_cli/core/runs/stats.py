@@ -30,6 +30,7 @@ from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
 from adanat_cli.core.runs.measures import moments_of
 from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.seeding import stream_seed
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
@@ -112,14 +113,15 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         "weights_hash": extractor.weights_hash,
         "part_size": request.part_size,
     }
-    store = open_store(work, json.loads(json.dumps(settings)), state)
-    speed = _extract(request, source, extractor, store, state, device, reporter)
-    if not state.is_main_process:
-        return {}
-    values = _write(request, source, extractor, store)
-    if request.install and folder is not None:
-        folder.write_reference(request.output)
-    remove_store(work)
+    with output_held(request.output.parent, request.output.name):
+        store = open_store(work, json.loads(json.dumps(settings)), state)
+        speed = _extract(request, source, extractor, store, state, device, reporter)
+        if not state.is_main_process:
+            return {}
+        values = _write(request, source, extractor, store)
+        if request.install and folder is not None:
+            folder.write_reference(request.output)
+        remove_store(work)
     return {**values, "images_per_second": speed}
 
 

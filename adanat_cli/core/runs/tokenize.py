@@ -34,6 +34,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.devices import images_at_once, pick_device
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
+from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
@@ -87,6 +88,7 @@ class TokenizeRequest:
     text_encoder: str = ""
 
 
+@holds_output
 def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]:
     """Open data and tokenizer, then write the preview, the token set, or both.
 

@@ -19,6 +19,7 @@ from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule
 from adanat_cli.core.runs.devices import make_accelerator
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
+from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_pictures import draw_policy
@@ -46,6 +47,7 @@ from adanat_cli.core.runs.seeding import stream_seed
 _EVALUATION, _SHOWN = 20, 21
 
 
+@holds_output
 def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a policy; or search a table.
 

@@ -20,6 +20,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.devices import make_accelerator, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
+from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
 from adanat_cli.core.runs.reconstruction import psnr, reconstruct, spread_records
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
@@ -56,6 +57,7 @@ class TrainTokenizerRequest:
     device: str = ""
 
 
+@holds_output
 def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a tokenizer.
 

@@ -1,0 +1,98 @@
+"""One writer at a time: a lock on what a run writes, which the system frees however the run ends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from adanat_cli.core.checkpoints.files import check_writable
+from adanat_cli.core.errors import AdaNATError
+
+_SUFFIX, _PAUSE = ".lock", 0.1
+_held: set[Path] = set()
+"""What this process holds: a job that calls another for the same folder holds it already."""
+
+
+@contextmanager
+def locked(folder: Path, name: str = "", patience: float = 0) -> Iterator[None]:
+    """Keep other processes from writing into a folder, or to one file of it, inside the block.
+
+    The folder is made if need be, and removed again if nothing was put into it.
+
+    Args:
+        folder: to write into.
+        name: of the one file to write; "" for the whole folder.
+        patience: seconds to wait for another process that holds it.
+
+    Raises:
+        AdaNATError: if another process holds it, or the folder cannot be written.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    check_writable(folder)
+    path = folder.resolve() / (f".{name}{_SUFFIX}" if name else _SUFFIX)
+    if path in _held:
+        yield
+        return
+    file = _take(path, folder / name, time.monotonic() + patience)
+    _held.add(path)
+    try:
+        yield
+    finally:
+        _held.discard(path)
+        with suppress(OSError):
+            path.unlink()  # while it is held, so that nobody else's is removed
+        os.close(file)
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but perhaps a lock."""
+    return all(child.name == _SUFFIX for child in folder.iterdir())
+
+
+def _take(path: Path, shown: Path, deadline: float) -> int:
+    """Open and lock a file, and write into it who holds it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # The one who held it before may have removed the file in between.
+        if (free := _lock(file)) and _is_there(file, path):
+            os.truncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
+            return file
+        holder = os.read(file, 200).decode(errors="replace").strip()
+        os.close(file)
+        if not free and time.monotonic() >= deadline:
+            who = f", {holder}" if holder and holder.isprintable() else ""
+            raise AdaNATError(
+                f"{shown} is being written by another adanat{who}; wait until that has ended, or choose another "
+                "--output."
+            )
+        time.sleep(_PAUSE)
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file unless another process has; a file system without locks lets everyone in."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_there(file: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file), path.stat())
+    return False

@@ -1,0 +1,41 @@
+"""Jobs that write into an output hold it while they run."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from adanat_cli.core.checkpoints.lock import locked
+from adanat_cli.core.runs.reporter import Reporter
+
+
+class _Request(Protocol):
+    @property
+    def output(self) -> Path | None: ...
+
+
+Asked = TypeVar("Asked", bound=_Request)
+Job = Callable[[Asked, Reporter], dict[str, Any]]
+
+
+def output_held(folder: Path, name: str = "") -> AbstractContextManager[None]:
+    """Hold a folder, or one file of it, inside a block; see ``locked``.
+
+    Of several processes the main one holds it; the others end with it where it is refused.
+    """
+    return locked(folder, name) if int(os.environ.get("RANK", "0")) == 0 else nullcontext()
+
+
+def holds_output(job: Job[Asked]) -> Job[Asked]:
+    """Let a job run only while nobody else writes into its request's output folder, if it names one."""
+
+    @functools.wraps(job)
+    def run(request: Asked, reporter: Reporter) -> dict[str, Any]:
+        with nullcontext() if request.output is None else output_held(request.output):
+            return job(request, reporter)
+
+    return run

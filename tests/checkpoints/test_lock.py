@@ -1,0 +1,128 @@
+"""Of two that write into one folder, the second is refused, and nobody is locked out by the dead."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.lock import is_empty, locked
+from adanat_cli.core.config import PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
+from adanat_cli.core.runs.import_weights import ImportRequest, import_weights
+from adanat_cli.core.runs.pretrain_nat import pretrain_nat
+from adanat_cli.core.runs.pull import PullRequest, pull
+from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.core.runs.stats import StatsRequest, make_stats
+from adanat_cli.core.runs.tokenize import TokenizeOptions, TokenizeRequest, run_tokenize
+from adanat_cli.core.runs.train_policy import train_policy
+from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer
+from tests.nat_toy import make_request
+from tests.policy_toy import make_policy_toy, policy_request
+
+
+@contextmanager
+def held_by_another(lock: Path) -> Iterator[None]:
+    """Hold a lock as another process would: a lock belongs to the opened file, not to the process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("process 4321 on node7")
+        file.flush()
+        yield
+
+
+def test_the_second_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+    with (
+        held_by_another(tmp_path / ".lock"),
+        pytest.raises(AdaNATError, match=f"{tmp_path} is being written by another adanat, process 4321 on node7"),
+        locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_lock_of_the_dead_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("process 4321 on node7")
+    with locked(tmp_path), locked(tmp_path):
+        assert is_empty(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_into_which_nothing_was_written_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), locked(tmp_path / "a" / "b"):
+        raise RuntimeError
+    assert not (tmp_path / "a").exists()
+
+
+def test_files_of_one_folder_are_held_apart(tmp_path: Path) -> None:
+    with held_by_another(tmp_path / ".a.npz.lock"), locked(tmp_path, "b.npz"):
+        assert (tmp_path / ".b.npz.lock").exists()
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_toy(tmp_path_factory.mktemp("lock"))
+
+
+def _jobs(toy: Path, out: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
+    data, model = str(toy / "images"), str(toy / "model")
+    small = data_config(data, image_size=16)
+    return {
+        "train-tokenizer": (
+            train_tokenizer,
+            TrainTokenizerRequest(small, VQAEConfig(image_size=16), TokenizerTrainingConfig(), out, device="cpu"),
+        ),
+        "train-tokenizer, pixels": (
+            train_tokenizer,
+            TrainTokenizerRequest(
+                small, PixelConfig(image_size=8, codebook_size=8, patch=2), TokenizerTrainingConfig(), out
+            ),
+        ),
+        "pretrain-nat": (pretrain_nat, make_request(out.parent, out.name)),
+        "train-policy": (train_policy, policy_request(toy, output=str(out))),
+        "tokenize": (
+            run_tokenize,
+            TokenizeRequest(data, {}, (), model, out, None, "cpu", TokenizeOptions()),
+        ),
+        "sample": (sample, SampleRequest(out, model, num_images=1, device="cpu")),
+        "stats": (make_stats, StatsRequest(data, {"image_size": 16}, out / "x.npz", model=model, device="cpu")),
+        "import": (import_weights, ImportRequest((toy / "no.pth",), out)),
+        "pull": (pull, PullRequest("imagenet64", out)),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_jobs(Path("x"), Path("y/z"))))
+def test_every_job_refuses_an_output_that_is_written_to(toy: Path, tmp_path: Path, name: str) -> None:
+    job, request = _jobs(toy, tmp_path / "out")[name]
+    lock = ".x.npz.lock" if name == "stats" else ".lock"
+    with held_by_another(tmp_path / "out" / lock), pytest.raises(AdaNATError, match="is being written by another"):
+        job(request, SilentReporter())
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [lock]
+
+
+def test_two_evaluations_into_one_folder_lose_no_result(toy: Path, tmp_path: Path) -> None:
+    stats = tmp_path / "stats.npz"
+    make_stats(
+        StatsRequest(str(toy / "images"), {"image_size": 16}, stats, model=str(toy / "model"), device="cpu"),
+        SilentReporter(),
+    )
+    request = EvaluateRequest(stats, tmp_path / "out", str(toy / "model"), images=toy / "images", device="cpu")
+    with (
+        held_by_another(tmp_path / "out" / ".lock"),
+        pytest.raises(AdaNATError, match="is being written by another"),
+    ):
+        evaluate(request, SilentReporter())
+
+
+def test_a_writer_of_a_model_waits_for_the_other(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adanat_cli.core.checkpoints.folder._PATIENCE", 0.0)
+    model = ModelFolder(toy / "model")
+    with held_by_another(model.path / ".lock"), pytest.raises(AdaNATError, match="is being written"):
+        model.put_results([{"metric": "fid", "value": 1.0}])
