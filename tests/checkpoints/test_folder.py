@@ -259,6 +259,13 @@ def test_a_nat_refuses_the_tokenizer_of_another(tmp_path: Path) -> None:
         load_nat(folder)
 
 
+def test_a_card_of_a_runs_model_has_the_runs_name(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "digits-nat" / "model")
+    folder.write("other", {}, {"weight": torch.zeros(1)})
+    write_card(folder)
+    assert "\n# digits-nat\n" in folder.card()
+
+
 def test_the_model_card_lists_results_for_the_hub_and_spares_what_others_wrote(model: ModelFolder) -> None:
     model.put_results([{"metric": "fid", "value": 2.5, "dataset": "imagenet-1k", "protocol": "adm"}])
     assert write_card(model)

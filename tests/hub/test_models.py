@@ -18,12 +18,14 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
 from adanat_cli.core.runs.info import describe
 from adanat_cli.core.runs.models import resolve_model
 from adanat_cli.core.runs.pull import PullRequest, pull
 from adanat_cli.core.runs.push import PushRequest, push
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.core.runs.stats import StatsRequest, make_stats
 from tests.hub.server import TOKEN, Fault, HubServer
 
 WEIGHTS = "model.safetensors"
@@ -141,6 +143,20 @@ def test_info_reads_the_first_bytes_of_weights_and_leaves_them_there(
     assert there["model"] == pushed
     assert all("bytes=0-" in line for line in hub.asked(f"GET .*{WEIGHTS}"))
     assert not list((tmp_path / "home").rglob(WEIGHTS))
+
+
+def test_an_evaluation_is_named_by_the_repository(
+    hub: HubServer, model: ModelFolder, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = StatsRequest(
+        str(model.path.parent / "images"), {}, tmp_path / "stats.npz", model=str(model.path), device="cpu"
+    )
+    make_stats(request, SilentReporter())
+    monkeypatch.chdir(tmp_path)
+    request = EvaluateRequest(request.output, model=pushed, num_samples=4, steps=(2,), device="cpu")
+    values = evaluate(request, SilentReporter())
+    assert values["evaluation"] == "evaluations/toy/evaluation.json"
+    assert values["results"][0]["origin"] == "toy"
 
 
 def test_what_is_on_the_hub_is_not_changed_from_here(hub: HubServer, pushed: str) -> None:

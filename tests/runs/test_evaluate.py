@@ -153,6 +153,14 @@ def test_a_compressed_file_is_read_as_well(toy: Path, unbroken: dict[str, Any], 
     assert same(row, unbroken)
 
 
+def test_results_do_not_tell_where_anything_lay(toy: Path, unbroken: dict[str, Any], samples: Path) -> None:
+    (given,) = rows(toy, toy / "given", images=samples / "png", **GIVEN)
+    assert (given["origin"], unbroken["origin"]) == ("png", toy.name)
+    assert given["reference"]["file"] == unbroken["reference"]["file"] == "stats.npz"
+    for folder in ("given", "unbroken"):
+        assert str(toy.parent) not in (toy / folder / "evaluation.json").read_text()
+
+
 @pytest.mark.parametrize("changes", [{"batch_size": 22, "part_size": 22}, {"batch_size": 3, "part_size": 8}])
 def test_batches_and_parts_change_nothing(
     toy: Path, unbroken: dict[str, Any], tmp_path: Path, changes: dict[str, int]

@@ -62,7 +62,7 @@ def is_handwritten(card: str) -> bool:
 def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
     """Return the card as Markdown with YAML front matter."""
     details = details or CardDetails()
-    name = details.repo.partition("@")[0].rsplit("/", 1)[-1] or folder.path.resolve().name
+    name = details.repo.partition("@")[0].rsplit("/", 1)[-1] or folder.title
     front = yaml.safe_dump(_metadata(folder, details, name), sort_keys=False, allow_unicode=True)
     sections = [f"---\n{front}---", _MARK, f"# {name}", _summary(folder)]
     if details.samples:

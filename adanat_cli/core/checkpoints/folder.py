@@ -110,6 +110,12 @@ class ModelFolder:
         """What to call the model before people."""
         return str(self.path)
 
+    @property
+    def title(self) -> str:
+        """What to call the model in a heading or a file name: of the model of a run, the run's folder."""
+        path = self.path.resolve()
+        return path.parent.name if path.name == "model" else path.name
+
     def exists(self) -> bool:
         """Whether the folder holds a model index."""
         return (self.path / INDEX_FILE).is_file()

@@ -61,6 +61,11 @@ class HubFolder(ModelFolder):
         """The id that was given."""
         return self._shown
 
+    @property
+    def title(self) -> str:
+        """The repository's name."""
+        return self.hub_id.repo.rsplit("/", 1)[-1]
+
     def header(self, component: str) -> Header:
         """Shapes and metadata of a component's weights, of which only the first bytes are fetched."""
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache

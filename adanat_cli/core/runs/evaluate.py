@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
@@ -103,6 +103,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """
     check_request(request)
     folder, reference_file = _find_reference(request)
+    reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
     reference = read_reference(reference_file)
     protocol = request.protocol or own_protocol(reference)
     require(
@@ -140,6 +141,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     run = Evaluation(
         output,
         reference_file,
+        reference_name,
         reference,
         extractor,
         scorer,
@@ -218,8 +220,7 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     path = request.images or request.samples
     if path is not None:
         return path.resolve().stem if request.samples else path.resolve().name
-    path = folder.path.resolve() if folder else Path("model")
-    return path.parent.name if path.name == "model" else path.name  # a run's exported model
+    return folder.title if folder else "model"
 
 
 def _generator(request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device) -> Generator:
@@ -285,4 +286,4 @@ def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subjec
         f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
         f"{max(2, images.num_images)} (--num-samples).",
     )
-    return Subject(Path(images.origin).resolve().name, "images", images, num_images)
+    return Subject(images.origin, "images", images, num_images)

@@ -57,6 +57,7 @@ class Evaluation:
     Attributes:
         output: folder of the results, and of features while they are needed.
         reference_file: where the reference came from.
+        reference_name: what the results call that file; they do not tell where it lies.
         reference: what images are compared with.
         extractor: feature network of the protocol.
         scorer: compares images with their prompts; None where that is left out.
@@ -69,6 +70,7 @@ class Evaluation:
 
     output: Path
     reference_file: Path
+    reference_name: str
     reference: Reference
     extractor: Extractor
     scorer: ClipScorer | None
@@ -129,7 +131,7 @@ class Evaluation:
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
         about = {
-            "file": str(self.reference_file),
+            "file": self.reference_name,
             "source": self.reference.source,
             "num_images": self.reference.num_images or None,
         }

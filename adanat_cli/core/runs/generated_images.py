@@ -121,8 +121,8 @@ class GeneratedImages:
 
     @property
     def origin(self) -> str:
-        """The model folder."""
-        return str(self.generator.folder.path)
+        """What the model is called."""
+        return self.generator.folder.title
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Generate images start … stop - 1; their decoded values are not rounded to bytes."""

@@ -56,8 +56,8 @@ class ImageFolder:
 
     @property
     def origin(self) -> str:
-        """The folder."""
-        return str(self._folder)
+        """The folder's name."""
+        return self._folder.resolve().name
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in the order of their names."""

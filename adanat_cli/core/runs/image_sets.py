@@ -56,7 +56,7 @@ class ImageSet(Protocol):
 
     @property
     def origin(self) -> str:
-        """Path of the folder, file or model that they come from."""
+        """Name of the folder, file or model that they come from; not where it lies."""
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order."""

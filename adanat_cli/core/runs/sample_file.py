@@ -59,8 +59,8 @@ class SampleFile:
 
     @property
     def origin(self) -> str:
-        """The file."""
-        return str(self._path)
+        """The file's name."""
+        return self._path.name
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order.
