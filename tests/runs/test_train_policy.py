@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,18 @@ from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule
+from adanat_cli.core.generation.state import DecodingState
+from adanat_cli.core.generation.tables import write_table
 from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.core.runs.models import load_policy, resolve_model
+from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_plan import plan
 from adanat_cli.core.runs.policy_rewards import Adversarial
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
 from adanat_cli.core.runs.train_policy import train_policy
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy, policy_request
@@ -175,20 +181,39 @@ def test_every_way_of_training_ends_in_a_policy(toy: Path, tmp_path: Path, chang
     assert policy.config.kind == changes.get("kind", "adaptive")
 
 
-@pytest.mark.parametrize("kind", ["search", "tuned"])
-def test_a_search_ends_in_a_policy_and_a_table_that_sample_alike(toy: Path, tmp_path: Path, kind: str) -> None:
-    request = policy_request(toy, str(tmp_path / "run"), updates=1, trajectories=6, kind=kind)
+def values_of(schedule: Schedule) -> torch.Tensor:
+    """The four values of all steps (T, 4), of a schedule that looks at no features."""
+    start = DecodingState.start(2, 16, 16, schedule.num_steps)
+    states = (replace(start, step=step) for step in range(schedule.num_steps))
+    return torch.stack([schedule(state, None).values()[0] for state in states])
+
+
+@pytest.mark.parametrize(("kind", "base"), [("search", "cosine"), ("search", "autonat"), ("tuned", "cosine")])
+def test_a_search_exports_exactly_the_table_that_it_measured(
+    toy: Path, tmp_path: Path, kind: str, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[float, Schedule]] = []
+    distance = Evaluator.distance
+
+    def watched(self: Evaluator, schedule: Schedule, seed: int, num_images: int) -> float:
+        measured.append((distance(self, schedule, seed, num_images), schedule))
+        return measured[-1][0]
+
+    monkeypatch.setattr(Evaluator, "distance", watched)
+    if base == "autonat":
+        write_table(tmp_path / "base.yaml", AutoNATSchedule([(0.9, 1, 1, 0), (0.01, 1, 0.05, 0), (0, 1, 0, 0.02)]))
+        base = f"autonat:{tmp_path / 'base.yaml'}"
+    shape = {"hidden_width": 16, "base_floor": 0.1}
+    request = policy_request(toy, str(tmp_path / "run"), updates=1, trajectories=6, kind=kind, base=base, policy=shape)
     result = train_policy(request, SilentReporter())
-    images = []
-    for schedule in ("learned", f"table:{result['table']}"):
-        out = tmp_path / schedule[:3]
-        asked = SampleRequest(
-            out, result["model"], num_images=4, schedule=schedule, num_steps=3, image_format="npz", device="cpu"
-        )
-        sample(asked, SilentReporter())
-        with np.load(out / "samples.npz") as arrays:
-            images.append(arrays["arr_0"])
-    assert np.array_equal(*images)
+    model = resolve_model(result["model"])
+    (_, found), (_, fixed) = measured[-2:]
+    assert (result["distance"], result["fixed_distance"]) == (measured[-2][0], measured[-1][0])
+    words = {"learned": found, f"{base.split(':')[0]}:{result['table']}".replace("cosine", "table"): found, base: fixed}
+    for word, schedule in words.items():
+        choice, _ = settle_schedule(choose_schedule(word, 3), model)
+        drawn = build_schedule(choice, model, (4, 4), torch.device("cpu"))
+        torch.testing.assert_close(values_of(drawn), values_of(schedule), rtol=0, atol=0)
 
 
 def test_a_search_goes_on_where_it_stopped(toy: Path, tmp_path: Path) -> None:

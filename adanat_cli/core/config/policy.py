@@ -24,11 +24,12 @@ class PolicyConfig(Config):
         smoothing: s in y_t = s y_(t-1) + (1 - s) x_t over the steps, before the activation; 0 for none.
         base_floor: temperatures and guidance scales of the base below it are raised to it: a softplus is flat near 0,
             where neither exploration nor a gradient moves anything. 0, as in the reference, raises none.
-        schedule: the base schedule, "cosine" or "table".
+        schedule: the base schedule: "cosine", "table", or "autonat", a table with AutoNAT's rule of counting.
         sampling_temperature, remask_temperature, guidance_scale: scales of the cosine schedule.
-        schedule_table: T rows of four values, for the schedule "table".
+        schedule_table: T rows of four values, for the schedules "table" and "autonat".
         nat_fingerprint: of the NAT that it was trained on; "" if not known.
-        kind: "adaptive", one action per sample and step, or "static", one per step for all samples.
+        kind: "adaptive", one action per sample and step; "static", one per step for all samples; "table", the base
+            schedule as it is, without a network.
     """
 
     feature_width: int
@@ -39,13 +40,13 @@ class PolicyConfig(Config):
     residual: bool = True
     smoothing: float = 0.0
     base_floor: float = 0.0
-    schedule: Literal["cosine", "table"] = "cosine"
+    schedule: Literal["cosine", "table", "autonat"] = "cosine"
     sampling_temperature: float = 1.0
     remask_temperature: float = 1.0
     guidance_scale: float = 1.0
     schedule_table: tuple[tuple[float, float, float, float], ...] = ()
     nat_fingerprint: str = ""
-    kind: Literal["adaptive", "static"] = "adaptive"
+    kind: Literal["adaptive", "static", "table"] = "adaptive"
 
     def __post_init__(self) -> None:
         # JSON gives the rows back as lists; rows must be hashable for a frozen configuration.
@@ -60,13 +61,14 @@ class PolicyConfig(Config):
         require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
         require(0 <= self.base_floor < 10, f"Policy base_floor is {self.base_floor}; expected a value in [0, 10).")
         require(
-            self.kind in ("adaptive", "static"), f"Policy kind {self.kind!r} is not known; expected adaptive or static."
+            self.kind in ("adaptive", "static", "table"),
+            f"Policy kind {self.kind!r} is not known; expected adaptive, static or table.",
         )
         require(
-            self.schedule in ("cosine", "table"),
-            f"Base schedule {self.schedule!r} is not known; expected cosine or table.",
+            self.schedule in ("cosine", "table", "autonat"),
+            f"Base schedule {self.schedule!r} is not known; expected cosine, table or autonat.",
         )
-        rows = self.num_steps if self.schedule == "table" else 0
+        rows = 0 if self.schedule == "cosine" else self.num_steps
         require(
             len(self.schedule_table) == rows and all(len(row) == 4 for row in self.schedule_table),
             f"Base schedule {self.schedule} with a table of {len(self.schedule_table)} rows; "

@@ -111,11 +111,15 @@ class AutoNATSchedule(TableSchedule):
 
         Source: AutoNAT (arXiv 2406.05478), the released sampling loop.
         """
-        action = super().__call__(state, features)
-        num_tokens = state.mask.shape[1]
-        count = (action.remask_ratio * num_tokens).floor()
-        count = torch.minimum(count, state.mask.sum(-1) - 1).clamp(min=1)
-        return action._replace(remask_ratio=_ratio_of(count, num_tokens))
+        return autonat_count(state, super().__call__(state, features))
+
+
+def autonat_count(state: DecodingState, action: Action) -> Action:
+    """Move the ratios to counts that mask at least one token again and reveal at least one."""
+    num_tokens = state.mask.shape[1]
+    count = (action.remask_ratio * num_tokens).floor()
+    count = torch.minimum(count, state.mask.sum(-1) - 1).clamp(min=1)
+    return action._replace(remask_ratio=_ratio_of(count, num_tokens))
 
 
 class HaltonSchedule(TableSchedule):

@@ -42,6 +42,17 @@ def read_table(path: Path) -> TableSchedule:
     return _build(path, TableSchedule, list(zip(*(lists[name] for name in ACTION_NAMES), strict=True)))
 
 
+def write_table(path: Path, schedule: TableSchedule) -> None:
+    """Write a schedule in the format that gives it back: AutoNAT's where its rule of counting belongs to it."""
+    import yaml
+
+    columns = dict(zip(ACTION_NAMES, schedule.table.T.tolist(), strict=True))
+    if isinstance(schedule, AutoNATSchedule):
+        ratios, sampling, remasking, guidance = columns.values()
+        columns = {_RATIO: ratios[:-1], _REMASKING: remasking[:-1], _SAMPLING: sampling, _GUIDANCE: guidance}
+    path.write_text(yaml.safe_dump(columns), encoding="utf-8")
+
+
 def _build(path: Path, kind: type[Table], rows: list[tuple[float, ...]]) -> Table:
     """Make the schedule, naming the file where its values are impossible."""
     try:

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.generation.actions import Action, action_from_raw, raw_from_values
-from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
+from adanat_cli.core.generation.schedules import (
+    AutoNATSchedule,
+    CosineSchedule,
+    Schedule,
+    TableSchedule,
+    autonat_count,
+)
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.policy.static import Policy
 
@@ -50,7 +56,25 @@ class PolicySchedule:
             if previous is None:
                 raise ValueError("smoothing needs a policy's own last action, and that was a fixed schedule's")
             x = torch.lerp(x, previous, self.network.config.smoothing)
-        return action_from_raw(x)
+        action = action_from_raw(x)
+        return autonat_count(state, action) if self.network.config.schedule == "autonat" else action
+
+
+def policy_schedule(policy: Policy) -> Schedule:
+    """Return what a policy does: its network's actions, or exactly its table's."""
+    return base_schedule(policy.config) if policy.config.kind == "table" else PolicySchedule(policy)
+
+
+def base_schedule(config: PolicyConfig) -> TableSchedule:
+    """Return the fixed schedule that a policy starts from, as it is without floor and smoothing."""
+    if config.schedule != "cosine":
+        return (AutoNATSchedule if config.schedule == "autonat" else TableSchedule)(config.schedule_table)
+    return CosineSchedule(
+        config.num_steps,
+        sampling_temperature=config.sampling_temperature,
+        remask_temperature=config.remask_temperature,
+        guidance_scale=config.guidance_scale,
+    )
 
 
 def base_pre_activations(config: PolicyConfig) -> Tensor:
@@ -58,16 +82,7 @@ def base_pre_activations(config: PolicyConfig) -> Tensor:
 
     They are those which, after smoothing, give the base schedule where the network's outputs are zero.
     """
-    if config.schedule == "table":
-        schedule = TableSchedule(config.schedule_table)
-    else:
-        schedule = CosineSchedule(
-            config.num_steps,
-            sampling_temperature=config.sampling_temperature,
-            remask_temperature=config.remask_temperature,
-            guidance_scale=config.guidance_scale,
-        )
-    values = schedule.table.clone()
+    values = base_schedule(config).table.clone()
     values[:, 1:] = values[:, 1:].clamp(min=config.base_floor)
     smoothed = raw_from_values(values)
     base = smoothed.clone()

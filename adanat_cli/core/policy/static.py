@@ -10,7 +10,7 @@ from adanat_cli.core.policy.network import PolicyNetwork
 
 
 class StaticPolicy(nn.Module):
-    """A learned table of raw action values, one row a step; it starts at zero.
+    """A learned table of raw action values, one row a step; it starts at zero, and stays there for the kind "table".
 
     Source: AdaNAT (arXiv 2409.00342), the learned but not adaptive policy that it is compared with.
     """
@@ -32,4 +32,4 @@ Policy = PolicyNetwork | StaticPolicy
 
 def build_policy(config: PolicyConfig) -> Policy:
     """Return an untrained policy of the configuration's kind, which is its base schedule."""
-    return StaticPolicy(config) if config.kind == "static" else PolicyNetwork(config)
+    return PolicyNetwork(config) if config.kind == "adaptive" else StaticPolicy(config)

@@ -10,14 +10,13 @@ import torch
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.policy.schedule import PolicySchedule
+from adanat_cli.core.policy.schedule import base_schedule, policy_schedule
 from adanat_cli.core.runs.conditions import Conditions, PromptConditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device
 from adanat_cli.core.runs.models import load_policy
 from adanat_cli.core.runs.pictures import image_grid, save_png
 from adanat_cli.core.runs.policy_context import ClassContext, Context, PromptContext
 from adanat_cli.core.runs.policy_pictures import draw_policy
-from adanat_cli.core.runs.policy_setup import base_schedule
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.sample import Sampler, build_sampler, check_model
@@ -112,5 +111,5 @@ def _draw_policy(
     fixed = base_schedule(PolicyConfig.from_dict(folder.config(component), f"{folder.path}/{component}"))
     curves, samples = f"curves-steps-{num_steps}.png", f"samples-steps-{num_steps}.png"
     title = f"Learned values over {num_steps} steps"
-    draw_policy(PolicySchedule(policy), fixed, model, _SEED, made / samples, made / curves, title)
+    draw_policy(policy_schedule(policy), fixed, model, _SEED, made / samples, made / curves, title)
     return curves, samples

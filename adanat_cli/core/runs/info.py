@@ -100,6 +100,8 @@ def _summary(name: str, values: dict[str, Any], source: str) -> str:
         return f"{features.feature_width} features of {features.image_size} pixels, {features.num_classes} classes"
     if name.startswith("policies/"):
         policy = PolicyConfig.from_dict(values, source)
+        if policy.kind == "table":
+            return f"a table of {policy.num_steps} steps, the same for all samples"
         base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"
         return f"{policy.kind}, {policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
     return ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import yaml
 
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.generation.actions import ACTION_NAMES
-from adanat_cli.core.generation.schedules import Schedule, TableSchedule
+from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule, TableSchedule
+from adanat_cli.core.generation.tables import write_table
 from adanat_cli.core.policy import build_policy
+from adanat_cli.core.policy.schedule import base_schedule
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.policy_evaluation import Evaluator
-from adanat_cli.core.runs.policy_setup import Setup, TrainPolicyRequest, base_schedule, export_policy
+from adanat_cli.core.runs.policy_setup import Setup, TrainPolicyRequest, export_policy
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.schedule_search import TableSearch, grid
@@ -54,12 +54,16 @@ def search(
         table, facts = _searched(request, folder, state, start, distance, reporter)
     seed = stream_seed(_EVALUATION, training.seed)
     reached, fixed = (held_out.distance(schedule, seed, training.eval_images) for schedule in (table, start))
-    found = shape.replace(schedule="table", schedule_table=tuple(map(tuple, table.table.tolist())), residual=True)
+    found = shape.replace(
+        kind="table",
+        schedule="autonat" if isinstance(table, AutoNATSchedule) else "table",
+        schedule_table=tuple(map(tuple, table.table.tolist())),
+    )
     facts = {"command": "train-policy", "kind": request.kind, **facts, "distance": reached, "fixed_distance": fixed}
     export_policy(request, setup, build_policy(found), facts)
     file = request.output / "table.yaml"
     with atomic_path(file) as temporary:
-        temporary.write_text(yaml.safe_dump(dict(zip(ACTION_NAMES, table.table.T.tolist(), strict=True))), "utf-8")
+        write_table(temporary, table)
     return {
         "model": str(folder.model),
         "policy": policy_component(request.num_steps),
@@ -119,4 +123,4 @@ def _searched(
             task.advance(1, distance=float(distances.mean()), best=best_distance)
             if interrupt.raised:
                 raise KeyboardInterrupt
-    return TableSchedule(best), {"generations": optimizer.generation, "training_distance": best_distance}
+    return optimizer.schedule(best), {"generations": optimizer.generation, "training_distance": best_distance}

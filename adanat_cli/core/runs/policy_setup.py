@@ -23,7 +23,6 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
@@ -161,7 +160,7 @@ def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) 
             table.num_steps == request.num_steps,
             f"--base {request.base} is a schedule of {table.num_steps} steps, but --steps is {request.num_steps}.",
         )
-        fields |= {"schedule": "table", "schedule_table": tuple(map(tuple, table.table.tolist()))}
+        fields |= {"schedule": kind, "schedule_table": tuple(map(tuple, table.table.tolist()))}
     else:
         require(request.base == "cosine", f"--base {request.base!r}: expected cosine, autonat:FILE or table:FILE.")
     return PolicyConfig(
@@ -172,13 +171,6 @@ def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) 
         nat_fingerprint=fingerprint,
         **fields,
     )
-
-
-def base_schedule(shape: PolicyConfig) -> TableSchedule:
-    """The fixed schedule that a policy is compared with: its base, or the cosine schedule where it has none."""
-    if shape.residual and shape.schedule == "table":
-        return TableSchedule(shape.schedule_table)
-    return CosineSchedule(shape.num_steps)
 
 
 def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:

@@ -115,12 +115,12 @@ def build_schedule(
     temperature = 1.0 if choice.temperature is None else choice.temperature
     guidance = 1.0 if choice.guidance is None else choice.guidance
     if choice.kind == "learned":
-        from adanat_cli.core.policy.schedule import PolicySchedule
+        from adanat_cli.core.policy.schedule import policy_schedule
 
         policy = load_policy(folder, choice.num_steps, device)
         if policy is None:
             raise AdaNATError(f"Model {folder.name} has lost its learned policy for {choice.num_steps} steps.")
-        return PolicySchedule(policy)
+        return policy_schedule(policy)
     if choice.kind == "halton":
         return HaltonSchedule(choice.num_steps, grid, sampling_temperature=temperature, guidance_scale=guidance)
     if choice.table is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.generation.actions import raw_from_values
-from adanat_cli.core.generation.schedules import CosineSchedule, TableSchedule
+from adanat_cli.core.generation.schedules import AutoNATSchedule, CosineSchedule, TableSchedule
 
 GRID = {
     "sampling_temperature": (0.8, 1.0, 1.2),
@@ -43,9 +43,11 @@ class TableSearch:
 
     def __init__(self, start: TableSchedule, seed: int) -> None:
         """Begin at a schedule."""
-        self._shape = start.table.shape
+        self._table = start.table
         self._seed = seed
-        self._free = torch.ones(self._shape, dtype=torch.bool)
+        # The rule of counting belongs to the schedule that is searched.
+        self.schedule = AutoNATSchedule if isinstance(start, AutoNATSchedule) else TableSchedule
+        self._free = torch.ones(start.table.shape, dtype=torch.bool)
         self._free[-1, 0] = self._free[-1, 2] = False
         values = start.table.clone()
         # A softplus is flat near 0: a search that starts there does not get away.
@@ -72,7 +74,7 @@ class TableSearch:
         raw = self._start.clone()
         raw[self._free] = point
         values = torch.cat([raw[:, :1].sigmoid().clamp(*_RATIO_BOUNDS), torch.nn.functional.softplus(raw[:, 1:])], -1)
-        return TableSchedule(values)
+        return self.schedule(torch.where(self._free, values, self._table))
 
     def tell(self, points: Tensor, distances: Tensor) -> None:
         """Move towards the better half of the candidates.

@@ -16,7 +16,7 @@ from adanat_cli.core.data.batches import Batch, captioned_batches, training_batc
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
-from adanat_cli.core.policy.schedule import PolicySchedule
+from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
 from adanat_cli.core.runs.devices import make_accelerator
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.core.runs.output_lock import holds_output
@@ -29,7 +29,6 @@ from adanat_cli.core.runs.policy_search import search
 from adanat_cli.core.runs.policy_setup import (
     Setup,
     TrainPolicyRequest,
-    base_schedule,
     check_request,
     export_policy,
     fit_to_condition,
