@@ -11,6 +11,22 @@ from adanat_cli.core.runs.stats import StatsRequest, make_stats
 from tests.policy_toy import make_policy_toy
 
 
+class Said(SilentReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.logged: list[str] = []
+        self.warned: list[str] = []
+
+    def log(self, text: str) -> None:
+        """Keep a line."""
+        self.logged.append(text)
+
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.warned.append(text)
+
+
 def make_evaluation_toy(folder: Path) -> Path:
     """``model/``, 24 ``images/`` by class and their ``stats.npz``, under the protocol small."""
     make_policy_toy(folder)

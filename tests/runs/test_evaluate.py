@@ -35,7 +35,7 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, choose_schedule
 from adanat_cli.core.runs.stats import make_stats
-from tests.evaluation_toy import evaluate_request, make_evaluation_toy, rows, stats_request
+from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import png
 from tests.processes import run_two
 
@@ -353,15 +353,10 @@ def test_recorded_results_stand_in_index_and_card_once(tmp_path: Path) -> None:
 
 
 def test_few_images_are_warned_of(toy: Path, tmp_path: Path) -> None:
-    class Warned(SilentReporter):
-        lines: list[str] = []  # noqa: RUF012
-
-        def warn(self, text: str) -> None:
-            self.lines.append(text)
-
-    evaluate(evaluate_request(toy, tmp_path, num_samples=5), Warned())
-    assert len(Warned.lines) == 1
-    assert "5 images is biased upwards" in Warned.lines[0]
+    said = Said()
+    evaluate(evaluate_request(toy, tmp_path, num_samples=5), said)
+    assert len(said.warned) == 1
+    assert "5 images is biased upwards" in said.warned[0]
     row = json.loads((tmp_path / "evaluation.json").read_text())["results"][0]
     assert "too few" in row["absent"]["precision"]
     assert row["metrics"]["kid"] is not None
@@ -443,6 +438,20 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
         ({"images": Path("/no/such"), "steps": ()}, "/no/such is not a folder"),
         ({"images": Path("a"), "samples": Path("b")}, "one at a time"),
         ({"batch_size": 0}, "--batch-size is 0"),
+        *(
+            ({kind: Path("a"), "steps": (), field: value}, f"{option} has no meaning with --{kind}")
+            for kind in ("images", "samples")
+            for field, value, option in (
+                ("temperature", 2.0, "--temperature"),
+                ("guidance", 0.0, "--guidance"),
+                ("text_encoder", "a", "--text-encoder encodes prompts: it"),
+                ("precision", "bf16", "--precision"),
+                ("seed", 1, "--seed"),
+                ("record", True, "--record"),
+            )
+        ),
+        ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model .*classes"),
+        ({"inception": Path("a")}, "--inception is for adm, paper and clean: it has no meaning with protocol small"),
     ],
 )
 def test_a_mistake_gets_one_line_before_anything_is_generated(
@@ -452,6 +461,26 @@ def test_a_mistake_gets_one_line_before_anything_is_generated(
         rows(toy, **{"output": tmp_path, **changes})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_steps_beside_schedules_from_files_are_refused(toy: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.yaml"
+    names = ("remask_ratio", "sampling_temperature", "remask_temperature", "guidance_scale")
+    table.write_text(yaml.safe_dump({name: [0.5, 0.1] for name in names}))
+    with pytest.raises(AdaNATError, match="--steps 3 has no meaning with schedules from files"):
+        rows(toy, tmp_path / "out", steps=(2, 3), schedules=(f"table:{table}",))
+
+
+def test_a_model_that_is_not_needed_is_warned_of(toy: Path, samples: Path, tmp_path: Path) -> None:
+    said = Said()
+    with pytest.raises(AdaNATError, match="--inception names"):
+        evaluate(
+            evaluate_request(
+                toy, tmp_path, protocol="paper", samples=samples / "npz" / "samples.npz", inception=toy, **GIVEN
+            ),
+            said,
+        )
+    assert any("is not used: the images exist" in line for line in said.warned)
 
 
 def test_more_images_than_there_are_cannot_be_measured(toy: Path, samples: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from adanat_cli.core.runs.stats import make_stats
 from adanat_cli.core.runs.text import encoder_component
 from adanat_cli.core.text.encoder import TextEncoder
 from tests.clip_toy import make_clip
-from tests.evaluation_toy import evaluate_request, make_evaluation_toy, stats_request
+from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, stats_request
 from tests.evaluation_toy import rows as rows_of
 from tests.runs.test_evaluate import Patches, Stops, fail, parts
 
@@ -209,18 +209,13 @@ def test_without_the_usual_clip_the_score_is_absent_with_a_reason(
 ) -> None:
     monkeypatch.setattr(clip_scorer, "DEFAULT_CLIP", str(tmp_path / "away"))
 
-    class Warned(SilentReporter):
-        lines: list[str] = []  # noqa: RUF012
-
-        def warn(self, text: str) -> None:
-            self.lines.append(text)
-
-    (row,) = evaluate(evaluate_request(toy, tmp_path, prompts=PROMPTS), Warned())["results"]
+    said = Said()
+    (row,) = evaluate(evaluate_request(toy, tmp_path, prompts=PROMPTS), said)["results"]
     assert row["metrics"]["clip_score"] is None
     assert row["absent"]["clip_score"] == f"CLIP model {tmp_path / 'away'} could not be loaded"
     assert row["metrics"]["fid"] == pytest.approx(unbroken["metrics"]["fid"], rel=1e-5)
     assert "clip" not in row["settings"]
-    assert any("There will be no CLIP score" in line and "\n" not in line for line in Warned.lines)
+    assert any("There will be no CLIP score" in line and "\n" not in line for line in said.warned)
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"schedule": "learned", "num_steps": 5}, "no learned policy for 5 steps .it has them for 3"),
         ({"num_steps": 3, "guidance": 2.0}, "add --schedule cosine"),
         ({"temperature": -1.0}, "--temperature is -1.0"),
+        ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model"),
         ({"schedule": "halton", "temperature": 0.0}, "--temperature is 0"),
         ({"classes": ("2",)}, "Class 2 was never shown to this model, which knows 5 classes such as goldfish"),
         ({"classes": ("gold fish",)}, "did you mean goldfish .1."),

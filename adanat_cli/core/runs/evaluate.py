@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
-from adanat_cli.core.config import NATConfig, Precision
+from adanat_cli.core.config import NATConfig, Precision, acting
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
@@ -111,11 +111,14 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         f"{reference_file} does not say by which protocol its features were made; name it: --protocol adm "
         "(guided-diffusion's), paper (AdaNAT's) or clean (clean-fid's).",
     )
+    acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     state, device = start_processes(request.device)
     if not state.is_main_process:
         reporter = SilentReporter()
     if folder is None and _needs_model(request, protocol):
         folder = resolve_model(request.model)
+    if folder is None and request.model:
+        reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
     subjects = _subjects(request, folder, state, device)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
@@ -194,16 +197,7 @@ def check_request(request: EvaluateRequest) -> None:
     given = [name for name, value in (("--images", request.images), ("--samples", request.samples)) if value]
     require(len(given) < 2, "--images and --samples are both given; measure one at a time.")
     if given:
-        unused = {
-            "--steps": request.steps,
-            "--schedule": request.schedules,
-            "--class": request.classes,
-            "--prompts": request.prompts,
-            "--clip": request.clip,
-            "--record": request.record,
-        }
-        wrong = [name for name, value in unused.items() if value]
-        require(not wrong, f"{', '.join(wrong)} has no meaning with {given[0]}, whose images exist; leave it out.")
+        acting.refuse_idle(request, f"{given[0]}, whose images exist", acting.FOLDER if request.images else acting.FILE)
     require(
         request.num_samples is None or request.num_samples >= 2,
         f"--num-samples is {request.num_samples}; a distance needs at least 2 images.",
@@ -235,10 +229,7 @@ def _generator(request: EvaluateRequest, folder: ModelFolder, state: PartialStat
         broken = [prompt for prompt in request.prompts if len(prompt.splitlines()) > 1]
         require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
     else:
-        require(
-            not request.clip,
-            f"--clip compares images with prompts, and model {folder.name} is conditioned on classes; leave it out.",
-        )
+        acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
     with state.local_main_process_first():  # which downloads a text encoder; the others find the files
         conditions = make_conditions(
             folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device
@@ -257,11 +248,13 @@ def _subjects(
     generator = _generator(request, folder, state, device)
     num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
     subjects: dict[str, Subject] = {}
+    unused = set(request.steps)
     for words in request.schedules or ("",):
         kind, _, file = words.partition(":")
         for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
             choice = choose_schedule(words, num_steps, request.temperature, request.guidance)
             choice = settle_schedule(choice, folder)[0]
+            unused.discard(choice.num_steps)
             require(
                 choice.num_steps <= generator.config.num_tokens,
                 f"--steps is {choice.num_steps}, but images of this model have {generator.config.num_tokens} tokens; "
@@ -275,6 +268,11 @@ def _subjects(
                 f"Two schedules are called {subject.title}; give their files different names.",
             )
             subjects[subject.folder_name] = subject
+    require(
+        not unused,
+        f"--steps {', '.join(map(str, sorted(unused)))} has no meaning with schedules from files, which bring their "
+        "own number; leave it out.",
+    )
     return list(subjects.values())
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision
+from adanat_cli.core.config.acting import CLASSES, refuse_idle
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
@@ -143,6 +144,8 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     choice = choose_schedule(request.schedule, request.num_steps, request.temperature, request.guidance)
     folder = resolve_model(request.model)
     config = check_model(folder, choice)
+    if config.condition == "class":
+        refuse_idle(request, f"model {folder.name}, which is conditioned on classes", CLASSES)
     device = pick_device(request.device)
     conditions = make_conditions(
         folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device

@@ -18,6 +18,7 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, FeatureConfig, data_config
+from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
@@ -92,6 +93,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     if not state.is_main_process:
         reporter = SilentReporter()
     folder, protocol = _protocol(request)
+    refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     source = _open(request, folder if protocol == "small" else None)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
