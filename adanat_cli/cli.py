@@ -20,6 +20,7 @@ from adanat_cli.commands import (
     push,
     sample,
     stats,
+    streams,
     tokenize,
     train_policy,
     train_tokenizer,
@@ -82,6 +83,7 @@ def callback(
 
 def main() -> None:
     """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 130 interrupted."""
+    streams.prepare()
     try:
         _run()
     except processes.ProcessesLeft:
@@ -104,6 +106,8 @@ def _run() -> None:
             # They mostly fail for the same reason, or because the main one has; then the launcher ends them here.
             time.sleep(_PATIENCE)
         raise
+    finally:
+        sys.stdout.flush()  # what cannot be written any longer is told before Python's end, which could not tell it
 
 
 def _is_main_process() -> bool:

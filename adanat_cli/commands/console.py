@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from adanat_cli.core.errors import AdaNATError
-
 if TYPE_CHECKING:
     from adanat_cli.core.runs.reporter import Reporter, Task
 
@@ -86,7 +84,7 @@ class _RichTask:
     def __init__(self, console: Console, description: str, total: int | None, unit: str, done: int) -> None:
         self._meter = _Meter(total, unit, done)
         self._progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -138,10 +136,6 @@ def reporter() -> Reporter:
 
 def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print a command's result on stdout: one JSON object, or lines for people."""
-    text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has left, as in `adanat info | head -1`; Typer ends quietly
-        raise
-    except OSError as error:
-        raise AdaNATError(f"Cannot write the result to standard output: {error.strerror}.") from error
+    # Escapes of JSON's own are read back as what they stand for; those of the stream need not be.
+    escape = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(values, ensure_ascii=escape) if as_json else "\n".join(lines), flush=True)
