@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from adanat_cli.core.checkpoints.files import atomic_path, check_writable, fingerprint, load_tensors, save_tensors
+from adanat_cli.core.checkpoints.files import (
+    atomic_path,
+    check_writable,
+    clear_litter,
+    fingerprint,
+    load_tensors,
+    save_tensors,
+)
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
 
@@ -94,3 +104,68 @@ def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     save_tensors(tmp_path / "weights", {"w": torch.ones(2)})
     assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_same_content_gives_the_same_bytes_in_the_library_s_own_format(tmp_path: Path) -> None:
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint16, torch.uint8)
+    tensors = {f"ü{kind}": torch.arange(6).reshape(2, 3).to(kind).T for kind in kinds}
+    tensors |= {"flags": torch.tensor([True, False]), "one": torch.tensor(3.5), "none": torch.empty(0, 4)}
+    notes = {f"key {number}": f'"quoted"\n{number} ü' for number in range(20)}
+    save_tensors(tmp_path / "a", tensors, notes)
+    save_tensors(tmp_path / "b", dict(reversed(tensors.items())), dict(reversed(notes.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read = load_tensors(tmp_path / "a")
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype
+        assert torch.equal(read[name], tensor)
+    with safe_open(tmp_path / "a", framework="pt") as file:
+        assert file.metadata() == notes
+
+
+def test_what_kills_have_left_is_known_by_its_name_and_nothing_else_goes(tmp_path: Path) -> None:
+    litter = ["model/.nat.1.part/", "model/policies/.steps-8.1.part/", "model/policies/.steps-8.1.old/"]
+    litter += ["checkpoints/.tmpA1b2C3", ".samples.npz.77.part", "features/cosine-8/.part-00001.safetensors.3.part"]
+    kept = [".hidden", ".tmpA1b2C3", "notes.part", "checkpoints/step-00000001.safetensors", "mine/.x.1.part", ".lock"]
+    for name in [*litter, *kept]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    (tmp_path / "model/.nat.1.part/model.safetensors").touch()
+    clear_litter(tmp_path)
+    assert not [name for name in litter if (tmp_path / name).exists()]
+    assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_of_one_file_s_output_only_its_own_litter_goes(tmp_path: Path) -> None:
+    for name in (".[a].npz.7.part", ".b.npz.7.part"):
+        (tmp_path / name).touch()
+    clear_litter(tmp_path, "[a].npz")
+    assert [file.name for file in tmp_path.iterdir()] == [".b.npz.7.part"]
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def note(file: int) -> None:
+        seen.append((Path(os.readlink(f"/proc/self/fd/{file}")).name, (tmp_path / "in" / "state").exists()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", note)
+    save_tensors(tmp_path / "in" / "state", {"w": torch.ones(2)})
+    assert seen == [(f".state.{os.getpid()}.part", False), ("in", True)]
+
+
+@pytest.mark.parametrize("size", [0, 100, 70_000])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, size: int) -> None:
+    save_tree(tmp_path / "state", {"w": torch.ones(1)})
+    before = (tmp_path / "state").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(AdaNATError, match=r"Cannot write .*state: File too large; make room, then run the same"):
+            save_tree(tmp_path / "state", {"w": torch.ones(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "state").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["state"]

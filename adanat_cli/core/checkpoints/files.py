@@ -1,10 +1,15 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
+import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,26 +23,110 @@ from adanat_cli.core.errors import AdaNATError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LITTER = re.compile(r"\..+\.\d+\.(part|old)")
+_FOREIGN_LITTER = re.compile(r"\.tmp\w{6}")
+"""How the safetensors library calls what it has not written whole yet."""
+_PLACES = (
+    *("checkpoints", "samples", "plots", "features", "features/*", "policies"),
+    *("model", "model/features", "model/policies"),
+)
+"""Folders within an output into which files are written."""
+_FORMATS = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "complex64": "C64",
+    "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    **{f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+"""PyTorch's number formats as safetensors names them."""
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def writing(path: Path | str, advice: str = "choose a folder that you can write to") -> Iterator[None]:
+    """Tell in one line what keeps ``path`` from being written.
+
+    Raises:
+        AdaNATError: if the block raises an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a file is in the way"
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = "make room, then run the same command again"
+        raise AdaNATError(f"Cannot write {path}: {reason}; {advice}.") from error
+
+
+def temporary_name(path: Path, suffix: str = "part") -> Path:
+    """The hidden neighbour under which this process writes a file or folder; ``clear_litter`` knows such names."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+
+
+@contextmanager
+def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary neighbour of ``path`` that takes its name when the block ends well.
+
+    Args:
+        path: of the file.
+        durable: whether it must survive a power cut from then on, which waits for the disk.
 
     Raises:
         AdaNATError: if the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        # Some writers make files that only their owner can read.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AdaNATError(f"Cannot write {path}: {_reason(error)}; choose a folder that you can write to.") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            # Some writers make files that only their owner can read.
+            temporary.chmod(0o666 & ~_umask())
+            if durable:
+                sync(temporary)
+            os.replace(temporary, path)
+            if durable:
+                sync(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync this
+            raise
+    finally:
+        os.close(file)
+
+
+def clear_litter(folder: Path, name: str = "") -> None:
+    """Remove what writers that were killed have left under temporary names; nobody else may be writing there.
+
+    Args:
+        folder: output of a job.
+        name: of the one file of it that is to be written; "" clears the whole folder.
+    """
+    pattern = f".{glob.escape(name) or '*'}.*"
+    litter = [path for path in folder.glob(pattern) if _LITTER.fullmatch(path.name)]
+    if not name:
+        places = [place for pattern in _PLACES for place in folder.glob(pattern)]
+        inside = [path for place in places for path in place.glob(".*")]
+        litter += [path for path in inside if _LITTER.fullmatch(path.name) or _FOREIGN_LITTER.fullmatch(path.name)]
+    for path in litter:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def check_writable(folder: Path) -> None:
@@ -46,19 +135,10 @@ def check_writable(folder: Path) -> None:
     Raises:
         AdaNATError: if that fails.
     """
-    try:
+    with writing(f"to {folder}", "choose another --output folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise AdaNATError(f"Cannot write to {folder}: {_reason(error)}; choose another --output folder.") from error
-
-
-def _reason(error: OSError) -> str:
-    """Say what is wrong in words that fit a folder."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a file is in the way"
-    return error.strerror or str(error)
 
 
 def _umask() -> int:
@@ -89,12 +169,33 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors, whole or not at all; tensors are made contiguous and unshared."""
-    from safetensors.torch import save_file  # here, so that reading JSON needs no PyTorch
+    """Write safetensors, whole or not at all; the same content gives the same bytes.
 
-    owned = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(owned, temporary, metadata=dict(metadata or {}) or None)
+    The library's own writer shuffles the metadata, and holds all tensors twice.
+    """
+    # Wide numbers first, so that all are aligned.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in names:
+        tensor, start = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        kind = _FORMATS[str(tensor.dtype).removeprefix("torch.")]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(raw_bytes(tensors[name]))
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's numbers as they lie in memory, row by row."""
+    import torch  # here, so that reading JSON needs no PyTorch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

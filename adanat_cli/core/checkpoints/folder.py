@@ -12,15 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from adanat_cli.core.checkpoints.files import (
     atomic_path,
+    clear_litter,
     fingerprint,
     load_tensors,
     read_json,
     save_tensors,
+    sync,
+    temporary_name,
     write_json,
+    writing,
 )
 from adanat_cli.core.checkpoints.header import Header, read_header
 from adanat_cli.core.checkpoints.lock import locked
@@ -311,33 +313,27 @@ class ModelFolder:
 
     @contextmanager
     def _staged(self, components: Sequence[Component], dtype: torch.dtype | None) -> Iterator[list[Path]]:
-        """Write components under temporary names; remove what is left of them, and empty folders, at the end."""
+        """Write components under temporary names; remove what is left of them at the end."""
         for component in components:
             require(
                 bool(_COMPONENT.fullmatch(component.name)), f"A model component cannot be named {component.name!r}."
             )
-        temporaries = [_hidden(self.path / component.name, "part") for component in components]
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        temporaries = [temporary_name(self.path / component.name) for component in components]
         try:
-            for component, temporary in zip(components, temporaries, strict=True):
-                _remove_leftovers(self.path / component.name)
-                tensors = _cast(component.tensors, dtype)
-                save_tensors(temporary / _WEIGHTS, tensors, {"format": "pt", "fingerprint": fingerprint(tensors)})
-                write_json(temporary / _CONFIG, portable(component.config))
-                for file, content in component.files.items():
-                    (temporary / file).write_bytes(content)
-            yield temporaries
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise AdaNATError(
-                f"Cannot write model folder {self.path}: {reason}; choose a folder that you can write to."
-            ) from error
+            with writing(self.path):
+                for component, temporary in zip(components, temporaries, strict=True):
+                    clear_litter(temporary.parent, Path(component.name).name)
+                    tensors = _cast(component.tensors, dtype)
+                    save_tensors(temporary / _WEIGHTS, tensors, {"format": "pt", "fingerprint": fingerprint(tensors)})
+                    write_json(temporary / _CONFIG, portable(component.config))
+                    for file, content in component.files.items():
+                        with atomic_path(temporary / file) as part:
+                            part.write_bytes(content)
+                yield temporaries
         finally:
             for temporary in temporaries:
                 shutil.rmtree(temporary, ignore_errors=True)
-                _remove_if_empty(temporary.parent, below=self.path)
-            for folder in missing:
-                _remove_if_empty(folder)
+                _remove_if_empty(temporary.parent, self.path)
 
     def _write_index(self, index: ModelIndex) -> None:
         write_json(
@@ -387,27 +383,17 @@ def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Mapping[s
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def _hidden(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
-
-
 def _swap_in(temporary: Path, final: Path) -> None:
     """Give a finished folder its name; an older folder of that name is moved aside first, then removed."""
-    aside = _hidden(final, "old")
+    aside = temporary_name(final, "old")
     if final.exists():
         os.replace(final, aside)
     os.replace(temporary, final)
+    sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _remove_leftovers(final: Path) -> None:
-    """Remove what a writer of this component that was killed has left under hidden names."""
-    for pattern in (f".{final.name}.*.part", f".{final.name}.*.old"):
-        for leftover in final.parent.glob(pattern):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _remove_if_empty(folder: Path, below: Path | None = None) -> None:
+def _remove_if_empty(folder: Path, below: Path) -> None:
     """Remove a folder that holds nothing, unless it is ``below`` itself."""
     if folder != below and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

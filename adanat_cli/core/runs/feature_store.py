@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import read_json, save_tensors, write_json
+from adanat_cli.core.checkpoints.files import clear_litter, read_json, save_tensors, write_json
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.run_folder import refuse_changes
 
@@ -36,8 +36,7 @@ class FeatureStore:
         """
         self.folder = folder
         if write:
-            for litter in folder.glob(".*.part"):  # of a writer that was killed
-                litter.unlink(missing_ok=True)
+            clear_litter(folder)
         if self._files():
             saved = read_json(folder / _STATE)
             refuse_changes(saved, json.loads(json.dumps(settings)), folder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from adanat_cli.core.checkpoints.files import clear_litter
 from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.runs.reporter import Reporter
 
@@ -22,12 +23,18 @@ Asked = TypeVar("Asked", bound=_Request)
 Job = Callable[[Asked, Reporter], dict[str, Any]]
 
 
-def output_held(folder: Path, name: str = "") -> AbstractContextManager[None]:
-    """Hold a folder, or one file of it, inside a block; see ``locked``.
+@contextmanager
+def output_held(folder: Path, name: str = "") -> Iterator[None]:
+    """Hold a folder, or one file of it, inside a block; what killed runs have left half-written there is removed.
 
-    Of several processes the main one holds it; the others end with it where it is refused.
+    Of several processes the main one holds it; the others end with it where it is refused. See ``locked``.
     """
-    return locked(folder, name) if int(os.environ.get("RANK", "0")) == 0 else nullcontext()
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    with locked(folder, name):
+        clear_litter(folder, name)
+        yield
 
 
 def holds_output(job: Job[Asked]) -> Job[Asked]:

@@ -41,5 +41,5 @@ def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
 def save_png(path: Path, image: Image.Image | Pixels) -> None:
     """Write a PNG, whole or not at all."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=False) as temporary:
         picture.save(temporary, format="PNG")

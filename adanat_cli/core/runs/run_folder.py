@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.core.checkpoints.files import atomic_path, read_json, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, write_json
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
@@ -29,9 +29,7 @@ class RunFolder:
         self.samples, self.plots, self.model = path / "samples", path / "plots", path / "model"
         saved = path / "config.json"
         if write:
-            # A kill while writing leaves a hidden, half-written neighbour.
-            for litter in [*path.glob(".*.part"), *path.glob("*/.*.part")]:
-                litter.unlink(missing_ok=True)
+            clear_litter(path)
         if self._steps():
             refuse_changes(read_json(saved), json.loads(json.dumps(config)), path)
         elif write:

@@ -355,14 +355,12 @@ def _finish(
     seconds: float,
     num_read: int,
 ) -> TokenizeResult:
-    """Write the summary and the card once all shards are there, and clear away what a kill has left."""
+    """Write the summary and the card once all shards are there."""
     shards = _finished_shards(output, info, plan)
     skipped = {name: reason for header in shards.values() for name, reason in header.skipped.items()}
     SkippedImages(source.config.max_bad, _num_images(shards.values())).add(skipped)
     num_images = sum(header.num_rows for header in shards.values())
     require(num_images > 0, f"No image of {info.source} can be read; nothing was tokenized.")
-    for leftover in output.glob(".tokens-*.part"):
-        leftover.unlink(missing_ok=True)
     with atomic_path(output / "README.md") as temporary:
         temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
