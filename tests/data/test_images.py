@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from adanat_cli.core.data import images
 from adanat_cli.core.data.images import center_crop, read_pixels, to_rgb
+from adanat_cli.core.data.records import decode
+from tests.image_files import png
 
 
 def gradient(width: int, height: int) -> np.ndarray:
@@ -99,3 +103,76 @@ def test_crop_halves_by_plain_means_while_twice_too_large() -> None:
 def test_crop_keeps_flat_colour_at_every_size() -> None:
     for side in (5, 8, 15, 16, 33):
         assert np.unique(np.asarray(center_crop(Image.new("RGB", (side, side + 3), (7, 7, 7)), 8))).tolist() == [7]
+
+
+def reason(file: Path | bytes) -> str:
+    return decode(file, 0, 0, (), "x.png", 8).error
+
+
+@pytest.mark.parametrize("size", [(600, 1), (3, 400), (301, 8), (500, 7), (900, 60), (7, 2001)])
+def test_the_square_of_a_long_picture_is_the_same_without_resampling_the_rest(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    whole = np.asarray(center_crop(image, 64)).astype(int)
+    monkeypatch.setattr(images, "_MOST_RESAMPLED", 0)
+    assert np.abs(np.asarray(center_crop(image, 64)) - whole).max() <= 2
+
+
+def test_a_line_of_pixels_is_read_in_bounded_memory() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert center_crop(Image.new("RGB", (60_000, 1), (7, 7, 7)), 256).getpixel((99, 99)) == (7, 7, 7)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # kilobytes
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "after the pixels", "a colour profile"])
+def test_png_files_with_much_text_are_read(place: str, tmp_path: Path) -> None:
+    file, info = tmp_path / "x.png", PngImagePlugin.PngInfo()
+    much = b"x" * 3_000_000
+    if place != "a colour profile":
+        info.add_text("workflow", much.decode(), zip=True)
+    Image.new("RGB", (8, 8), "red").save(file, pnginfo=info, icc_profile=much if place == "a colour profile" else None)
+    if place == "after the pixels":
+        start, pixels, end = (
+            file.read_bytes().index(b"zTXt") - 4,
+            *(file.read_bytes().index(c) for c in (b"IDAT", b"IEND")),
+        )
+        content = file.read_bytes()
+        file.write_bytes(
+            content[:start] + content[pixels - 4 : end - 4] + content[start : pixels - 4] + content[end - 4 :]
+        )
+    with pytest.raises(ValueError, match="too large"), Image.open(file) as image:
+        image.load()
+    assert np.array_equal(read_pixels(file, 8), np.full((8, 8, 3), (255, 0, 0)))
+    assert np.array_equal(read_pixels(file.read_bytes(), 8), np.full((8, 8, 3), (255, 0, 0)))
+
+
+def test_large_pictures_are_read_without_a_warning_and_bombs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    for name, side in (("large", 120), ("huge", 150)):
+        Image.new("1", (side, side), 1).save(tmp_path / f"{name}.png")
+    assert reason(tmp_path / "large.png") == ""
+    assert "exceeds limit" in reason(tmp_path / "huge.png")
+
+
+def test_what_is_no_picture_is_told_and_its_place_is_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("/nowhere/else.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "null.png").symlink_to("/dev/zero")
+    (tmp_path / "lfs.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 99\n")
+    (tmp_path / "eps.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(png(1)[:60])
+    told = {file.stem: reason(file) for file in tmp_path.iterdir()}
+    assert all(str(tmp_path) not in text and "/nowhere" not in text for text in told.values())
+    assert told["pipe"] == told["null"] == told["folder"] == "a pipe, a device or a folder instead of a file"
+    assert told["gone"] == "No such file or directory"
+    assert "Git LFS pointer" in told["lfs"]
+    assert "not an image" in told["eps"]
+    assert "empty" in told["empty"]
+    assert told["cut"]

@@ -3,12 +3,63 @@
 from __future__ import annotations
 
 import io
+import stat
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+_T = TypeVar("_T")
+
+# Pillow also knows formats that it hands to other programs (EPS to Ghostscript), whatever a file is called.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "QOI", "TGA", "ICO")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG that Pillow bounds and that no pixel depends on."""
+_POINTER = b"version https://git-lfs"
+_MOST_RESAMPLED = 2**26
+"""Pixels of a resampled picture before its square is cut out."""
+
+
+def with_image(file: bytes | Path, use: Callable[[Image.Image], _T]) -> _T:
+    """Open an encoded image, whose pixels are not decoded yet, and return what ``use`` makes of it.
+
+    A PNG with more text or a larger colour profile than Pillow reads is opened without them. Pillow's errors pass
+    through; ``why_unreadable`` tells them.
+
+    Raises:
+        OSError: if the file cannot be opened, or is a pipe or a device, which might never end.
+    """
+    # A picture of up to Pillow's limit is read; its warning at half of that is for servers.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    with _opened(file) as stream:
+        try:
+            with Image.open(stream, formats=_formats()) as image:
+                return use(image)
+        except ValueError:
+            stream.seek(0)
+            if stream.read(len(_PNG)) != _PNG:
+                raise
+            rest = _without_texts(stream.read())
+        with Image.open(io.BytesIO(rest), formats=("PNG",)) as image:
+            return use(image)
+
+
+def why_unreadable(file: bytes | Path, error: Exception) -> str:
+    """Say in a few words what is wrong with an image, and not where it lies."""
+    if isinstance(error, UnidentifiedImageError):
+        with _opened(file) as stream:
+            head = stream.read(len(_POINTER))
+        if head == _POINTER:
+            return "a Git LFS pointer instead of the image; fetch it with `git lfs pull`"
+        return "not an image file that Pillow knows" + ("" if head else ": it is empty")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -35,16 +86,52 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
+    if width * height > _MOST_RESAMPLED:
+        return _resample_part(image, (width, height), (left, top, left + size, top + size))
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
 
 
 def read_pixels(file: bytes | Path, size: int) -> Pixels:
     """Decode an encoded image to (size, size, 3) bytes; Pillow's errors pass through."""
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-        image.load()
-        return np.asarray(center_crop(to_rgb(image), size))
+    return with_image(file, lambda image: np.asarray(center_crop(to_rgb(image), size)))
+
+
+def _opened(file: bytes | Path) -> IO[bytes]:
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(0, "a pipe, a device or a folder instead of a file")
+    return file.open("rb")
+
+
+def _formats() -> tuple[str, ...]:
+    """Those of the formats that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _without_texts(chunks: bytes) -> bytes:
+    """Return a PNG, given without its signature, of the chunks that pixels depend on."""
+    kept, place = [_PNG], 0
+    while place < len(chunks):
+        stop = place + 12 + int.from_bytes(chunks[place : place + 4], "big")
+        if chunks[place + 4 : place + 8] not in _NOT_PIXELS:
+            kept.append(chunks[place:stop])
+        place = stop
+    return b"".join(kept)
+
+
+def _resample_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """Return a box of an image resampled to ``size``, without the rest, which a very long picture's would not fit."""
+    across, down = image.width / size[0], image.height / size[1]  # the image's pixels per resampled one
+    part = [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
+    # Pillow rounds a box to 24 bits, so it is cut near its place first; a bicubic step looks at most 4 pixels far.
+    left, top = max(0, int(part[0]) - 8), max(0, int(part[1]) - 8)
+    near = image.crop((left, top, min(image.width, int(part[2]) + 9), min(image.height, int(part[3]) + 9)))
+    inside = (part[0] - left, part[1] - top, min(near.width, part[2] - left), min(near.height, part[3] - top))
+    return near.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BICUBIC, inside)
 
 
 def _upright(image: Image.Image) -> Image.Image:

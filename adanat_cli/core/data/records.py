@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adanat_cli.core.data.images import Pixels, read_pixels
+from adanat_cli.core.data.images import Pixels, read_pixels, why_unreadable
 from adanat_cli.core.errors import AdaNATError
 
 
@@ -51,11 +51,7 @@ def decode(
     try:
         return ImageRecord(index, read_pixels(file, size), label, captions, name)
     except Exception as error:  # Pillow raises nearly anything on damaged files
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = lines[0].replace(repr(file), "").strip() if isinstance(file, Path) else lines[0]
-        if reason.startswith("cannot identify image file"):
-            reason = "not an image file that Pillow knows"
-        return ImageRecord(index, None, label, captions, name, reason)
+        return ImageRecord(index, None, label, captions, name, why_unreadable(file, error))
 
 
 def in_order(pending: Iterator[PendingImage], num_workers: int) -> Iterator[ImageRecord]:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from adanat_cli.core.data.folders import IMAGE_SUFFIXES
-from adanat_cli.core.data.images import Pixels, to_rgb
+from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
@@ -77,10 +76,12 @@ class ImageFolder:
 
     def _size(self, file: str) -> tuple[int, int]:
         try:
-            with Image.open(self._folder / file) as image:
-                return image.size
+            return with_image(self._folder / file, lambda image: image.size)
         except Exception as error:  # Pillow raises nearly anything on damaged files
-            raise AdaNATError(f"{self._folder / file} cannot be read as an image; repair or remove it.") from error
+            why = why_unreadable(self._folder / file, error)
+            raise AdaNATError(
+                f"{self._folder / file} cannot be read as an image ({why}); repair or remove it."
+            ) from error
 
     def _check_size(self, file: str, size: tuple[int, int]) -> None:
         if size != (self.width, self.height):
@@ -95,9 +96,7 @@ class ImageFolder:
 
     def _pixels(self, file: str) -> Pixels:
         try:
-            with Image.open(self._folder / file) as image:
-                image.load()
-                pixels = np.asarray(to_rgb(image))
+            pixels = with_image(self._folder / file, lambda image: np.asarray(to_rgb(image)))
         except Exception as error:
             raise AdaNATError(f"{self._folder / file} cannot be read to its end; repair or remove it.") from error
         self._check_size(file, (pixels.shape[1], pixels.shape[0]))  # an upright image may be a turned one
