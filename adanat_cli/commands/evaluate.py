@@ -199,7 +199,7 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     """The result for people: a table, the same as Markdown, and where the files are."""
-    from adanat_cli.core.runs.evaluation_report import cells, markdown
+    from adanat_cli.core.runs.evaluation_report import cells, markdown, other_classes
 
     rows = values["results"]
     head, body = cells(rows)
@@ -209,11 +209,12 @@ def _lines(values: dict[str, Any]) -> list[str]:
     text = io.StringIO()
     # As wide as it needs to be: a log is no terminal, and a folded number cannot be read.
     Console(file=text, width=max(100, 16 * len(head))).print(table)
-    settings = rows[0]["settings"]
+    settings, about = rows[0]["settings"], rows[0]["reference"]
     lines = [
         text.getvalue().rstrip(),
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
-        f"{rows[0]['reference']['file']}, {settings['reference'][:12]}",
+        f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
+        *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),
         *_clip_line(settings),
         "",
         *markdown(rows),
@@ -222,6 +223,12 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Results: {values['evaluation']}",
     ]
     return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
+
+
+def _classes(about: dict[str, Any]) -> str:
+    """Of how many classes a reference is; rows of older versions do not tell."""
+    number = about.get("num_classes")
+    return "classes not recorded" if number is None else f"{number:,} classes"
 
 
 def _clip_line(settings: dict[str, Any]) -> list[str]:

@@ -19,7 +19,15 @@ def command(
     data_dir: options.DataDir = None,
     split: options.Split = "train",
     image_size: options.ImageSize = None,
-    classes: options.Classes = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            "-c",
+            help="Class id or name; repeat for several; all for every class. By default those that the model has seen.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     num_images: Annotated[
         int | None, typer.Option("--num-images", "-n", help="Stop after so many images.", rich_help_panel="Data")
     ] = None,
@@ -82,6 +90,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
     return [
         f"Statistics: {values['output']}, {values['num_images']:,} images of {values['source']}",
         f"Protocol {values['protocol']}: {values['extractor']}, weights {values['weights_hash'][:12]}; features of "
-        f"{values['num_features']:,} images",
+        f"{values['num_features']:,} images"
+        + (f", {values['num_classes']:,} classes" if values["num_classes"] else ""),
         *(f"Skipped: {name} ({reason})" for name, reason in list(values["skipped"].items())[:10]),
     ]

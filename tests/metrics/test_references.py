@@ -21,6 +21,7 @@ from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import (
     Reference,
     check_reference,
+    compare_classes,
     make_reference,
     read_reference,
     write_reference,
@@ -97,10 +98,11 @@ def test_guided_diffusion_batches_are_read_and_their_images_in_parts(tmp_path: P
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     extractor = Stub()
-    written = make_reference(extractor, gaussian(), 40, gaussian(6, seed=1), draw(9, 5), source="ImageNet, validation")
+    fields = {"source": "ImageNet, validation", "classes": {207: 30, 1: 10}}
+    written = make_reference(extractor, gaussian(), 40, gaussian(6, seed=1), draw(9, 5), **fields)
     write_reference(tmp_path / ".hidden.part", written)
     read = read_reference(tmp_path / ".hidden.part")
-    for name in ("num_images", "protocol", "extractor", "weights_hash", "resize", "source", "format"):
+    for name in ("num_images", "protocol", "extractor", "weights_hash", "resize", "source", "classes", "format"):
         assert getattr(read, name) == getattr(written, name), name
     assert read.num_images == 40
     torch.testing.assert_close(read.gaussian, written.gaussian, rtol=0, atol=1e-15)
@@ -167,6 +169,30 @@ def test_what_is_no_reference_is_refused_in_one_line(tmp_path: Path, changes: di
         read_reference(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("classes", [["1"], {"one": 2}, {"1": "2"}, {"9" * 5000: 1}])
+def test_classes_are_numbers_of_images_and_older_files_do_not_tell_them(tmp_path: Path, classes: Any) -> None:
+    write_reference(tmp_path / "a.npz", make_reference(Stub(), gaussian(), 40))
+    assert read_reference(tmp_path / "a.npz").classes is None
+    with np.load(tmp_path / "a.npz") as file:
+        values = dict(file)
+    metadata = json.loads(str(values["metadata"])) | {"classes": classes}
+    with pytest.raises(AdaNATError, match=r"metadata .* cannot be read"):
+        read_reference(save(tmp_path / "b.npz", **values | {"metadata": np.array(json.dumps(metadata))}))
+
+
+@pytest.mark.parametrize(
+    ("reference", "images", "counts"),
+    [
+        ({1: 5, 2: 5, 3: 5}, {1: 9, 4: 9}, {"reference": 3, "images": 2, "shared": 1}),
+        ({1: 5, 2: 5}, {2: 1, 1: 9}, {}),
+        (None, {1: 9}, {}),
+        ({1: 5}, None, {}),
+    ],
+)
+def test_classes_are_compared_where_both_sides_tell_theirs(reference: Any, images: Any, counts: dict[str, int]) -> None:
+    assert compare_classes(reference, images) == counts
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from adanat_cli.core.config import data_config
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.core.runs.evaluate import evaluate
 from adanat_cli.core.runs.feature_trainer import feature_moments, features_of_images
 from adanat_cli.core.runs.models import load_features
 from adanat_cli.core.runs.reporter import SilentReporter
-from adanat_cli.core.runs.stats import make_stats
-from tests.evaluation_toy import make_evaluation_toy, rows, stats_request
+from adanat_cli.core.runs.stats import _open, make_stats
+from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import write_class_folder
 from tests.runs.test_evaluate import Stops, fail, parts
 
@@ -152,6 +153,49 @@ def test_the_command_says_what_it_wrote(toy: Path, tmp_path: Path) -> None:
     values = json.loads(done.stdout)
     assert (values["num_images"], values["num_features"], values["protocol"]) == (8, 8, "small")
     assert values["source"] == "images (train, 16 pixels, 1 classes)"
+
+
+@pytest.fixture(scope="module")
+def fewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has seen two of the three classes of the data."""
+    folder = make_evaluation_toy(tmp_path_factory.mktemp("fewer"))
+    ModelFolder(folder / "model").write_labels({0: "one", 2: "zero"})
+    return folder
+
+
+def test_statistics_for_a_model_are_of_its_classes_and_its_size(fewer: Path, tmp_path: Path) -> None:
+    said = Said()
+    for protocol in ("small", "adm"):
+        request = stats_request(fewer, tmp_path / f"{protocol}.npz", protocol=protocol)
+        source, num_kept = _open(request, ModelFolder(fewer / "model"), protocol, said)
+        assert (source.num_images, num_kept, source.config.image_size) == (16, 2, 16)
+    assert "2 classes that model" in said.logged[0]
+    values = run(fewer, tmp_path / "own.npz")
+    assert values["source"] == "images (train, 16 pixels, 2 classes)"
+    assert read_reference(tmp_path / "own.npz").classes == {0: 8, 2: 8}
+    run(fewer, tmp_path / "every.npz", classes=("all",))
+    assert read_reference(tmp_path / "every.npz").classes == {0: 8, 1: 8, 2: 8}
+
+
+def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Path, tmp_path: Path) -> None:
+    words = "reference is of 3 classes and the images are of 2, of which 2 are the same"
+    said = Said()
+    request = evaluate_request(fewer, tmp_path, num_samples=6, record=True)
+    (row,) = evaluate(request, said)["results"]
+    assert any(words in line for line in said.warned)
+    assert row["classes"] == {"reference": 3, "images": 2, "shared": 2}
+    assert words in ModelFolder(fewer / "model").card()
+    run(fewer, tmp_path / "own.npz")
+    same = evaluate_request(fewer, tmp_path, num_samples=6, reference=tmp_path / "own.npz")
+    line = ["--ref", request.reference, "-m", request.model, "-n", 6, "--steps", 2, "-o", tmp_path, "--device", "cpu"]
+    shown = CliRunner().invoke(app, ["evaluate", *map(str, line)], catch_exceptions=False).stdout
+    assert words in shown
+    assert "3 classes" in shown
+    said = Said()
+    (row,) = evaluate(same, said)["results"]
+    assert "classes" not in row
+    assert row["reference"]["num_classes"] == 2
+    assert not any("classes" in line for line in said.warned)
 
 
 def test_installed_statistics_are_what_evaluate_takes_by_default(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -72,6 +72,7 @@ class Reference:
         weights_hash: of its weights.
         resize: how images were brought to the network's size.
         source: what the images are, in words.
+        classes: class id to number of images; None where the file does not say, or the images have no classes.
         format: of the file.
         sha256: of the file's bytes; "" for a reference that was not read from a file.
     """
@@ -86,6 +87,7 @@ class Reference:
     weights_hash: str = ""
     resize: str = ""
     source: str = ""
+    classes: Mapping[int, int] | None = None
     format: Format = "adanat"
     sha256: str = ""
 
@@ -102,6 +104,7 @@ def make_reference(
     spatial: Gaussian | None = None,
     features: Tensor | None = None,
     source: str = "",
+    classes: Mapping[int, int] | None = None,
 ) -> Reference:
     """Put together what an extractor made of images.
 
@@ -112,6 +115,7 @@ def make_reference(
         spatial: of the spatial features.
         features: (n, D) of some of the images.
         source: what the images are, in words.
+        classes: class id to number of images; None where they have no classes.
     """
     return Reference(
         gaussian,
@@ -123,6 +127,7 @@ def make_reference(
         weights_hash=extractor.weights_hash,
         resize=_RESIZES.get(extractor.protocol, ""),
         source=source,
+        classes=classes,
     )
 
 
@@ -172,6 +177,8 @@ def write_reference(path: Path, reference: Reference) -> None:
         arrays["features"] = reference.features.float().cpu().numpy()
     metadata = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
     metadata |= {name: getattr(reference, name) for name in _TEXTS}
+    if reference.classes is not None:
+        metadata["classes"] = {str(label): num for label, num in sorted(reference.classes.items())}
     arrays["metadata"] = np.array(json.dumps(metadata))
     with path.open("wb") as file:  # a name would be given a suffix
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -213,6 +220,18 @@ def check_reference(reference: Reference, extractor: Extractor) -> None:
         f"The reference has features of width {reference.feature_width}, and {extractor.name} makes "
         f"{extractor.feature_width}; use the network that made the reference.",
     )
+
+
+def compare_classes(reference: Mapping[int, int] | None, images: Mapping[int, int] | None) -> dict[str, int]:
+    """Count the classes of both sides, and those that both have; nothing where they are the same, or one is not known.
+
+    Args:
+        reference: class id to number of images; None if not known.
+        images: the same, of what is compared with it.
+    """
+    if reference is None or images is None or reference.keys() == images.keys():
+        return {}
+    return {"reference": len(reference), "images": len(images), "shared": len(reference.keys() & images.keys())}
 
 
 def _read_gaussian(archive: Archive, mean: str, covariance: str) -> Gaussian:
@@ -267,6 +286,7 @@ def _read_metadata(archive: Archive) -> dict[str, Any]:
         values = json.loads(str(archive.read("metadata")))
         version, num_images = values["format_version"], values["num_images"]
         texts = {name: values[name] for name in _TEXTS}
+        classes = _read_classes(values.get("classes"))
         if not all(isinstance(text, str) for text in texts.values()) or type(num_images) is not int:
             raise TypeError("a field has the wrong type")
     except (ValueError, TypeError, KeyError) as error:
@@ -277,7 +297,17 @@ def _read_metadata(archive: Archive) -> dict[str, Any]:
         version == _FORMAT_VERSION,
         f"{archive.path} has format version {version}; this toolkit reads version {_FORMAT_VERSION}. Upgrade adanat.",
     )
-    return {**texts, "num_images": num_images, "format": "adanat"}
+    return {**texts, "num_images": num_images, "classes": classes, "format": "adanat"}
+
+
+def _read_classes(values: Any) -> dict[int, int] | None:
+    """Class id to number of images; None where an older file does not say."""
+    if values is None:
+        return None
+    known = isinstance(values, dict) and all(key.isdecimal() and type(num) is int for key, num in values.items())
+    if not known:
+        raise TypeError("its classes are no numbers of images by class id")
+    return {int(label): num for label, num in values.items()}
 
 
 def _sha256(path: Path) -> str:

@@ -13,10 +13,10 @@ from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import NATConfig, Precision, acting
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.metrics.references import Reference, check_reference, read_reference
+from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
 from adanat_cli.core.runs.conditions import make_conditions
-from adanat_cli.core.runs.evaluation_report import draw_distances, record
+from adanat_cli.core.runs.evaluation_report import draw_distances, other_classes, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
@@ -140,6 +140,11 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         reporter.warn(
             f"A Fréchet distance of {num_images:,} images is biased upwards: compare it only with others of as many. "
             f"Published ones are of {usual:,}."
+        )
+    if differing := compare_classes(reference.classes, subjects[0].images.classes(num_images)):
+        reporter.warn(
+            f"In distance and coverage, classes count that differ: {other_classes(differing)}. `adanat stats --model` "
+            "takes a model's own classes."
         )
     run = Evaluation(
         output,

@@ -64,6 +64,14 @@ def name_of(row: Row) -> str:
     return str(row["name"] if "schedule" not in settings else f"{row['name']}, {settings['num_steps']} steps")
 
 
+def other_classes(counts: Mapping[str, int]) -> str:
+    """What ``compare_classes`` found, in words."""
+    return (
+        f"the reference is of {counts['reference']:,} classes and the images are of {counts['images']:,}, of which "
+        f"{counts['shared']:,} are the same"
+    )
+
+
 def markdown(rows: Sequence[Row]) -> Iterator[str]:
     """A table of the rows, to be pasted into a model card."""
     head, body = cells(rows)
@@ -137,6 +145,7 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
             "nat": settings["nat"][:12],
         }
         facts |= {"policy": settings["policy"][:12]} if "policy" in settings else {}
+        facts |= {"classes": other_classes(row["classes"])} if "classes" in row else {}
         if "prompts_sha256" in settings:
             facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
         for name in _COLUMNS:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adanat_cli import __version__
 from adanat_cli.core.metrics.extraction import Extractor
-from adanat_cli.core.metrics.references import Reference
+from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.runs.clip_scorer import ClipScorer
 from adanat_cli.core.runs.evaluation_report import Results, Row
 from adanat_cli.core.runs.feature_pass import Speed, extract_features, open_store
@@ -134,7 +134,9 @@ class Evaluation:
             "file": self.reference_name,
             "source": self.reference.source,
             "num_images": self.reference.num_images or None,
+            "num_classes": None if self.reference.classes is None else len(self.reference.classes),
         }
+        differing = compare_classes(self.reference.classes, subject.images.classes(subject.num_images))
         return {
             "name": subject.name,
             "origin": subject.images.origin,
@@ -142,6 +144,7 @@ class Evaluation:
             "metrics": values,
             "absent": absent,
             "reference": about,
+            **({"classes": differing} if differing else {}),
             "cost": cost,
         }
 

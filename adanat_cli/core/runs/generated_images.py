@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -134,6 +135,11 @@ class GeneratedImages:
             for offset in range(0, len(ids), at_once):
                 images = self._decode(ids[offset : offset + at_once])
                 yield self._described(images, indices[offset : offset + at_once])
+
+    def classes(self, num_images: int) -> dict[int, int] | None:
+        """Class id to number of images; None for prompts."""
+        number = self.generator.conditions.number
+        return None if self._of_text else dict(Counter(number(index) for index in range(num_images)))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the images, as JSON values."""

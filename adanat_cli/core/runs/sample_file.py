@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ class SampleFile:
             pixels = torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
             labels = None if self._labels is None else self._labels[first : first + len(pixels)]
             yield ImageBatch(pixels.permute(0, 3, 1, 2), labels)
+
+    def classes(self, num_images: int) -> dict[int, int] | None:
+        """Class id to number of images; None where the file holds no classes."""
+        return None if self._labels is None else dict(Counter(self._labels[:num_images].tolist()))
 
     def identity(self) -> dict[str, Any]:
         """Return shape and checksum of the images, which the archive's index holds."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DATA_PRESETS, FeatureConfig, data_config
+from adanat_cli.core.config import FeatureConfig, NATConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
@@ -46,9 +46,9 @@ class StatsRequest:
         data_fields: fields of ``DataConfig``; None leaves a preset's value.
         output: .npz file to write.
         install: whether to put a copy into the model as well.
-        classes: ids or names to keep; empty keeps all.
+        classes: ids or names to keep; "all" keeps all; empty keeps those that the model has seen, if there is one.
         protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
-        model: folder or name, for "small".
+        model: folder or name, for "small", and for the classes and the size of the images.
         inception: file of the Inception weights; None where they are found without.
         num_images: stop after so many images of the source; None takes all.
         num_features: images whose features are stored, for precision, recall and KID.
@@ -94,7 +94,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         reporter = SilentReporter()
     folder, protocol = _protocol(request)
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
-    source = _open(request, folder if protocol == "small" else None)
+    source, num_kept = _open(request, folder, protocol, reporter)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
@@ -120,7 +120,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         speed = _extract(request, source, extractor, store, state, device, reporter)
         if not state.is_main_process:
             return {}
-        values = _write(request, source, extractor, store)
+        values = _write(request, source, extractor, store, num_kept, reporter)
         if request.install and folder is not None:
             folder.write_reference(request.output)
         remove_store(work)
@@ -130,7 +130,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
 def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     """The model, where one is needed, and the protocol."""
     if request.protocol not in ("", "small"):
-        return None, request.protocol
+        return resolve_model(request.model) if request.model else None, request.protocol
     folder = resolve_model(request.model)
     require(
         bool(request.protocol) or folder.has("features"),
@@ -140,20 +140,50 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     return folder, "small"
 
 
-def _open(request: StatsRequest, folder: ModelFolder | None) -> ImageSource:
-    """Open the images, at the size of the feature network where that has one."""
+def _open(
+    request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter
+) -> tuple[ImageSource, int]:
+    """Open the images, of the model's size and classes where nothing else is asked for.
+
+    Returns:
+        The images, and how many classes were chosen; 0 for all.
+    """
     fields = dict(request.data_fields)
-    if folder is not None and folder.has("features"):
-        own = FeatureConfig.from_dict(folder.config("features"), str(folder.path / "features")).image_size
-        usual = fields.get("image_size") or DATA_PRESETS.get(request.dataset, {}).get("image_size")
-        fields["image_size"] = usual or own
-        require(
-            fields["image_size"] == own,
-            f"Images of {usual} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
-            f"--image-size {own}, or another --protocol.",
-        )
+    if folder is not None:
+        asked, own = fields.get("image_size"), folder.index.image_size
+        if protocol == "small" and folder.has("features"):
+            own = FeatureConfig.from_dict(folder.config("features"), str(folder.path / "features")).image_size
+            require(
+                asked in (None, own),
+                f"Images of {asked} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
+                f"--image-size {own}, or another --protocol.",
+            )
+        fields["image_size"] = asked or own or None
     source = open_source(data_config(request.dataset, **fields))
-    return source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
+    if request.classes == ("all",):
+        return source, 0
+    if asked := find_classes(request.classes, source.class_names, source.num_classes, "the data"):
+        return source.keep(tuple(asked)), len(asked)
+    return (source, 0) if folder is None else _own_classes(source, folder, reporter)
+
+
+def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> tuple[ImageSource, int]:
+    """The images of the classes that a model has seen, if its classes are numbered as the data's."""
+    seen = tuple(folder.labels())
+    if source.has_captions or not seen or not folder.has("nat"):
+        return source, 0
+    known = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json")).num_classes
+    if source.num_classes > known:
+        reporter.warn(
+            f"{source.config.source} numbers {source.num_classes} classes and model {folder.name} {known}, so its own "
+            "cannot be told; all are taken. --class chooses."
+        )
+        return source, 0
+    kept = source.keep(seen)
+    if source.num_images is not None and kept.num_images == source.num_images:
+        return source, 0
+    reporter.log(f"Images of the {len(seen)} classes that model {folder.name} has seen; --class all takes every class.")
+    return kept, len(seen)
 
 
 def _extract(
@@ -204,7 +234,14 @@ def _stack(records: list[ImageRecord]) -> Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
 
 
-def _write(request: StatsRequest, source: ImageSource, extractor: Extractor, store: FeatureStore) -> dict[str, Any]:
+def _write(
+    request: StatsRequest,
+    source: ImageSource,
+    extractor: Extractor,
+    store: FeatureStore,
+    num_kept: int,
+    reporter: Reporter,
+) -> dict[str, Any]:
     """Compute the moments and write the file."""
     num_rows, skipped = store.num_rows(), store.skipped()
     SkippedImages(source.config.max_bad, num_rows + len(skipped)).add(skipped)
@@ -221,14 +258,19 @@ def _write(request: StatsRequest, source: ImageSource, extractor: Extractor, sto
         num_rows,
         spatial.gaussian() if spatial else None,
         store.rows("features", chosen) if len(chosen) else None,
-        source=_describe(source, request),
+        source=_describe(source, num_kept),
+        classes=_count_classes(source, store),
     )
+    num_found = len(reference.classes or {})
+    if num_kept > num_found:
+        reporter.warn(f"{num_kept - num_found} of the {num_kept} classes have no image in {source.config.source}.")
     with atomic_path(request.output) as temporary:
         write_reference(temporary, reference)
     return {
         "output": str(request.output),
         "num_images": num_rows,
         "num_features": len(chosen),
+        "num_classes": num_found or None,
         "protocol": extractor.protocol,
         "extractor": extractor.name,
         "weights_hash": extractor.weights_hash,
@@ -237,8 +279,17 @@ def _write(request: StatsRequest, source: ImageSource, extractor: Extractor, sto
     }
 
 
-def _describe(source: ImageSource, request: StatsRequest) -> str:
+def _count_classes(source: ImageSource, store: FeatureStore) -> dict[int, int] | None:
+    """Class id to number of images that were read; None where the data has no classes."""
+    labels = store.column("labels")
+    if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
+        return None
+    ids, numbers = labels.unique(return_counts=True)
+    return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+
+
+def _describe(source: ImageSource, num_kept: int) -> str:
     """The data, in words that tell it from other data."""
     identity = source.identity()
-    classes = f", {len(request.classes)} classes" if request.classes else ""
+    classes = f", {num_kept} classes" if num_kept else ""
     return f"{identity['source']} ({source.config.split}, {source.config.image_size} pixels{classes})"
