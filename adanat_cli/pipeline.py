@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,7 +143,7 @@ class Pipeline:
             config.condition == "text" or not texts,
             f"Model {self.folder.name} draws classes, not prompts; give labels, as ids or names.",
         )
-        conditions = make_conditions(self.folder, config, asked, texts, "", seed, self.device, encoder)
+        conditions = make_conditions(self.folder, config, asked, texts, "", seed, self.device, encoder, warnings.warn)
         choice, line = settle_schedule(choice, self.folder)
         steps = build_schedule(choice, self.folder, config.grid, self.device)
         sampler = Sampler(self.nat, self.tokenizer, steps, seed, self.device, self.precision, conditions.null())

@@ -220,7 +220,7 @@ def test_without_the_usual_clip_the_score_is_absent_with_a_reason(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "cannot be read from"), (b"\n  \n", "holds no prompts"), (b"\xff\xfe\x00red", "cannot be read from")],
+    [(None, "cannot be read from"), (b"\n  \n", "holds no prompts"), (b"\xe9 red", "cannot be read from")],
 )
 def test_a_file_of_no_prompts_gets_one_line(toy: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
     arguments = ["evaluate", "--model", str(toy / "model"), "--prompts", str(tmp_path / "prompts.txt")]

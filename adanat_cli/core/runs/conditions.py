@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
+from adanat_cli.core.data.text_files import decode_text, text_lines
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.classes import assign_classes, short_name
 from adanat_cli.core.runs.text import encoder_of
 from adanat_cli.core.text.encoder import TextEncoder
 
-_LONGEST_SLUG = 48
+_LONGEST_SLUG, _SHOWN = 48, 80
+_LARGEST_FILE = 2**28
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Conditions(Protocol):
@@ -169,15 +173,22 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """The prompts that were given, and those of a file, one a line.
 
     Raises:
-        AdaNATError: if the file cannot be read or holds none.
+        AdaNATError: if the file cannot be read or holds none, or a prompt is no text.
     """
+    for prompt in prompts:
+        # Bytes of a command line that are no UTF-8 come as halves of surrogate pairs.
+        require(not _SURROGATE.search(prompt), f"Prompt {prompt!a} is not UTF-8; give it in a file: --prompts FILE.")
     if file is None:
         return tuple(prompts)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected a text file, one a line.") from error
-    found = [line.strip() for line in lines if line.strip()]
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_FILE + 1)
+        require(len(content) <= _LARGEST_FILE, f"{file} is larger than {_LARGEST_FILE:,} bytes; split the prompts.")
+        found = text_lines(decode_text(content))
+    except OSError as error:
+        raise AdaNATError(f"Prompts cannot be read from {file}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected UTF-8 or UTF-16 text.") from error
     require(bool(found), f"{file} holds no prompts; expected one a line.")
     return (*prompts, *found)
 
@@ -191,6 +202,7 @@ def make_conditions(
     seed: int,
     device: torch.device,
     encoder: TextEncoder | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Conditions:
     """What a model is asked for.
 
@@ -203,6 +215,7 @@ def make_conditions(
         seed: of the order of classes, where none is named.
         device: where to encode prompts.
         encoder: the model's, if it is loaded already.
+        warn: told of prompts that the encoder does not read to their end.
 
     Raises:
         AdaNATError: if they do not fit the model, or its text encoder cannot be had.
@@ -213,4 +226,19 @@ def make_conditions(
         return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes))
     require(not classes, f"Model {folder.name} is conditioned on text; give --prompt instead of --class.")
     require(bool(prompts), f'Model {folder.name} is conditioned on text; say what to draw: --prompt "a red bus".')
-    return PromptConditions(prompts, encoder or encoder_of(folder, nat, text_encoder, device))
+    encoder = encoder or encoder_of(folder, nat, text_encoder, device)
+    if warn is not None:
+        warn_of_long_ones(prompts, encoder, warn)
+    return PromptConditions(prompts, encoder)
+
+
+def warn_of_long_ones(prompts: Sequence[str], encoder: TextEncoder, warn: Callable[[str], None]) -> None:
+    """Say which prompt is cut: two that begin alike would give the same images without a word."""
+    cut = [prompt for prompt, length in zip(prompts, encoder.lengths(prompts), strict=True) if length > encoder.length]
+    if cut:
+        shown = textwrap.shorten(cut[0], _SHOWN, placeholder=" …")
+        more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+        warn(
+            f"The text encoder reads {encoder.length} tokens, the rest of a prompt has no effect: that of {shown!r} "
+            f"({encoder.lengths(cut[:1])[0]} tokens){more}."
+        )

@@ -119,7 +119,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         folder = resolve_model(request.model)
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
-    subjects = _subjects(request, folder, state, device)
+    subjects = _subjects(request, folder, state, device, reporter)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
@@ -222,7 +222,9 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     return folder.title if folder else "model"
 
 
-def _generator(request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device) -> Generator:
+def _generator(
+    request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device, reporter: Reporter
+) -> Generator:
     """The model with its classes or prompts, each checked."""
     config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
     if config.condition == "text":
@@ -231,26 +233,37 @@ def _generator(request: EvaluateRequest, folder: ModelFolder, state: PartialStat
             f"Model {folder.name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
             "line (`adanat info --dataset mscoco --captions FILE` writes some), or --prompt TEXT.",
         )
-        broken = [prompt for prompt in request.prompts if len(prompt.splitlines()) > 1]
+        broken = [prompt for prompt in request.prompts if "\n" in prompt]
         require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
     else:
         acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
     with state.local_main_process_first():  # which downloads a text encoder; the others find the files
         conditions = make_conditions(
-            folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device
+            folder,
+            config,
+            request.classes,
+            request.prompts,
+            request.text_encoder,
+            request.seed,
+            device,
+            warn=reporter.warn,
         )
     return Generator(folder, conditions, request.seed, request.batch_size, device, request.precision)
 
 
 def _subjects(
-    request: EvaluateRequest, folder: ModelFolder | None, state: PartialState, device: torch.device
+    request: EvaluateRequest,
+    folder: ModelFolder | None,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
 ) -> list[Subject]:
     """What is measured, each checked as far as that goes without weights."""
     if request.samples is not None:
         return [_given(request, SampleFile(request.samples, device))]
     if request.images is not None or folder is None:
         return [_given(request, ImageFolder(request.images or Path(), request.workers, device))]
-    generator = _generator(request, folder, state, device)
+    generator = _generator(request, folder, state, device, reporter)
     num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
     subjects: dict[str, Subject] = {}
     unused = set(request.steps)

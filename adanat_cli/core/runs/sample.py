@@ -148,7 +148,14 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
         refuse_idle(request, f"model {folder.name}, which is conditioned on classes", CLASSES)
     device = pick_device(request.device)
     conditions = make_conditions(
-        folder, config, request.classes, request.prompts, request.text_encoder, request.seed, device
+        folder,
+        config,
+        request.classes,
+        request.prompts,
+        request.text_encoder,
+        request.seed,
+        device,
+        warn=reporter.warn,
     )
     choice, line = settle_schedule(choice, folder)
     check_writable(request.output)

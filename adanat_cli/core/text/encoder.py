@@ -93,6 +93,10 @@ class TextEncoder(nn.Module):
             row[: len(words)] = torch.tensor(words)
         return ids.to(self.device)
 
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt with start and end, where nothing is cut off."""
+        return [len(words) for words in self._tokenizer(list(prompts), verbose=False)["input_ids"]]
+
     def save(self, folder: Path) -> None:
         """Write the tower and the words, without the image tower that a CLIP may have: JSON and safetensors.
 
