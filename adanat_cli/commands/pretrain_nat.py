@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from adanat_cli.commands import console, options, push
-from adanat_cli.core.config import BENCHMARKS, TRAINING_PRESETS, NATTrainingConfig
 
 _TRAINING = "Training"
 
@@ -21,7 +20,7 @@ def command(
     ],
     size: Annotated[
         Literal["nano", "micro", "tiny", "small", "large", "muse"] | None,
-        typer.Option(help="Size of the NAT; by default a preset's own, else large."),
+        typer.Option(help="Size of the NAT; by default the preset's own, or by the number of images."),
     ] = None,
     model: Annotated[
         str,
@@ -57,12 +56,17 @@ def command(
             rich_help_panel=_TRAINING,
         ),
     ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(help="Share of the images to measure on.", rich_help_panel=_TRAINING)
+    ] = None,
     accumulate: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Cut a process's batch into so many pieces, to save memory.", min=1, rich_help_panel=_TRAINING
+            help="Pieces that a process cuts its batch into; by default as few as its memory holds.",
+            min=1,
+            rich_help_panel=_TRAINING,
         ),
-    ] = 1,
+    ] = None,
     log_every: Annotated[int | None, typer.Option(help="Updates between notes.", rich_help_panel=_TRAINING)] = None,
     save_every: Annotated[int | None, typer.Option(help="Updates between saves.", rich_help_panel=_TRAINING)] = None,
     sample_every: Annotated[
@@ -77,40 +81,38 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a NAT on a token set; the same command again resumes it."""
-    preset = TRAINING_PRESETS.get(dataset, {})
-    if benchmark := BENCHMARKS.get(dataset):
-        preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
-    training = NATTrainingConfig(**preset.get("nat", {})).replace(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        decay=decay,
-        beta1=beta1,
-        beta2=beta2,
-        ema_decay=ema_decay,
-        code_init=code_init,
-        seed=seed,
-        precision=precision,
-        log_every=log_every,
-        save_every=save_every,
-        sample_every=sample_every,
-    )
-    from adanat_cli.core.runs.nat_setup import PretrainNATRequest
     from adanat_cli.core.runs.pretrain_nat import plan, pretrain_nat
+    from adanat_cli.core.runs.requests import nat_request
 
-    request = PretrainNATRequest(
+    request = nat_request(
         dataset,
         tokens,
-        size or preset.get("size", "large"),
-        training,
-        output or Path("runs") / f"nat-{Path(dataset).name}",
-        model,
-        tuple(classes or ()),
-        accumulate,
-        device,
-        half,
-        text_encoder,
+        training={
+            "steps": steps,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "warmup_steps": warmup_steps,
+            "decay": decay,
+            "beta1": beta1,
+            "beta2": beta2,
+            "ema_decay": ema_decay,
+            "code_init": code_init,
+            "held_out": held_out,
+            "seed": seed,
+            "precision": precision,
+            "log_every": log_every,
+            "save_every": save_every,
+            "sample_every": sample_every,
+        },
+        size=size,
+        output=output,
+        dry_run=dry_run,
+        model=model,
+        classes=tuple(classes or ()),
+        accumulate=accumulate or 0,
+        device=device,
+        half=half,
+        text_encoder=text_encoder,
     )
     if dry_run:
         from adanat_cli.core.runs.wording import lines_of

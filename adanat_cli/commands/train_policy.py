@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from adanat_cli.commands import console, options, push
-from adanat_cli.core.config import (
-    DATA_PRESETS,
-    DiscriminatorConfig,
-    PolicyTrainingConfig,
-    PPOConfig,
-    data_config,
-    recipe,
-)
 
 _POLICY, _REWARD, _TRAINING = "Policy", "Reward", "Training"
 
@@ -40,10 +31,12 @@ def command(
         ),
     ] = "adaptive",
     reward: Annotated[
-        Literal["adversarial", "fid", "preference"], typer.Option("--reward", help="What the policy is rewarded for.")
-    ] = "adversarial",
+        Literal["adversarial", "fid", "preference"] | None,
+        typer.Option("--reward", help="What the policy is rewarded for; by default adversarial."),
+    ] = None,
     recipe_name: Annotated[
-        str, typer.Option("--recipe", help="Settings by name: auto (the data set's own), default, paper.")
+        str,
+        typer.Option("--recipe", help="Settings by name: auto (the preset's, or by data and machine), default, paper."),
     ] = "auto",
     text_encoder: options.TextEncoder = "",
     output: options.Output = None,
@@ -81,6 +74,10 @@ def command(
     ] = None,
     discriminator_updates: Annotated[
         int | None, typer.Option(help="Discriminator updates per policy update.", rich_help_panel=_REWARD)
+    ] = None,
+    discriminator_batch: Annotated[
+        int | None,
+        typer.Option(help="Real, and as many generated, images of one of them.", rich_help_panel=_REWARD),
     ] = None,
     discriminator_rate: Annotated[
         float | None, typer.Option(help="Learning rate of the discriminator.", rich_help_panel=_REWARD)
@@ -137,53 +134,48 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a generation policy for a model; the same command again resumes it."""
-    chosen = recipe(recipe_name, dataset)
-    training = PolicyTrainingConfig(**chosen.get("training", {})).replace(
-        updates=updates,
-        trajectories=trajectories,
-        reward=reward,
-        fid_credit=fid_credit,
-        rollout=rollout,
-        batch_size=batch_size,
-        eval_images=eval_images,
-        eval_every=eval_every,
-        show_every=show_every,
-        save_every=save_every,
-        seed=seed,
-        precision=precision,
-        paired=paired,
-    )
-    ppo = PPOConfig(**chosen.get("ppo", {})).replace(learning_rate=learning_rate)
-    judge = DiscriminatorConfig(**chosen.get("discriminator", {})).replace(
-        backbone=discriminator, updates=discriminator_updates, learning_rate=discriminator_rate, augment=augment
-    )
-    shape = {"residual": residual, "smoothing": smoothing, "hidden_width": hidden_width}
-    asked = {key: value for key, value in shape.items() if value is not None}
-    data = data_config(
-        dataset,
-        # The model's tokenizer says which size the images have.
-        image_size=DATA_PRESETS.get(dataset, {}).get("image_size", 1),
-        data_dir=str(data_dir or ""),
-        image_column=image_column,
-        num_classes=num_classes,
-        streaming=streaming,
-        max_bad=max_bad,
-    )
     from adanat_cli.core.runs.policy_plan import plan
-    from adanat_cli.core.runs.policy_setup import TrainPolicyRequest
+    from adanat_cli.core.runs.requests import policy_request
     from adanat_cli.core.runs.train_policy import train_policy
 
-    request = TrainPolicyRequest(
-        dataset=dataset,
-        data=data,
+    request = policy_request(
+        dataset,
+        data={
+            "data_dir": str(data_dir or ""),
+            "image_column": image_column,
+            "num_classes": num_classes,
+            "streaming": streaming,
+            "max_bad": max_bad,
+        },
+        training={
+            "updates": updates,
+            "trajectories": trajectories,
+            "reward": reward,
+            "fid_credit": fid_credit,
+            "rollout": rollout,
+            "batch_size": batch_size,
+            "eval_images": eval_images,
+            "eval_every": eval_every,
+            "show_every": show_every,
+            "save_every": save_every,
+            "seed": seed,
+            "precision": precision,
+            "paired": paired,
+        },
+        ppo={"learning_rate": learning_rate},
+        discriminator={
+            "backbone": discriminator,
+            "updates": discriminator_updates,
+            "batch_size": discriminator_batch,
+            "learning_rate": discriminator_rate,
+            "augment": augment,
+        },
+        policy={"residual": residual, "smoothing": smoothing, "hidden_width": hidden_width},
+        recipe_name=recipe_name,
+        output=output,
         num_steps=steps,
         kind=kind,
-        training=training,
-        ppo=ppo,
-        discriminator=judge,
-        policy={**chosen.get("policy", {}), **asked},
         base=base,
-        output=output or Path("runs") / f"policy-{Path(dataset).name}-{kind}-{steps}",
         model=model,
         install=install,
         preference_model=preference_model,

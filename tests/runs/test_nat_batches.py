@@ -65,8 +65,8 @@ def test_flips_and_dropped_conditions_have_their_probabilities() -> None:
 
 
 def test_held_out_rows_are_few_spread_and_never_trained_on() -> None:
-    for num_rows, num_held_out in ((4999, 0), (10_000, 100), (1_000_000, 1023)):
-        kept, held_out = hold_out(np.arange(num_rows))
+    for num_rows, share, num_held_out in ((300, 0.05, 15), (300, 0, 0), (10_000, 0.01, 100), (1_000_000, 0.01, 1023)):
+        kept, held_out = hold_out(np.arange(num_rows), share)
         assert len(held_out) == num_held_out
         assert len(np.intersect1d(kept, held_out)) == 0
         assert len(kept) + len(held_out) == num_rows

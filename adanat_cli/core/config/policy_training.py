@@ -224,7 +224,6 @@ RECIPES: dict[str, Recipe] = {
             "eval_every": 5,
             "show_every": 10,
             "save_every": 5,
-            "precision": "bf16",
         },
         "ppo": {"minibatch": 512, "baseline": "pair", "learning_rate": 1e-3, "std": 0.4},
         "discriminator": {"backbone": "pyramid", "learning_rate": 5e-4, "warmup_updates": 100, "updates": 10},

@@ -105,6 +105,7 @@ class NATTrainingConfig(_TrainingFields):
         flip: probability of the flipped image's tokens, where the token set has them.
         code_init: spread of word embeddings that start as random projections of the tokenizer's code vectors,
             so that similar codes are similar words; 0 for the reference's unrelated words.
+        held_out: share of the images to measure on, at most 1,024 of them; 0 for none.
     """
 
     steps: int = 500_000
@@ -120,11 +121,13 @@ class NATTrainingConfig(_TrainingFields):
     condition_dropout: float = 0.15
     flip: float = 0.5
     code_init: float = 0.0
+    held_out: float = 0.01
 
     def __post_init__(self) -> None:
         self._check()
         for name in ("label_smoothing", "condition_dropout", "flip", "beta1", "beta2"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected a value in [0, 1].")
+        require(0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; expected a share of 0 to 0.5.")
         require(0 <= self.code_init < math.inf, f"code_init is {self.code_init}; expected 0 or more.")
         require(min(self.mask_alpha, self.mask_beta) > 0, "mask_alpha and mask_beta must be positive.")
 
@@ -151,6 +154,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
             "code_init": 0.04,
             "flip": 0.0,
             "label_smoothing": 0.0,
+            "held_out": 0.0,
         },
     },
     "imagenet64": {

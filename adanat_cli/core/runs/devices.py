@@ -53,6 +53,13 @@ def pick_device(name: str = "") -> torch.device:
     return device
 
 
+def device_memory(device: torch.device) -> int:
+    """Bytes of a GPU, or of this machine; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+
+
 def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
     """Start the devices and processes of a training; number formats are the run's own business.
 

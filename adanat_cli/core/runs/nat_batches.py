@@ -22,9 +22,7 @@ Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 _ORDER, _UPDATE, _DROPOUT, _HELD_OUT = range(4)
 _CAPTION = 4
 
-_MIN_ROWS_TO_HOLD_OUT = 5000
 _MAX_HELD_OUT = 1024
-_HELD_OUT_SHARE = 0.01
 
 
 class TokenRows(Protocol):
@@ -69,18 +67,21 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     return stream_seed(_DROPOUT, seed, step, rank)
 
 
-def hold_out(rows: Indices) -> tuple[Indices, Indices]:
+def hold_out(rows: Indices, share: float) -> tuple[Indices, Indices]:
     """Split rows into those to train on and a small slice to measure on.
 
-    Every hundredth row is kept back (so that sets sorted by class give every class its share), at most
-    1,024 in all, and none where fewer than 5,000 rows leave nothing to spare.
+    Rows are kept back at even distances (so that sets sorted by class give every class its share), at most 1,024.
+
+    Args:
+        rows: to split.
+        share: of them to keep back; 0 for none.
 
     Returns:
         Training rows and held-out rows.
     """
-    if len(rows) < _MIN_ROWS_TO_HOLD_OUT:
+    if share == 0:
         return rows, rows[:0]
-    stride = max(round(1 / _HELD_OUT_SHARE), -(-len(rows) // _MAX_HELD_OUT))
+    stride = max(round(1 / share), -(-len(rows) // _MAX_HELD_OUT))
     held_out = np.arange(len(rows)) % stride == stride - 1
     return rows[~held_out], rows[held_out]
 

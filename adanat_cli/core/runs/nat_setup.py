@@ -35,10 +35,11 @@ class PretrainNATRequest:
         output: run folder.
         model: whose tokenizer made the tokens; "" for the data set's own, else the default model.
         classes: ids or names to train on; empty takes all.
-        accumulate: pieces that a process cuts its share of a batch into, to save memory.
+        accumulate: pieces that a process cuts its share of a batch into; 0 for as many as its memory asks for.
         device: "" for the best one here.
         half: whether to export 16-bit weights.
         text_encoder: of a set with captions: Hub id or folder; "" for the one that encoded them, else the benchmark's.
+        note: a line that says where its settings come from; "" for none.
     """
 
     dataset: str
@@ -48,10 +49,11 @@ class PretrainNATRequest:
     output: Path
     model: str = ""
     classes: tuple[str, ...] = ()
-    accumulate: int = 1
+    accumulate: int = 0
     device: str = ""
     half: bool = False
     text_encoder: str = ""
+    note: str = ""
 
 
 def tokenizer_model(request: PretrainNATRequest) -> ModelFolder:

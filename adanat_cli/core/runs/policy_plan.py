@@ -61,6 +61,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
         "rollout_megabytes": round(rollout / 2**20, 1),
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
         "megabytes_on_one_process": _memory(request, nat, sizes, rollout + 3 * states) // 2**20,
+        **({"note": request.note} if request.note else {}),
     }
 
 

@@ -60,6 +60,7 @@ class TrainPolicyRequest:
         text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
         workers: that decode images.
         device: "" for the best one here.
+        note: a line that says where its settings come from; "" for none.
     """
 
     dataset: str
@@ -78,6 +79,7 @@ class TrainPolicyRequest:
     text_encoder: str = ""
     workers: int = 2
     device: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"--steps is {request.num_steps}; expected at least 2: a single step masks nothing again, so it leaves no "
         "schedule to learn.",
     )
-    folder = resolve_model(request.model or _usual_model(request.dataset))
+    folder = named_model(request.model, request.dataset)
     require(
         folder.writable or not request.install,
         f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
@@ -136,8 +138,16 @@ def fit_to_condition(request: TrainPolicyRequest, nat: NATConfig) -> TrainPolicy
     return replace(request, ppo=request.ppo.replace(baseline="none"))
 
 
+def named_model(model: str, dataset: str) -> ModelFolder:
+    """The model that a policy is for; "" is the data set's: the embedded one, or what `adanat pull` made.
+
+    Raises:
+        AdaNATError: if there is none.
+    """
+    return resolve_model(model or _usual_model(dataset))
+
+
 def _usual_model(dataset: str) -> str:
-    """The model of a data set where none is named: the embedded one, or what `adanat import` was told to make."""
     if dataset in model_names() or dataset not in DATA_PRESETS:
         return dataset if dataset in model_names() else ""
     imported = PULLED / dataset

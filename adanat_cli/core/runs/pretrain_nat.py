@@ -16,7 +16,7 @@ from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.devices import Job, make_accelerator, settle_precision
+from adanat_cli.core.runs.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer
@@ -58,20 +58,17 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     accelerator = make_accelerator(request.device, request.training.batch_size)
-    share = request.training.batch_size // accelerator.num_processes
-    require(
-        1 <= request.accumulate <= share,
-        f"--accumulate is {request.accumulate}; expected 1 to {share}, a process's images.",
-    )
     with accelerator.main_process_first():
         request = replace(request, tokens=resolve_tokens(request.tokens))
     tokens, model = TokenSet.open(request.tokens), tokenizer_model(request)
     encoder = caption_encoder(request, tokens, accelerator.device)
     shape = nat_shape(request, tokens.info, model, encoder)
-    train_rows, held_out = hold_out(training_rows(tokens, request.classes))
+    train_rows, held_out = hold_out(training_rows(tokens, request.classes), request.training.held_out)
     config = settle_precision(
         request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
     )
+    share = config.batch_size // accelerator.num_processes
+    request = replace(request, accumulate=_pieces(request, shape, share, config.precision))
     settings = {
         "nat": shape.to_dict(),
         "training": config.to_dict(),
@@ -94,6 +91,8 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         del state  # as large as the weights and the optimizer together
         reporter.log(f"Resuming at update {trainer.step} of {config.steps}.")
     else:
+        if request.note:
+            reporter.log(request.note)
         reporter.log(
             f"Training {_millions(trainer.nat)} parameters on {len(train_rows)} images in {config.precision}; "
             f"{len(held_out)} images held out."
@@ -111,7 +110,8 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
     place, shape = _planned_shape(request)
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
-    rows = -(-request.training.batch_size // request.accumulate)
+    pieces = _pieces(request, shape, request.training.batch_size, request.training.precision)
+    rows = -(-request.training.batch_size // pieces)
     return {
         "dataset": request.dataset,
         "tokens": str(request.tokens),
@@ -122,7 +122,9 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
         "num_parameters": num_parameters,
         "tokens_per_image": shape.num_tokens,
         "tokens_per_update": shape.num_tokens * request.training.batch_size,
+        "accumulate": pieces,
         "megabytes_on_one_process": _memory(shape, num_parameters, rows, request.training.precision) // 2**20,
+        **({"note": request.note} if request.note else {}),
     }
 
 
@@ -145,6 +147,26 @@ def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
     fields = benchmark.nat() if benchmark else fields
     fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
     return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
+
+
+def _pieces(request: PretrainNATRequest, shape: NATConfig, share: int, precision: str) -> int:
+    """The pieces of a process's share of a batch: those asked for, or as few as half of the memory holds.
+
+    Raises:
+        AdaNATError: if there are more pieces than images.
+    """
+    require(
+        0 <= request.accumulate <= share,
+        f"--accumulate is {request.accumulate}; expected 1 to {share}, a process's images.",
+    )
+    if request.accumulate:
+        return request.accumulate
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
+    memory, pieces = device_memory(pick_device(request.device)), 1
+    while pieces < share and memory and 2 * _memory(shape, num_parameters, -(-share // pieces), precision) > memory:
+        pieces *= 2
+    return min(pieces, share)
 
 
 def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:

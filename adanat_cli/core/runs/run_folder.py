@@ -78,9 +78,12 @@ class RunFolder:
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
-    """Raise if a resumed run is asked for with other settings than it was started with."""
+    """Raise if a resumed run is asked for with other settings than it was started with.
+
+    Settings that an earlier version did not have yet are not compared.
+    """
     before, now = _flatten(saved), _flatten(asked)
-    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    keys = [key for key in sorted(before) if before[key] != now.get(key)]
     if keys:
         changes = ", ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
         raise AdaNATError(

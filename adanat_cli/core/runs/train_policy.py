@@ -78,6 +78,8 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         state = run_folder.latest()
     if not accelerator.is_main_process:
         reporter = SilentReporter()
+    if request.note and not state:
+        reporter.log(request.note)
     setup = prepare(request, accelerator, reporter, images)
     if request.kind in ("search", "tuned"):
         require(

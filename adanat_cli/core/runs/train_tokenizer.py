@@ -46,6 +46,7 @@ class TrainTokenizerRequest:
         workers: that decode images.
         half: whether to export 16-bit weights.
         device: cuda, mps or cpu; "" for the best one here.
+        note: a line that says where its settings come from; "" for none.
     """
 
     data: DataConfig
@@ -55,6 +56,7 @@ class TrainTokenizerRequest:
     workers: int = 2
     half: bool = False
     device: str = ""
+    note: str = ""
 
 
 @holds_output
@@ -94,6 +96,8 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
         run.measured = state["measured"]
         del state  # as large as the weights and the optimizers together
         reporter.log(f"Resuming at update {trainer.step} of {training.steps}.")
+    elif request.note:
+        reporter.log(request.note)
     run.train()
     accelerator.wait_for_everyone()
     return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
@@ -122,6 +126,7 @@ def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
         "tokens_per_image": request.tokenizer.num_tokens,
         "tokens_per_update": request.tokenizer.num_tokens * request.training.batch_size,
         "megabytes_on_one_process": _memory(request, num_parameters) // 2**20,
+        **({"note": request.note} if request.note else {}),
     }
 
 
