@@ -60,6 +60,33 @@ def test_folder_names_are_the_classes(tmp_path: Path) -> None:
     assert source.load(3).name == "dog/001.png"
 
 
+@pytest.mark.parametrize(
+    ("classes", "fields", "told"),
+    [
+        (("cat", "dog"), {}, "5 images in 2 classes, from 2 (dog) to 3 (cat) each."),
+        (("cat", "dog"), {"classes": (1,)}, "2 images in 1 of 2 classes (dog)."),
+        (("a", "b", "c", "d", "e"), {}, "5 images in 5 classes, 1 each."),
+        (("3", "7"), {}, "5 images in 2 of 8 classes, from 2 (7) to 3 (3) each."),
+        (("cat",), {}, "5 images in 1 class (cat)."),
+    ],
+)
+def test_one_line_tells_what_was_understood(
+    tmp_path: Path, classes: tuple[str, ...], fields: dict[str, object], told: str
+) -> None:
+    source = open_source(config(write_class_folder(tmp_path / "pets", 5, classes), **fields))
+    assert source.describe() == f"pets (train): {told}"
+
+
+def test_one_line_tells_what_a_stream_is(tmp_path: Path) -> None:
+    write_tar(tmp_path / "labels.tar", range(2), cls=b"%")
+    write_tar(tmp_path / "texts.tar", range(2), txt=b"cat %")
+    told = [open_source(config(tmp_path / f"{name}.tar", num_classes=3)).describe() for name in ("labels", "texts")]
+    assert told == [
+        "labels.tar (train): a stream of images of 3 classes.",
+        "texts.tar (train): a stream of images with captions.",
+    ]
+
+
 def test_synset_folders_get_imagenet_numbers_and_names(tmp_path: Path) -> None:
     source = open_source(config(write_class_folder(tmp_path, 2, ("n02099601", "n01440764"))))
     assert [record.label for record in source.read()] == [0, 207]

@@ -36,6 +36,12 @@ def run(toy: Path, output: Path, **changes: Any) -> dict[str, Any]:
     return make_stats(stats_request(toy, output, **changes), SilentReporter())
 
 
+def test_what_the_data_is_comes_first(toy: Path, tmp_path: Path) -> None:
+    said = Said()
+    make_stats(stats_request(toy, tmp_path / "stats.npz"), said)
+    assert said.logged[0] == "images (train): 24 images in 3 classes, 8 each."
+
+
 def same(one: Path, two: Path) -> bool:
     with np.load(one) as first, np.load(two) as second:
         return first.files == second.files and all(np.array_equal(first[name], second[name]) for name in first.files)

@@ -17,6 +17,7 @@ from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.token_shards import TokenizeOptions
 from adanat_cli.core.runs.tokenize import TokenizeRequest, TokenizeResult, run_tokenize, tokenize
+from tests.evaluation_toy import Said
 from tests.image_files import patch_tokenizer, png, write_class_folder
 from tests.processes import run_two, start
 
@@ -203,7 +204,9 @@ def test_a_request_joins_model_data_and_picture(images: Path, tmp_path: Path) ->
     request = TokenizeRequest(
         str(images), {}, ("dog",), str(model), tmp_path / "tokens", tmp_path / "p.png", "cpu", options
     )
-    values = run_tokenize(request, SilentReporter())
+    said = Said()
+    values = run_tokenize(request, said)
+    assert said.logged[0] == "images (train): 15 images in 1 of 2 classes (dog)."
     assert (values["num_images"], values["num_shards"]) == (15, 1)
     assert np.isfinite(values["psnr"])
     assert (tmp_path / "p.png").exists()

@@ -33,6 +33,7 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
 from adanat_cli.core.runs.train_policy import train_policy
+from tests.evaluation_toy import Said
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy, policy_request
 from tests.processes import run_two, start
@@ -43,7 +44,9 @@ from tests.runs.test_pretrain_nat import At
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy and one unbroken run of four updates."""
     folder = make_policy_toy(tmp_path_factory.mktemp("policy"))
-    train_policy(policy_request(folder), SilentReporter())
+    said = Said()
+    train_policy(policy_request(folder), said)
+    assert said.logged[0] == "images (train): 24 images in 3 classes, 8 each."
     return folder
 
 

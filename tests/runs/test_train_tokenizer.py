@@ -22,6 +22,7 @@ from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.tokenizer_trainer import TokenizerTrainer
 from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, plan, train_tokenizer
+from tests.evaluation_toy import Said
 from tests.processes import run_two, start
 
 SHAPE = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(16,))
@@ -65,7 +66,9 @@ def weights(request: TrainTokenizerRequest) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_leaves_a_model_metrics_and_pictures(request_: TrainTokenizerRequest) -> None:
-    result = train_tokenizer(request_, SilentReporter())
+    said = Said()
+    result = train_tokenizer(request_, said)
+    assert said.logged[0] == "sklearn-digits (train): 1,438 images in 10 classes, from 127 (8) to 161 (1) each."
     assert result["psnr"] > 5
     tokenizer = load_tokenizer(resolve_model(result["model"]), torch.device("cpu"))
     with torch.no_grad():

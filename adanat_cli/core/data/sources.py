@@ -18,6 +18,7 @@ from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data import tables
 from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import folder_classes
+from adanat_cli.core.data.described import describe
 from adanat_cli.core.data.folders import class_files
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.errors import AdaNATError, require
@@ -42,12 +43,24 @@ class ImageSource(ABC):
         class_names: class id to name; empty where the data has no names.
         num_classes: classes of the numbering, of which not all need occur.
         has_captions: whether captions, not labels, are the condition.
+        notes: what was left out or decided when it was opened, for people.
     """
 
     config: DataConfig
     class_names: dict[int, str]
     num_classes: int
     has_captions: bool
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Say in one line what was understood of the data; a run prints it before its work starts."""
+        shown = f"{self.identity()['source']} ({self.config.split})"
+        classes = (self.class_counts(), self.class_names, self.num_classes)
+        return describe(shown, self.num_images, *classes, self.has_captions, self.notes)
+
+    def class_counts(self) -> dict[int, int]:
+        """Images of each class that occurs; empty where that is not known before the end."""
+        return {}
 
     @property
     @abstractmethod
@@ -109,6 +122,12 @@ class TableSource(ImageSource):
     num_classes: int
     has_captions: bool = False
     read_captions: Callable[[int], tuple[str, ...]] | None = None
+    notes: tuple[str, ...] = ()
+
+    def class_counts(self) -> dict[int, int]:
+        """Images of each class that occurs."""
+        labels, counts = np.unique(self.labels[self.rows], return_counts=True)
+        return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
     @property
     def num_images(self) -> int:
@@ -163,6 +182,7 @@ class StreamSource(ImageSource):
     has_labels: bool
     has_captions: bool = False
     classes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> None:

@@ -95,6 +95,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     folder, protocol = _protocol(request)
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     source, num_kept = _open(request, folder, protocol, reporter)
+    reporter.log(source.describe())
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )

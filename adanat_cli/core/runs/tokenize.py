@@ -199,7 +199,9 @@ def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Report
         )
     _check_size(config.image_size, tokenizer)
     source = open_source(config)
-    return source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
+    source = source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
+    reporter.log(source.describe())
+    return source
 
 
 def tokenize(

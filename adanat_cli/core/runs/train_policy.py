@@ -80,6 +80,8 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         reporter = SilentReporter()
     if request.note and not state:
         reporter.log(request.note)
+    for part in images[: 1 if images[1] is images[0] else 2]:
+        reporter.log(part.describe())
     setup = prepare(request, accelerator, reporter, images)
     if request.kind in ("search", "tuned"):
         require(

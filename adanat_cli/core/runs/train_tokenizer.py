@@ -90,6 +90,7 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     trainer = TokenizerTrainer(shape, training, accelerator)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
+    reporter.log(source.describe())
     run = _Run(request, accelerator, reporter, folder, trainer, source, settings)
     if state:
         trainer.load_state_dict(state)
