@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "adanat_cli"
-GROUND = {"errors", "config", "hub", "pretrained"}
+GROUND = {"errors", "reading", "config", "hub", "pretrained"}
 FIRST = {"data", "tokenizer", "text", "nat", "generation", "rewards", "metrics", "checkpoints"}
 MAY_SEE = {
     "__init__": set(),
     "errors": set(),
+    "reading": {"errors"},
     "config": {"errors"},
     "hub": {"errors"},
     "pretrained": {"errors", "hub"},

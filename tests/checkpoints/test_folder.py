@@ -19,10 +19,11 @@ from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.checkpoints.header import read_header
 from adanat_cli.core.checkpoints.strict import load_strict
-from adanat_cli.core.config import nat_preset
+from adanat_cli.core.config import PixelConfig, nat_preset
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.runs.models import load_nat, resolve_model
+from adanat_cli.core.tokenizer.build import build_tokenizer
 
 TENSORS = {"weight": torch.arange(6.0).view(2, 3), "ids": torch.arange(3)}
 
@@ -248,8 +249,8 @@ def test_changing_loaded_weights_does_not_change_the_file(model: ModelFolder) ->
 
 
 def test_a_nat_refuses_the_tokenizer_of_another(tmp_path: Path) -> None:
-    folder = ModelFolder(tmp_path / "model")
-    folder.write("tokenizer", {}, TENSORS)
+    folder, pixels = ModelFolder(tmp_path / "model"), PixelConfig(codebook_size=8)
+    folder.write("tokenizer", pixels.to_dict(), build_tokenizer(pixels).state_dict())
     right = nat_preset("micro", codebook_size=8, grid=(2, 2), tokenizer_fingerprint=folder.fingerprint("tokenizer"))
     nat = UViT(right)
     folder.write("nat", right.to_dict(), nat.state_dict())

@@ -58,6 +58,21 @@ def test_names_and_shapes_must_fit(change: dict[str, Tensor | None], words: str)
         check_weights(Network, state, "here")
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.full((2, 3), torch.nan), r"linear\.weight holds values that are not finite"),
+        (torch.full((2, 3), 1e300, dtype=torch.float64), r"linear\.weight holds values that are not finite"),
+        (torch.ones(2, 3, dtype=torch.int64), r"linear\.weight is of type int64; expected floats"),
+        (torch.ones(2, 3, dtype=torch.complex64), r"linear\.weight is of type complex64; expected floats"),
+    ],
+)
+def test_weights_are_finite_floats(value: Tensor, words: str) -> None:
+    for load in (check_weights, load_strict):
+        with pytest.raises(AdaNATError, match=words):
+            load(Network, {**Network().state_dict(), "linear.weight": value}, "here")
+
+
 def test_random_numbers_are_left_alone() -> None:
     state = Network().state_dict()
     before = torch.get_rng_state()

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import json_text, read_json
+
+__all__ = ["read_json"]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,21 +154,7 @@ def _umask() -> int:
 def write_json(path: Path, values: Any) -> None:
     """Write readable JSON, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        AdaNATError: if the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise AdaNATError(f"{path} does not exist; fetch or write it again.") from error
-    except (OSError, ValueError) as error:
-        raise AdaNATError(f"{path} cannot be read as JSON ({error}); fetch or write it again.") from error
+        temporary.write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

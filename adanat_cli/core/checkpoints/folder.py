@@ -17,7 +17,6 @@ from adanat_cli.core.checkpoints.files import (
     clear_litter,
     fingerprint,
     load_tensors,
-    read_json,
     save_tensors,
     sync,
     temporary_name,
@@ -27,7 +26,10 @@ from adanat_cli.core.checkpoints.files import (
 from adanat_cli.core.checkpoints.header import Header, read_header
 from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.checkpoints.portable import portable
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE
+from adanat_cli.core.config.schema import build, conform, shown
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_json, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +47,7 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _PATIENCE = 60.0
 """Seconds for which a writer waits for another one of the same folder."""
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
-_POLICY = re.compile(r"policies/steps-(\d+)")
+_POLICY = re.compile(r"policies/steps-([1-9]\d{0,5})")
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,7 @@ class ModelFolder:
             AdaNATError: if the model has no such component, or its config.json is missing or damaged.
         """
         file = self._existing(component, _CONFIG)
-        values = read_json(file)
-        require(isinstance(values, dict), f"{file} holds no JSON object; fetch or write the model again.")
-        return dict(values)
+        return read_object(file)
 
     def read(self, component: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Configuration and tensors of a component, on the CPU and in the stored number format.
@@ -193,15 +193,28 @@ class ModelFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def labels(self) -> dict[int, str]:
-        """Class id -> name of the classes that the model has seen; empty if the model names none."""
+        """Class id -> name of the classes that the model has seen; empty if the model names none.
+
+        Raises:
+            AdaNATError: if the file is damaged, or names a class that the model's NAT does not have.
+        """
         file = self.path / LABELS_FILE
         self._provide(LABELS_FILE)
         if not file.exists():
             return {}
-        values = read_json(file)
-        if not isinstance(values, dict) or not all(str(key).isdecimal() for key in values):
-            raise AdaNATError(f'{file} holds no class names; expected JSON such as {{"207": "golden retriever"}}.')
-        return {int(key): str(name) for key, name in values.items()}
+        try:
+            labels: dict[int, str] = conform(read_json(file), Mapping[int, str], "a name")
+        except AdaNATError as error:
+            example = '{"207": "golden retriever"}'
+            raise AdaNATError(f"{file} holds no class names ({error}); expected JSON such as {example}.") from error
+        if self.has("nat") and labels:
+            num_classes = self.config("nat").get("num_classes", 0)
+            require(
+                type(num_classes) is not int or num_classes == 0 or max(labels) < num_classes,
+                f"{file} names class {max(labels)}, but the NAT of {self.name} knows {num_classes}; one of the two is "
+                "another model's.",
+            )
+        return labels
 
     def write(
         self,
@@ -348,25 +361,37 @@ class ModelFolder:
         )
 
 
+@dataclass(frozen=True)
+class _IndexFile:
+    """The fields of ``model_index.json``."""
+
+    format_version: int
+    image_size: int = 0
+    components: tuple[str, ...] = ()
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: tuple[Mapping[str, str | bool | int | float | None], ...] = ()
+
+
 def _parse_index(values: Any, file: Path) -> ModelIndex:
     """Check the values of a model index."""
-    if not isinstance(values, dict) or not isinstance(values.get("format_version"), int):
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if type(version) is not int:
         raise AdaNATError(f"{file} is not a model index of this toolkit: it has no format_version.")
-    version = values["format_version"]
     if version != FORMAT_VERSION:
         raise AdaNATError(
             f"{file} has format version {version}; this toolkit reads version {FORMAT_VERSION}. "
             "Upgrade adanat, or take the model in the older format."
         )
-    components, image_size = values.get("components", []), values.get("image_size", 0)
-    provenance, results = values.get("provenance", {}), values.get("results", [])
-    valid = isinstance(components, list) and isinstance(image_size, int) and isinstance(provenance, dict)
-    if not valid or not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise AdaNATError(f"{file} is damaged: a field has the wrong type; fetch or import the model again.")
-    for name in components:
-        if not isinstance(name, str) or not _COMPONENT.fullmatch(name):
-            raise AdaNATError(f"{file} names a component {name!r} that cannot exist; fetch the model again.")
-    return ModelIndex(image_size, tuple(components), provenance, tuple(results))
+    try:
+        known = {name: values[name] for name in values if name in _IndexFile.__dataclass_fields__}
+        told = build(_IndexFile, known, "a field")
+        require(0 <= told.image_size <= MAX_IMAGE_SIZE, f"image_size is {told.image_size}.")
+    except AdaNATError as error:
+        raise AdaNATError(f"{file} is damaged ({error}); fetch or import the model again.") from error
+    for name in told.components:
+        if not _COMPONENT.fullmatch(name):
+            raise AdaNATError(f"{file} names a component {shown(name)} that cannot exist; fetch the model again.")
+    return ModelIndex(told.image_size, told.components, told.provenance, told.results)
 
 
 def _order(name: str) -> tuple[str, int]:

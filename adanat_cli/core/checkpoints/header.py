@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config.base import Sizes
+from adanat_cli.core.config.schema import build, conform
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import parse_json
 
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 2**26
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
+_BITS |= {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8, "C64": 64}
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,46 @@ class Header:
         """Numbers held, over all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    def check(self, sizes: Sizes, source: str) -> None:
+        """Refuse weights that cannot be those of a configuration, which costs nothing beside building a network.
+
+        Args:
+            sizes: what the configuration expects; nothing is checked where it expects nothing.
+            source: where the weights are, for the message.
+
+        Raises:
+            AdaNATError: naming the first tensor or list of layers that differs, or the number format.
+        """
+        for name, expected in sizes.items():
+            found = self._num_parts(name) if isinstance(expected, int) else self.shapes.get(name)
+            require(
+                found == expected,
+                f"Weights of {source} do not fit the network that its config.json describes: {name} is "
+                f"{found or 'missing'} instead of {expected}; one of the files is damaged or of another version.",
+            )
+        strange = sorted(set(self.dtypes) - _FLOATS) if sizes else []
+        require(not strange, f"Weights of {source} are of type {', '.join(strange)}; expected floats.")
+
+    def _num_parts(self, name: str) -> int:
+        """Length of a numbered list of layers."""
+        names = (tensor.removeprefix(f"{name}.") for tensor in self.shapes if tensor.startswith(f"{name}."))
+        return len({part.partition(".")[0] for part in names})
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+    def num_bytes(self) -> int:
+        """Length of its values."""
+        if min(self.shape, default=0) < 0 or self.dtype not in _BITS:
+            raise ValueError(f"a tensor of shape {self.shape} and type {self.dtype}")
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
+
 
 def read_header(path: Path) -> Header:
     """Read the header and check that the file is as long as it says.
@@ -42,21 +88,25 @@ def read_header(path: Path) -> Header:
     Raises:
         AdaNATError: if the file is missing, cut short or of another format.
     """
+    require(path.is_file(), f"{path} does not exist.")
     try:
+        num_bytes = path.stat().st_size
         with path.open("rb") as file:
             (num_header_bytes,) = struct.unpack("<Q", file.read(8))
-            if num_header_bytes > _MAX_HEADER_BYTES:
+            if num_header_bytes > min(_MAX_HEADER_BYTES, num_bytes):
                 raise ValueError("no header")
-            entries = json.loads(file.read(num_header_bytes))
-        metadata = entries.pop("__metadata__", {})
-        shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        dtypes = tuple(sorted({entry["dtype"] for entry in entries.values()}))
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        num_bytes = path.stat().st_size
+            header = conform(
+                parse_json(file.read(num_header_bytes), "the header"), Mapping[str, Mapping[str, Any]], "it"
+            )
+        metadata = conform(header.pop("__metadata__", {}), Mapping[str, str], "its metadata")
+        entries = {name: build(_Entry, entry, name) for name, entry in header.items()}
+        end = 0
+        for entry in sorted(entries.values(), key=lambda entry: entry.data_offsets):
+            if entry.data_offsets != (end, end := end + entry.num_bytes()):
+                raise ValueError("its tensors do not follow each other")
         if num_bytes != 8 + num_header_bytes + end:
             raise ValueError(f"{num_bytes} bytes instead of {8 + num_header_bytes + end}")
-    except FileNotFoundError as error:
-        raise AdaNATError(f"{path} does not exist.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (AdaNATError, OSError, ValueError, struct.error) as error:
         raise AdaNATError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from error
-    return Header(shapes, dtypes, num_bytes, metadata)
+    dtypes = tuple(sorted({entry.dtype for entry in entries.values()}))
+    return Header({name: entry.shape for name, entry in entries.items()}, dtypes, num_bytes, metadata)

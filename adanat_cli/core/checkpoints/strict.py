@@ -23,7 +23,8 @@ def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], sour
         source: where the weights came from, for the message.
 
     Raises:
-        AdaNATError: if a name is missing or unknown, or a shape differs.
+        AdaNATError: if a name is missing or unknown, a shape differs, or values are no finite floats where a network
+            computes with floats.
     """
     module = _without_values(build)
     _check(module, tensors, source)
@@ -37,7 +38,7 @@ def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], sour
 
 
 def check_weights(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse a state dict whose names or shapes are not exactly those of the module.
+    """Refuse a state dict whose names or shapes are not exactly those of the module, or that holds no numbers.
 
     Raises:
         AdaNATError: naming the first that differ.
@@ -68,8 +69,9 @@ class _SkipInitialization(TorchFunctionMode):
 
 
 def _check(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Compare names and shapes."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    """Compare names, shapes and number formats, then look for values that are not finite."""
+    state = module.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     problems = [
         *(f"missing {name}" for name in expected if name not in shapes),
@@ -86,3 +88,13 @@ def _check(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             f"Weights of {source} do not fit the network: {', '.join(problems[:3])}{more}; the file is damaged or "
             "of another version."
         )
+    for name, tensor in tensors.items():
+        floats = tensor.is_floating_point()
+        if floats != state[name].is_floating_point() or tensor.is_complex():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            expected_kind = "floats" if state[name].is_floating_point() else "whole numbers"
+            raise AdaNATError(f"Weights of {source} are damaged: {name} is of type {kind}; expected {expected_kind}.")
+        if floats and not bool(tensor.float().isfinite().all()):
+            raise AdaNATError(
+                f"Weights of {source} are damaged: {name} holds values that are not finite; train or fetch them again."
+            )

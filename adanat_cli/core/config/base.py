@@ -6,7 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config.schema import build
+from adanat_cli.core.errors import require
+
+MAX_WIDTH = 2**16
+"""Of a layer, in numbers; far beyond any network of this kind, near enough that no product of two overflows."""
+MAX_IMAGE_SIZE = 2**14
+MAX_STEPS = 2**16
+
+Sizes = Mapping[str, tuple[int, ...] | int]
+"""Name of a tensor -> shape, or name of a numbered list of layers -> its length."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,27 +36,27 @@ class Config:
             source: where the values came from, for the error message.
 
         Raises:
-            AdaNATError: if a field is unknown, missing or invalid.
+            AdaNATError: if a field is unknown, missing, of another type or invalid.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - set(fields)):
-            raise AdaNATError(f"{source}: unknown setting {', '.join(unknown)}; known: {', '.join(sorted(fields))}.")
-        missing = [
-            name
-            for name, field in fields.items()
-            if name not in values
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ]
-        if missing:
-            raise AdaNATError(f"{source}: missing setting {', '.join(missing)}.")
-        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        try:
-            return cls(**tuples)
-        except (TypeError, ValueError) as error:
-            raise AdaNATError(f"{source}: a setting is of the wrong type ({error}); write it again.") from error
+        return build(cls, values, source)
+
+    def sizes(self) -> Sizes:
+        """Return what the weights must be like: the tensors and lists of layers that the settings decide.
+
+        With it a configuration can be held against a file of weights before anything is built.
+        """
+        return {}
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed; changes that are None are left out."""
         kept = {key: value for key, value in changes.items() if value is not None}
         return dataclasses.replace(self, **kept)
+
+
+def require_within(what: str, value: float, least: float, most: float) -> None:
+    """Refuse a setting that leaves its bounds, which are meant.
+
+    Raises:
+        AdaNATError: naming them.
+    """
+    require(least <= value <= most, f"{what} is {value}; expected at least {least} and at most {most:,}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Config, require_within
 from adanat_cli.core.config.benchmarks import BENCHMARKS
 from adanat_cli.core.errors import require
 
@@ -42,7 +42,7 @@ class DataConfig(Config):
 
     def __post_init__(self) -> None:
         require(bool(self.source), "No data source given; name a preset, a folder, a Parquet file or a Hub id.")
-        require(self.image_size >= 1, f"Image size is {self.image_size}; expected at least 1 pixel.")
+        require_within("Image size in pixels", self.image_size, 1, MAX_IMAGE_SIZE)
         require(
             self.split in ("train", "validation"), f"Split {self.split!r} is not known; expected train or validation."
         )

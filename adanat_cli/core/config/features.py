@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.nat import MAX_CLASSES
 from adanat_cli.core.errors import require
 
 _MIN_IMAGE_SIZE, _STRIDE_FROM = 8, 32
+MAX_LEVELS, MAX_BLOCKS = 12, 256
+"""Of resolutions, and of residual blocks at each."""
 NUM_FEATURE_GROUPS = 4
 """Groups of the network's group normalisation; they divide its widths."""
 
@@ -32,8 +36,9 @@ class FeatureConfig(Config):
 
     def __post_init__(self) -> None:
         require(
-            len(self.channels) >= 2
+            2 <= len(self.channels) <= MAX_LEVELS
             and min(self.channels) >= 1
+            and max(self.channels) <= MAX_WIDTH
             and all(width % NUM_FEATURE_GROUPS == 0 for width in self.channels),
             f"Feature network channels are {self.channels}; expected at least two multiples of {NUM_FEATURE_GROUPS}.",
         )
@@ -42,10 +47,24 @@ class FeatureConfig(Config):
             f"Feature network image size is {self.image_size}; expected a multiple of {self.downsampling} of at least "
             f"{_MIN_IMAGE_SIZE} pixels.",
         )
-        for name, least in (("num_classes", 2), ("num_res_blocks", 1)):
-            value = getattr(self, name)
-            require(value >= least, f"Feature network {name} is {value}; expected at least {least}.")
+        for name, least, most in (("num_classes", 2, MAX_CLASSES), ("num_res_blocks", 1, MAX_BLOCKS)):
+            require_within(f"Feature network {name}", getattr(self, name), least, most)
+        require_within("Feature network image size", self.image_size, _MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
         require(self.kind == "residual", f"Feature network kind {self.kind!r} is not known; expected residual.")
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        kernel, num_blocks = 2 + self.stem_stride, self.num_res_blocks
+        widenings = {
+            f"blocks.{level * num_blocks}.conv1.weight": (width, before, 3, 3)
+            for level, (before, width) in enumerate(pairwise(self.channels))
+        }
+        return {
+            "stem.weight": (self.channels[0], 3, kernel, kernel),
+            "head.1.weight": (self.num_classes, self.feature_width),
+            "blocks": (len(self.channels) - 1) * num_blocks,
+            **widenings,
+        }
 
     @property
     def feature_width(self) -> int:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import MAX_WIDTH, Config, Sizes, require_within
 from adanat_cli.core.errors import AdaNATError, require
+
+MAX_GRID, MAX_CLASSES = 1024, 2**24
+_MOST = {"codebook_size": 65535, "width": MAX_WIDTH, "depth": 1000, "num_heads": MAX_WIDTH, "mlp_ratio": 64}
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class NATConfig(Config):
 
     def __post_init__(self) -> None:
         require(self.condition in ("class", "text"), f"NAT condition {self.condition!r}: expected class or text.")
-        for name in ("codebook_size", "width", "depth", "num_heads", "mlp_ratio"):
-            require(getattr(self, name) >= 1, f"NAT {name} is {getattr(self, name)}; expected at least 1.")
-        require(len(self.grid) == 2 and min(self.grid) >= 1, f"NAT grid is {self.grid}; expected (h, w).")
+        for name, most in _MOST.items():
+            require_within(f"NAT {name}", getattr(self, name), 1, most)
+        require(len(self.grid) == 2, f"NAT grid is {self.grid}; expected (h, w).")
+        for side in self.grid:
+            require_within("A side of the NAT's grid", side, 1, MAX_GRID)
         require(self.depth % 2 == 0, f"NAT depth is {self.depth}; expected an even number (half in, half out).")
         require(
             self.width % self.num_heads == 0,
@@ -53,17 +58,31 @@ class NATConfig(Config):
         )
         require(0 <= self.dropout < 1, f"NAT dropout is {self.dropout}; expected a value in [0, 1).")
         if self.condition == "text":
-            require(
-                self.text_width >= 1 and self.text_length >= 1,
-                "A text-conditional NAT needs text_width and text_length of at least 1.",
-            )
+            for name in ("text_width", "text_length"):
+                require_within(f"A text-conditional NAT's {name}", getattr(self, name), 1, MAX_WIDTH)
         else:
-            require(self.num_classes >= 1, f"NAT num_classes is {self.num_classes}; expected at least 1.")
+            require_within("NAT num_classes", self.num_classes, 1, MAX_CLASSES)
 
     @property
     def num_tokens(self) -> int:
         """N, tokens per image."""
         return self.grid[0] * self.grid[1]
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        context = (
+            {"context_embed.word_embeddings.weight": (self.num_classes + 1, self.width)}
+            if self.condition == "class"
+            else {"context_embed.weight": (self.width, self.text_width)}
+        )
+        return {
+            "token_emb.word_embeddings.weight": (self.codebook_size + 1, self.width),
+            "token_emb.position_embeddings.weight": (self.num_tokens, self.width),
+            "mid_block.mlp.fc1.weight": (self.mlp_ratio * self.width, self.width),
+            "in_blocks": self.depth // 2,
+            "out_blocks": self.depth // 2,
+            **context,
+        }
 
     @property
     def mask_id(self) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import MAX_STEPS, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.nat import MAX_GRID
 from adanat_cli.core.errors import require
+
+_MOST = 1e4
+"""Of a temperature or scale, as in schedules."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,13 @@ class PolicyConfig(Config):
     kind: Literal["adaptive", "static", "table"] = "adaptive"
 
     def __post_init__(self) -> None:
-        # JSON gives the rows back as lists; rows must be hashable for a frozen configuration.
-        object.__setattr__(self, "schedule_table", tuple(tuple(row) for row in self.schedule_table))
-        for name in ("feature_width", "num_steps", "out_features"):
-            require(getattr(self, name) >= 1, f"Policy {name} is {getattr(self, name)}; expected at least 1.")
-        require(
-            self.hidden_width >= 2 and self.hidden_width % 2 == 0,
-            f"Policy hidden_width is {self.hidden_width}; expected an even number of at least 2.",
-        )
-        require(len(self.grid) == 2 and min(self.grid) >= 1, f"Policy grid is {self.grid}; expected (h, w).")
+        for name, most in (("feature_width", MAX_WIDTH), ("num_steps", MAX_STEPS), ("out_features", 4)):
+            require_within(f"Policy {name}", getattr(self, name), 1, most)
+        require_within("Policy hidden_width", self.hidden_width, 2, MAX_WIDTH)
+        require(self.hidden_width % 2 == 0, f"Policy hidden_width is {self.hidden_width}; expected an even number.")
+        require(len(self.grid) == 2, f"Policy grid is {self.grid}; expected (h, w).")
+        for side in self.grid:
+            require_within("A side of the policy's grid", side, 1, MAX_GRID)
         require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
         require(0 <= self.base_floor < 10, f"Policy base_floor is {self.base_floor}; expected a value in [0, 10).")
         require(
@@ -74,11 +77,33 @@ class PolicyConfig(Config):
             f"Base schedule {self.schedule} with a table of {len(self.schedule_table)} rows; "
             f"expected {rows} rows of four values.",
         )
+        scales = (0.0, self.sampling_temperature, self.remask_temperature, self.guidance_scale)
+        for ratio, sampling, remasking, guidance in (scales, *self.schedule_table):
+            require(
+                0 <= ratio < 1 and sampling > 0 and remasking >= 0 and max(sampling, remasking, abs(guidance)) <= _MOST,
+                f"Base schedule with the values {ratio:g}, {sampling:g}, {remasking:g}, {guidance:g}; expected a ratio "
+                "in [0, 1), a sampling temperature above 0, a re-masking temperature of 0 or more, and a scale.",
+            )
 
     @property
     def num_tokens(self) -> int:
         """N, tokens per image."""
         return self.grid[0] * self.grid[1]
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        if self.kind != "adaptive":
+            return {"table": (self.num_steps, self.out_features)}
+        width = self.hidden_width
+        places = math.prod(math.ceil(side / 2) for side in self.grid)
+        # Features that have the width already enter as they are.
+        embedder = {"x_embedder.weight": (width, self.feature_width)} if self.feature_width != width else {}
+        return {
+            "dw_conv.weight": (width, 1, 3, 3),
+            "linear1.weight": (2 * width, max(1, width // 4) * places),
+            "linear3.weight": (self.out_features, width),
+            **embedder,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values (tuples become lists)."""

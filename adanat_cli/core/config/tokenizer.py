@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.features import MAX_BLOCKS, MAX_LEVELS
+from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError, require
+
+_MIN_CHANNELS = 8
+"""A group of the small autoencoder's normalisation."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class _TokenizerFields(Config):
             self.image_size >= self.downsampling and self.image_size % self.downsampling == 0,
             f"Image size {self.image_size} is not a multiple of the tokenizer's downsampling {self.downsampling}.",
         )
+        require_within("Image size", self.image_size, 1, MAX_IMAGE_SIZE)
+
+    def _check_network(self, channels: tuple[int, ...], least: int, num_res_blocks: int, code_width: int) -> None:
+        """Check what networks of several resolutions have."""
+        require_within("The number of a tokenizer's resolutions", len(channels), 1, MAX_LEVELS)
+        for width in channels:
+            require_within("A tokenizer's width", width, least, MAX_WIDTH)
+        require_within("A tokenizer's num_res_blocks", num_res_blocks, 0, MAX_BLOCKS)
+        require_within("A tokenizer's code_width", code_width, 1, MAX_WIDTH)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,30 @@ class VQGANConfig(_TokenizerFields):
             self.base_channels >= 1 and self.base_channels % 32 == 0 and min(self.channel_multipliers, default=0) >= 1,
             f"VQGAN widths are {self.base_channels} times {self.channel_multipliers}; expected multiples of 32.",
         )
+        require(self.num_res_blocks >= 1, f"VQGAN num_res_blocks is {self.num_res_blocks}; expected at least 1.")
+        self._check_network(self._widths, 32, self.num_res_blocks, self.code_width)
         self._check()
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        """Channels at each resolution, finest first."""
+        return tuple(self.base_channels * factor for factor in self.channel_multipliers)
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        base, last = self.base_channels, self._widths[-1]
+        levels = {
+            f"encoder.down.{level}.block.0.conv1.weight": (width, before, 3, 3)
+            for level, (before, width) in enumerate(zip((base, *self._widths), self._widths, strict=False))
+        }
+        return {
+            "quantize.embedding.weight": (self.codebook_size, self.code_width),
+            "encoder.conv_in.weight": (base, 3, 3, 3),
+            "encoder.conv_out.weight": (self.code_width, last, 1, 1),
+            "encoder.down": len(self._widths),
+            "encoder.down.0.block": self.num_res_blocks,
+            **levels,
+        }
 
     @property
     def downsampling(self) -> int:
@@ -85,7 +122,22 @@ class VQAEConfig(_TokenizerFields):
 
     def __post_init__(self) -> None:
         require(len(self.channels) >= 1, "A VQ autoencoder needs at least one entry in channels.")
+        self._check_network(self.channels, _MIN_CHANNELS, self.num_res_blocks, self.code_width)
         self._check()
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        stride = 1 + self.num_res_blocks  # layers of a resolution
+        halvings = {
+            f"encoder.{level * stride}.weight": (width, before, 4, 4)
+            for level, (before, width) in enumerate(zip((3, *self.channels), self.channels, strict=False))
+        }
+        last = f"encoder.{len(self.channels) * stride + 2}.weight"
+        return {
+            "codes": (self.codebook_size, self.code_width),
+            last: (self.code_width, self.channels[-1], 1, 1),
+            **halvings,
+        }
 
     @property
     def downsampling(self) -> int:
@@ -115,8 +167,12 @@ class PixelConfig(_TokenizerFields):
             not self.colour or self.num_levels**3 == self.codebook_size,
             f"Colour pixels have {self.codebook_size} colours; expected a cube of levels: 8, 27, 64, 125 …",
         )
-        require(self.patch >= 1, f"A token's patch is {self.patch} pixels; expected at least 1.")
+        require_within("A token's patch in pixels", self.patch, 1, MAX_IMAGE_SIZE)
         self._check()
+
+    def sizes(self) -> Sizes:
+        """Return the shapes that the settings decide; see ``Config``."""
+        return {"levels": (self.num_levels,)}
 
     @property
     def num_levels(self) -> int:
@@ -144,6 +200,6 @@ def tokenizer_config(values: Mapping[str, Any], source: str) -> TokenizerConfig:
         "pixels": PixelConfig,
     }
     kind = values.get("kind")
-    if kind not in kinds:
-        raise AdaNATError(f"{source}: tokenizer kind {kind!r}; expected one of {', '.join(kinds)}.")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise AdaNATError(f"{source}: tokenizer kind {shown(kind)}; expected one of {', '.join(kinds)}.")
     return kinds[kind].from_dict(values, source)

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.schedule import base_schedule, policy_schedule
 from adanat_cli.core.runs.conditions import Conditions, PromptConditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device
-from adanat_cli.core.runs.models import load_policy
+from adanat_cli.core.runs.models import load_policy, policy_config
 from adanat_cli.core.runs.pictures import image_grid, save_png
 from adanat_cli.core.runs.policy_context import ClassContext, Context, PromptContext
 from adanat_cli.core.runs.policy_pictures import draw_policy
@@ -108,7 +107,7 @@ def _draw_policy(
         context = ClassContext()
         labels = torch.tensor(sorted(folder.labels()) or list(range(sampler.nat.config.num_classes)), device=device)
     model = FrozenModel(sampler.nat, sampler.tokenizer, labels, sampler.precision, context)
-    fixed = base_schedule(PolicyConfig.from_dict(folder.config(component), f"{folder.path}/{component}"))
+    fixed = base_schedule(policy_config(folder, num_steps))
     curves, samples = f"curves-steps-{num_steps}.png", f"samples-steps-{num_steps}.png"
     title = f"Learned values over {num_steps} steps"
     draw_policy(policy_schedule(policy), fixed, model, _SEED, made / samples, made / curves, title)

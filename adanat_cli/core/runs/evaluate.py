@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
-from adanat_cli.core.config import NATConfig, Precision, acting
+from adanat_cli.core.config import Precision, acting
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
@@ -22,7 +22,7 @@ from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.image_folder import ImageFolder
-from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.models import nat_config, resolve_model
 from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.sample_file import SampleFile
@@ -226,7 +226,7 @@ def _generator(
     request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device, reporter: Reporter
 ) -> Generator:
     """The model with its classes or prompts, each checked."""
-    config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    config = nat_config(folder)
     if config.condition == "text":
         require(
             bool(request.prompts) or bool(request.classes),  # of which make_conditions tells

@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.config import NATConfig, Precision
+from adanat_cli.core.config import Precision
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.conditions import Conditions
 from adanat_cli.core.runs.devices import images_at_once, sampling_precision
 from adanat_cli.core.runs.image_sets import ImageBatch
-from adanat_cli.core.runs.models import load_nat, load_tokenizer
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config
 from adanat_cli.core.runs.sampling import sample_tokens
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule
 from adanat_cli.core.tokenizer.base import Tokenizer
@@ -60,7 +60,7 @@ class Generator:
         """
         self.folder, self.conditions, self.seed = folder, conditions, seed
         self.batch_size, self.device = batch_size, device
-        self.config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+        self.config = nat_config(folder)
         self.precision = sampling_precision(precision, device)
 
     @cached_property

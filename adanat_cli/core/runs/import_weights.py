@@ -17,6 +17,7 @@ from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
+from adanat_cli.core.runs.models import nat_config, read_config
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.tokenizer.vqgan import VQGAN
@@ -134,9 +135,9 @@ def _existing_parts(folder: ModelFolder, request: ImportRequest, kinds: set[conv
         return _Parts(request.image_size or 0)
     parts = _Parts(request.image_size or folder.index.image_size)
     if folder.has("tokenizer") and "vqgan" not in kinds:
-        parts.tokenizer = tokenizer_config(folder.config("tokenizer"), f"{folder.path}/tokenizer")
+        parts.tokenizer = read_config(folder, "tokenizer", tokenizer_config)
     if folder.has("nat") and "nat" not in kinds:
-        parts.nat = NATConfig.from_dict(folder.config("nat"), f"{folder.path}/nat")
+        parts.nat = nat_config(folder)
     return parts
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
-from adanat_cli.core.config import BENCHMARKS, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.config import BENCHMARKS, FeatureConfig, tokenizer_config
 from adanat_cli.core.errors import require
 from adanat_cli.core.runs.classes import short_name
-from adanat_cli.core.runs.models import model_names, resolve_model
+from adanat_cli.core.runs.models import model_names, nat_config, policy_config, read_config, resolve_model
 from adanat_cli.core.runs.registry import KnownModel, known_models
 from adanat_cli.core.runs.wording import lines_of
 
@@ -76,30 +76,32 @@ def _component(folder: ModelFolder, name: str) -> dict[str, Any]:
         "bytes": header.num_bytes,
         "formats": list(header.dtypes),
         "fingerprint": folder.fingerprint(name),
-        "summary": _summary(name, config, f"{folder.path}/{name}"),
+        "summary": _summary(folder, name),
         "config": config,
     }
 
 
-def _summary(name: str, values: dict[str, Any], source: str) -> str:
-    """The sizes that matter, in words."""
+def _summary(folder: ModelFolder, name: str) -> str:
+    """The sizes that matter, in words; what these networks cannot be built from is refused here, too."""
     if name == "tokenizer":
-        tokenizer = tokenizer_config(values, source)
+        tokenizer = read_config(folder, name, tokenizer_config)
         grid = " x ".join(map(str, tokenizer.grid))
         return f"{tokenizer.kind}, {tokenizer.codebook_size} codes, {grid} grid, downsampling {tokenizer.downsampling}"
     if name == "nat":
-        nat = NATConfig.from_dict(values, source)
+        nat = nat_config(folder)
         condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
         condition += f" by {nat.text_encoder}" if nat.text_encoder else ""
         grid = " x ".join(map(str, nat.grid))
         return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
     if name == TEXT:
+        values = folder.config(name)
         return f"CLIP text tower of width {values.get('hidden_size')}, {values.get('max_position_embeddings')} tokens"
     if name == "features":
-        features = FeatureConfig.from_dict(values, source)
+        features = read_config(folder, name, FeatureConfig.from_dict)
         return f"{features.feature_width} features of {features.image_size} pixels, {features.num_classes} classes"
-    if name.startswith("policies/"):
-        policy = PolicyConfig.from_dict(values, source)
+    num_steps = next((steps for steps in folder.policy_steps() if name == policy_component(steps)), None)
+    if num_steps is not None:
+        policy = policy_config(folder, num_steps)
         if policy.kind == "table":
             return f"a table of {policy.num_steps} steps, the same for all samples"
         base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"

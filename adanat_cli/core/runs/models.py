@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder
-from adanat_cli.core.config import FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config import Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, looks_like_hub_id
 from adanat_cli.core.runs.registry import MODELS, known_models
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from adanat_cli.core.policy.static import Policy
     from adanat_cli.core.tokenizer.base import Tokenizer
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 DEFAULT_MODEL = "imagenet64"
 
 
@@ -70,6 +72,60 @@ def _from_hub(name: str) -> HubFolder:
         raise AdaNATError(f"{error} There is no folder {name} here either.") from error
 
 
+def read_config(folder: ModelFolder, component: str, build: Callable[[dict[str, Any], str], AnyConfig]) -> AnyConfig:
+    """Read a component's configuration and hold it against the header of its weights; nothing is built yet.
+
+    Args:
+        folder: the model.
+        component: such as "nat".
+        build: ``from_dict`` of its class, or ``tokenizer_config``.
+
+    Raises:
+        AdaNATError: if the component is missing or damaged, or its weights cannot be of this configuration.
+    """
+    config = build(folder.config(component), str(folder.path / component / "config.json"))
+    folder.header(component).check(config.sizes(), f"{folder.path}/{component}")
+    return config
+
+
+def nat_config(folder: ModelFolder) -> NATConfig:
+    """Read the NAT's configuration and hold it against its weights and the tokenizer.
+
+    Raises:
+        AdaNATError: as ``read_config``, or if it knows tokens that the tokenizer does not.
+    """
+    nat = read_config(folder, "nat", NATConfig.from_dict)
+    if folder.has("tokenizer"):
+        known = read_config(folder, "tokenizer", tokenizer_config).codebook_size
+        require(
+            nat.codebook_size == known,
+            f"The NAT of {folder.path} knows {nat.codebook_size} tokens, its tokenizer {known}; put them that belong "
+            "together into one folder.",
+        )
+    return nat
+
+
+def policy_config(folder: ModelFolder, num_steps: int) -> PolicyConfig:
+    """Read the configuration of the policy for a step count and hold it against its weights and the NAT.
+
+    Raises:
+        AdaNATError: as ``read_config``, or if it is for another step count or NAT.
+    """
+    component = policy_component(num_steps)
+    policy = read_config(folder, component, PolicyConfig.from_dict)
+    shape = (policy.num_steps, policy.grid, policy.feature_width)
+    expected = (num_steps, policy.grid, policy.feature_width)
+    if folder.has("nat"):
+        nat = read_config(folder, "nat", NATConfig.from_dict)
+        expected = (num_steps, nat.grid, nat.width)
+    require(
+        shape == expected,
+        f"{folder.path}/{component} is for {shape[0]} steps, a grid of {shape[1]} and features of width {shape[2]}; "
+        f"expected {expected[0]}, {expected[1]} and {expected[2]}. Fetch or train it again.",
+    )
+    return policy
+
+
 def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu", image_size: int | None = None) -> Tokenizer:
     """Load the tokenizer: evaluation mode, float32.
 
@@ -84,8 +140,8 @@ def load_tokenizer(folder: ModelFolder, device: torch.device | str = "cpu", imag
     from adanat_cli.core.checkpoints.strict import load_strict
     from adanat_cli.core.tokenizer.build import build_tokenizer
 
-    values, tensors = folder.read("tokenizer")
-    config = tokenizer_config(values, _config_file(folder, "tokenizer")).replace(image_size=image_size)
+    tensors = folder.read("tokenizer")[1]
+    config = read_config(folder, "tokenizer", tokenizer_config).replace(image_size=image_size)
     return load_strict(lambda: build_tokenizer(config), tensors, f"{folder.path}/tokenizer").to(device)
 
 
@@ -99,8 +155,7 @@ def load_nat(folder: ModelFolder, device: torch.device | str = "cpu") -> UViT:
     from adanat_cli.core.checkpoints.strict import load_strict
     from adanat_cli.core.nat.uvit import UViT
 
-    values, tensors = folder.read("nat")
-    config = NATConfig.from_dict(values, _config_file(folder, "nat"))
+    tensors, config = folder.read("nat")[1], nat_config(folder)
     check_match(folder, "tokenizer", config.tokenizer_fingerprint, "NAT")
     return load_strict(lambda: UViT(config), tensors, f"{folder.path}/nat").to(device)
 
@@ -118,8 +173,7 @@ def load_policy(folder: ModelFolder, num_steps: int, device: torch.device | str 
     component = policy_component(num_steps)
     if not folder.has(component):
         return None
-    values, tensors = folder.read(component)
-    config = PolicyConfig.from_dict(values, _config_file(folder, component))
+    tensors, config = folder.read(component)[1], policy_config(folder, num_steps)
     check_match(folder, "nat", config.nat_fingerprint, f"policy for {num_steps} steps")
     return load_strict(lambda: build_policy(config), tensors, f"{folder.path}/{component}").to(device)
 
@@ -135,8 +189,7 @@ def load_features(folder: ModelFolder, device: torch.device | str = "cpu") -> Fe
 
     if not folder.has("features"):
         return None
-    values, tensors = folder.read("features")
-    config = FeatureConfig.from_dict(values, _config_file(folder, "features"))
+    tensors, config = folder.read("features")[1], read_config(folder, "features", FeatureConfig.from_dict)
     return load_strict(lambda: FeatureNetwork(config), tensors, f"{folder.path}/features").to(device)
 
 
@@ -157,7 +210,3 @@ def check_match(folder: ModelFolder, component: str, expected: str, reader: str)
             f"The {reader} of {folder.path} was trained with {component} {expected[:12]}, but the folder holds "
             f"{component} {actual[:12]}; put them that belong together into one folder."
         )
-
-
-def _config_file(folder: ModelFolder, component: str) -> str:
-    return str(folder.path / component / "config.json")

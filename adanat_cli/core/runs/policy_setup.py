@@ -31,7 +31,7 @@ from adanat_cli.core.runs.captions import caption_pool
 from adanat_cli.core.runs.devices import sampling_precision
 from adanat_cli.core.runs.feature_networks import SmallNetworks
 from adanat_cli.core.runs.feature_trainer import feature_moments
-from adanat_cli.core.runs.models import load_nat, load_tokenizer, model_names, resolve_model
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, model_names, nat_config, read_config, resolve_model
 from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.registry import PULLED, known_models
@@ -122,7 +122,7 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
         "`adanat pull --output FOLDER` first.",
     )
-    nat = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    nat = nat_config(folder)
     require(
         request.num_steps <= nat.num_tokens,
         f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
@@ -189,7 +189,7 @@ def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig
     Raises:
         AdaNATError: if there are none, or only one.
     """
-    tokenizer = tokenizer_config(folder.config("tokenizer"), str(folder.path))
+    tokenizer = read_config(folder, "tokenizer", tokenizer_config)
     data = request.data.replace(image_size=tokenizer.image_size)
     seen = folder.labels()
     source = open_source(data)

@@ -23,7 +23,7 @@ from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.conditions import Conditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
-from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config, resolve_model
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
@@ -102,7 +102,7 @@ def check_model(folder: ModelFolder, choice: ScheduleChoice) -> NATConfig:
     Raises:
         AdaNATError: if not.
     """
-    config = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json"))
+    config = nat_config(folder)
     require(
         choice.num_steps <= config.num_tokens,
         f"--steps is {choice.num_steps}, but images of this model have {config.num_tokens} tokens; expected 1 to "

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import FeatureConfig, NATConfig, data_config
+from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
@@ -30,7 +30,7 @@ from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
 from adanat_cli.core.runs.measures import moments_of
-from adanat_cli.core.runs.models import resolve_model
+from adanat_cli.core.runs.models import nat_config, read_config, resolve_model
 from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.seeding import stream_seed
@@ -153,7 +153,7 @@ def _open(
     if folder is not None:
         asked, own = fields.get("image_size"), folder.index.image_size
         if protocol == "small" and folder.has("features"):
-            own = FeatureConfig.from_dict(folder.config("features"), str(folder.path / "features")).image_size
+            own = read_config(folder, "features", FeatureConfig.from_dict).image_size
             require(
                 asked in (None, own),
                 f"Images of {asked} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
@@ -173,7 +173,7 @@ def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -
     seen = tuple(folder.labels())
     if source.has_captions or not seen or not folder.has("nat"):
         return source, 0
-    known = NATConfig.from_dict(folder.config("nat"), str(folder.path / "nat" / "config.json")).num_classes
+    known = nat_config(folder).num_classes
     if source.num_classes > known:
         reporter.warn(
             f"{source.config.source} numbers {source.num_classes} classes and model {folder.name} {known}, so its own "

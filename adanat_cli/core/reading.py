@@ -1,0 +1,120 @@
+"""Files of strangers: text and JSON that are read within bounds, and the one way to write JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adanat_cli.core.errors import AdaNATError
+
+MAX_BYTES = 2**24
+"""Of a file of settings, labels or results; the largest that this toolkit writes has a hundredth."""
+_MAX_DEPTH = 32
+"""Of objects and lists within each other; what this toolkit writes has a quarter."""
+_MAX_DIGITS = 20
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a regular file that is no larger than expected; a pipe or device is refused before it can block.
+
+    Raises:
+        AdaNATError: if it is missing, no file, too large or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise AdaNATError(f"{path} is not a file; fetch or write it again.")
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise AdaNATError(f"{path} does not exist; fetch or write it again.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise AdaNATError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if len(content) > max_bytes:
+        raise AdaNATError(f"{path} is larger than {max_bytes:,} bytes; expected a small file. Fetch or write it again.")
+    return content
+
+
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """Read JSON.
+
+    Raises:
+        AdaNATError: as ``read_bytes`` and ``parse_json``.
+    """
+    return parse_json(read_bytes(path, max_bytes), str(path))
+
+
+def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        AdaNATError: as ``read_json``, or if it is a list or scalar.
+    """
+    values = read_json(path, max_bytes)
+    if not isinstance(values, dict):
+        raise AdaNATError(f"{path} holds no JSON object; fetch or write it again.")
+    return values
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Parse JSON; what older editions wrote for numbers that are not finite is read as null.
+
+    Args:
+        text: as UTF-8, UTF-16 or UTF-32 where it is bytes.
+        source: where it came from, for the message.
+
+    Raises:
+        AdaNATError: if it is no JSON, is nested deeply or holds a whole number of more than 20 digits.
+    """
+    try:
+        values = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=lambda _: None)
+        _check_depth(values)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise AdaNATError(f"{source} cannot be read as JSON ({reason}); fetch or write it again.") from error
+    return values
+
+
+def json_text(values: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return strict JSON, with null for numbers that are not finite and escapes for what UTF-8 cannot hold."""
+    try:
+        text = json.dumps(values, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = _without_infinities(values)
+        text = json.dumps(finite, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate becomes JSON's own escape
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _check_depth(values: Any) -> None:
+    """Go down level by level, without recursion."""
+    level: list[Any] = [values]
+    for _ in range(_MAX_DEPTH + 1):
+        level = [node for node in level if isinstance(node, dict | list)]
+        if not level:
+            return
+        level = [part for node in level for part in (node.values() if isinstance(node, dict) else node)]
+    raise RecursionError
+
+
+def _without_infinities(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _without_infinities(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_infinities(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
