@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,32 @@ def test_a_mistake_gets_one_line(toy: Path, tmp_path: Path, changes: dict[str, A
     with pytest.raises(AdaNATError, match=words) as caught:
         run(toy, **changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("job", ["stats", "evaluate"])
+def test_a_model_that_cannot_be_written_is_told_before_any_work(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    writable = tempfile.TemporaryFile
+
+    def refuse(**where: Any) -> Any:
+        if Path(where["dir"]).is_relative_to(toy / "model"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return writable(**where)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # tests may run as root, who may write anywhere
+    monkeypatch.setattr(f"adanat_cli.core.runs.{job}.load_extractor", lambda *_, **__: pytest.fail("worked"))
+    work = {
+        "stats": lambda: run(toy, tmp_path / "a.npz", install=True),
+        "evaluate": lambda: rows(toy, "a", record=True),
+    }
+    with pytest.raises(AdaNATError, match=r"Cannot write to .*model.*Read-only.*leave --(install|record) out"):
+        work[job]()
+
+
+def test_statistics_of_another_network_are_not_installed(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdaNATError, match="own features of a model folder"):
+        run(toy, tmp_path / "stats.npz", install=True, protocol="adm")
 
 
 def test_a_model_without_features_needs_a_protocol(toy: Path, tmp_path: Path) -> None:

@@ -132,13 +132,17 @@ def clear_litter(folder: Path, name: str = "") -> None:
                 path.unlink()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, advice: str = "choose another --output folder") -> None:
     """Make a folder and write to it, so that a mistake shows before the work is done.
+
+    Args:
+        folder: to be written to later.
+        advice: what to try where it cannot be.
 
     Raises:
         AdaNATError: if that fails.
     """
-    with writing(f"to {folder}", "choose another --output folder"):
+    with writing(f"to {folder}", advice):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -16,7 +16,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
 from adanat_cli.core.runs.conditions import make_conditions
-from adanat_cli.core.runs.evaluation_report import draw_distances, other_classes, record
+from adanat_cli.core.runs.evaluation_report import Row, draw_distances, other_classes, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
@@ -105,13 +105,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     folder, reference_file = _find_reference(request)
     reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
     reference = read_reference(reference_file)
-    protocol = request.protocol or own_protocol(reference)
-    require(
-        bool(protocol),
-        f"{reference_file} does not say by which protocol its features were made; name it: --protocol adm "
-        "(guided-diffusion's), paper (AdaNAT's) or clean (clean-fid's).",
-    )
-    acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
+    protocol = _protocol(request, reference, reference_file)
     state, device = start_processes(request.device)
     if not state.is_main_process:
         reporter = SilentReporter()
@@ -120,10 +114,48 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
     subjects = _subjects(request, folder, state, device, reporter)
-    extractor = load_extractor(
-        protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+    output = _check_places(request, folder)
+    with output_held(output):
+        extractor = load_extractor(
+            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+        )
+        check_reference(reference, extractor)
+        scorer, missing_clip = None, ""
+        if not subjects[0].images.missing_prompts:
+            scorer, missing_clip = load_clip_scorer(request.clip, device, state, reporter)
+        _warn(subjects[0], reference, reporter)
+        run = Evaluation(
+            output,
+            reference_file,
+            reference_name,
+            reference,
+            extractor,
+            scorer,
+            missing_clip,
+            state,
+            device,
+            reporter,
+            request.part_size,
+            request.keep_features,
+        )
+        rows = run.run(subjects)
+        return _leave(request, folder, output, rows, reporter) if state.is_main_process else {}
+
+
+def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str:
+    """The protocol that is asked for, else the reference's own."""
+    protocol = request.protocol or own_protocol(reference)
+    require(
+        bool(protocol),
+        f"{file} does not say by which protocol its features were made; name it: --protocol adm (guided-diffusion's), "
+        "paper (AdaNAT's) or clean (clean-fid's).",
     )
-    check_reference(reference, extractor)
+    acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
+    return protocol
+
+
+def _check_places(request: EvaluateRequest, folder: ModelFolder | None) -> Path:
+    """Return the folder of the results, once what will be written can be."""
     output = request.output or Path("evaluations") / _name(request, folder)
     check_writable(output)
     if request.record and folder is not None:
@@ -131,39 +163,29 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             folder.writable,
             f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
         )
-        check_writable(folder.path)
-    scorer, missing_clip = None, ""
-    if not subjects[0].images.missing_prompts:
-        scorer, missing_clip = load_clip_scorer(request.clip, device, state, reporter)
-    usual = USUAL_NUM_SAMPLES["class" if subjects[0].images.missing_prompts else "text"]
-    if (num_images := subjects[0].num_images) < usual:
+        check_writable(folder.path, "leave --record out, or take a copy of the model that you can write to")
+    return output
+
+
+def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
+    """Say what keeps the numbers from being compared, before they are made."""
+    usual = USUAL_NUM_SAMPLES["class" if subject.images.missing_prompts else "text"]
+    if subject.num_images < usual:
         reporter.warn(
-            f"A Fréchet distance of {num_images:,} images is biased upwards: compare it only with others of as many. "
-            f"Published ones are of {usual:,}."
+            f"A Fréchet distance of {subject.num_images:,} images is biased upwards: compare it only with others of as "
+            f"many. Published ones are of {usual:,}."
         )
-    if differing := compare_classes(reference.classes, subjects[0].images.classes(num_images)):
+    if differing := compare_classes(reference.classes, subject.images.classes(subject.num_images)):
         reporter.warn(
             f"In distance and coverage, classes count that differ: {other_classes(differing)}. `adanat stats --model` "
             "takes a model's own classes."
         )
-    run = Evaluation(
-        output,
-        reference_file,
-        reference_name,
-        reference,
-        extractor,
-        scorer,
-        missing_clip,
-        state,
-        device,
-        reporter,
-        request.part_size,
-        request.keep_features,
-    )
-    with output_held(output):
-        rows = run.run(subjects)
-    if not state.is_main_process:
-        return {}
+
+
+def _leave(
+    request: EvaluateRequest, folder: ModelFolder | None, output: Path, rows: list[Row], reporter: Reporter
+) -> dict[str, Any]:
+    """Draw and record the rows; returns what there is now."""
     values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
     if len({row["settings"].get("num_steps") for row in rows}) > 1:
         plot = output / "plots" / "distance.png"

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
@@ -96,16 +96,10 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     source, num_kept = _open(request, folder, protocol, reporter)
     reporter.log(source.describe())
+    _check_places(request, folder, protocol)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
-    check_writable(request.output.parent)
-    if request.install:
-        require(
-            folder is not None and folder.writable,
-            "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
-            "and a folder.",
-        )
     # Beside the output, so that nothing has to be named twice to go on.
     work = request.output.with_name(f"{request.output.name}.parts")
     settings = {
@@ -126,6 +120,20 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
             folder.write_reference(request.output)
         remove_store(work)
     return {**values, "images_per_second": speed}
+
+
+def _check_places(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
+    """Refuse, before any work, what cannot be written in the end."""
+    check_writable(request.output.parent)
+    if not request.install:
+        return
+    if folder is None or not folder.writable or protocol != "small":
+        raise AdaNATError(
+            "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
+            "and a folder."
+        )
+    place = (folder.path / REFERENCE_FILE).parent
+    check_writable(place, "leave --install out, or take a copy of the model that you can write to")
 
 
 def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
