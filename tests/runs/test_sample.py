@@ -198,6 +198,67 @@ def test_a_class_is_found_by_id_name_or_synonym_in_any_capitals() -> None:
             find_classes([text], {}, 10)
 
 
+SHOWN = {
+    1: "goldfish, Carassius auratus",
+    107: "jellyfish",
+    207: "golden retriever",
+    291: "lion",
+    972: "cliff, drop-off",
+}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("golden_retriever", "golden-retriever", "GOLDEN RETRIEVER", " Golden  retriever ", "goldenRetriever"),
+        *("n02099601", "N02099601", "n02099601-golden_retriever", "n02099601 golden retriever", "+207", "class207"),
+        *(
+            "class 207",
+            "class207_golden-retriever",
+            "class207_golden-retr",
+            "207_golden_retriever",
+            "\uff12\uff10\uff17",
+        ),
+        "golden retriever (207)",
+    ],
+)
+def test_a_class_is_found_however_label_lists_and_file_names_write_it(asked: str) -> None:
+    assert find_classes([asked], SHOWN, 1000) == [207]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("207.0", "no id; expected a whole number"),
+        ("1e2", "no id; expected a whole number"),
+        ("9" * 20, "no id; expected a whole number"),
+        ("-1", "expected an id from 0 to 999"),
+        ("207,208", "several; give each by itself: --class 207 --class 208"),
+        ("golden retriever;lion", "--class 'golden retriever' --class lion"),
+        ("class208", "Class 208 was never shown"),
+        ("class207_lion", "not one of the 5"),
+        ("n01440764", r"'n01440764' \(tench\) is not one of the 5"),
+        ("retriever", r"did you mean golden retriever \(207\)"),
+        ("jelly fishes", r"did you mean jellyfish \(107\)"),
+        (" ", "name of a class is empty"),
+        ("--", "not one of the 5"),
+        ("x" * 9999, "xxx…' is not one of the 5"),
+    ],
+)
+def test_what_is_no_class_gets_one_line_that_helps(asked: str, told: str) -> None:
+    with pytest.raises(AdaNATError, match=told) as caught:
+        find_classes([asked], SHOWN, 1000)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_win_over_their_loose_forms_and_stand_for_themselves_where_ids_do_not_reach() -> None:
+    assert find_classes(["re-sign", "resign"], {0: "resign", 1: "re-sign"}, 2) == [1, 0]
+    assert find_classes(["1990", "class0", "1"], {0: "1990", 1: "2000"}, 2) == [0, 0, 1]
+    # A synset is no class of a numbering that is not ImageNet's.
+    with pytest.raises(AdaNATError, match="golden retriever"):
+        find_classes(["n02099601"], {207: "a bus"}, 1000)
+
+
 def test_the_command_prints_one_json_object(model: str, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(sample_command.command)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import difflib
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from adanat_cli.core.data.classes import imagenet_synsets
 from adanat_cli.core.errors import AdaNATError
 
 _NUM_LISTED = 5
+_ID = re.compile(r"[+-]?\d{1,18}")
+_NUMBERED = (re.compile(r"(?:class)?[\s_-]*(\d{1,18})[\W_]+(.+)", re.I), re.compile(r"(.+?)\s*\((\d{1,18})\)"))
+"""Ways to write id and name that this program and label lists have: ``class207_golden-retriever``, ``lion (291)``."""
+_NUMBERED_ALONE = re.compile(r"class[\s_-]*(\d{1,18})", re.I)
+_SYNSET = re.compile(r"(n\d{8})(?:[\W_].*)?", re.I)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.I)
 _HINT = {"this model": "; `adanat info` lists them all."}
 
 
@@ -24,7 +33,8 @@ def find_classes(
     """Return the id of every class that is asked for.
 
     Args:
-        asked: ids, names, or one of a name's comma-separated synonyms; capitals do not matter.
+        asked: ids, names, or one of a name's comma-separated synonyms, in any capitals and with any separators
+            (``golden_retriever``); WordNet ids where the numbering is ImageNet's.
         labels: id -> name of the classes that the model or data has seen; empty if it does not say.
         num_classes: of the label numbering; every id below it counts as seen where ``labels`` is empty.
         place: what is searched, for the error message.
@@ -56,48 +66,107 @@ def assign_classes(asked: Sequence[str], names: Mapping[int, str], num_classes: 
 
 
 def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:
-    if re.fullmatch(r"[+-]?\d{1,18}", text):
+    if not text:
+        raise AdaNATError(f"The name of a class is empty; give an id or a name that {place} knows.")
+    if _ID.fullmatch(text) and (_is_known(int(text), labels, num_classes) or not _named(text, labels)):
         return _check_id(int(text), labels, num_classes, place)
-    wanted = " ".join(text.casefold().split())
-    found = [label for label, name in labels.items() if wanted in _synonyms(name)]
+    if alone := _NUMBERED_ALONE.fullmatch(text):
+        return _check_id(int(alone[1]), labels, num_classes, place)
+    found = _named(text, labels) or _numbered(text, labels, num_classes) or _synset(text, labels)
     if len(found) > 1:
         ids = ", ".join(str(label) for label in sorted(found))
-        raise AdaNATError(f"Class {text!r} is the name of several classes: {ids}; give the id.")
+        raise AdaNATError(f"Class {_shown(text)} is the name of several classes: {ids}; give the id.")
     if not found:
-        raise AdaNATError(_unknown(text, wanted, labels, num_classes, place))
+        raise AdaNATError(_unknown(text, labels, num_classes, place))
     return found[0]
 
 
+def _named(text: str, labels: Mapping[int, str]) -> list[int]:
+    """Classes of this name; separators count only where they tell names apart."""
+    wanted, key = _spaced(text), _key(text)
+    exact = [label for label, name in labels.items() if wanted in map(_spaced, _synonyms(name))]
+    return exact or [label for label, name in labels.items() if key and key in map(_key, _synonyms(name))]
+
+
+def _numbered(text: str, labels: Mapping[int, str], num_classes: int) -> list[int]:
+    """The class that id and name together tell; a file name may have cut the name."""
+    for pattern, places in zip(_NUMBERED, ((1, 2), (2, 1)), strict=True):
+        if found := pattern.fullmatch(text):
+            label, key = int(found[places[0]]), _key(found[places[1]])
+            names = map(_key, _synonyms(labels.get(label, "")))
+            if key and _is_known(label, labels, num_classes) and any(name.startswith(key) for name in names):
+                return [label]
+    return []
+
+
+def _synset(text: str, labels: Mapping[int, str]) -> list[int]:
+    """The class of a WordNet id, where the numbering is ImageNet's: the name of its number is a name here as well."""
+    found = _SYNSET.fullmatch(text)
+    label, name = imagenet_synsets().get(found[1].lower(), (-1, "")) if found else (-1, "")
+    same = set(map(_key, _synonyms(name))) & set(map(_key, _synonyms(labels.get(label, ""))))
+    return [label] if label in labels and same else []
+
+
+def _is_known(label: int, labels: Mapping[int, str], num_classes: int) -> bool:
+    return 0 <= label < num_classes and (not labels or label in labels)
+
+
 def _check_id(label: int, labels: Mapping[int, str], num_classes: int, place: str) -> int:
+    if not 0 <= label < num_classes:
+        raise AdaNATError(f"Class {label} does not exist in {place}; expected an id from 0 to {num_classes - 1}.")
     if labels and label not in labels:
         raise AdaNATError(
             f"Class {label} was never shown to {place}, which knows {len(labels)} classes such as "
             f"{_some(labels)}{_HINT.get(place, '.')}"
         )
-    if not 0 <= label < num_classes:
-        raise AdaNATError(f"Class {label} does not exist in {place}; expected an id from 0 to {num_classes - 1}.")
     return label
 
 
-def _unknown(text: str, wanted: str, labels: Mapping[int, str], num_classes: int, place: str) -> str:
+def _unknown(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> str:
+    shown = _shown(text)
+    if _NUMBER.fullmatch(text):
+        return (
+            f"Class {shown} is no id; expected a whole number from 0 to {num_classes - 1}, without point or exponent."
+        )
     if not labels:
-        return f"Class {text!r} cannot be found, for {place} names no classes; give an id from 0 to {num_classes - 1}."
-    by_synonym = {synonym: label for label, name in labels.items() for synonym in _synonyms(name)}
+        return f"Class {shown} cannot be found, for {place} names no classes; give an id from 0 to {num_classes - 1}."
+    parts = [part.strip() for part in re.split(r"[,;|/+]", text) if part.strip()]
+    if len(parts) > 1 and any(_ID.fullmatch(part) or _named(part, labels) for part in parts):
+        each = " ".join(f"--class {shlex.quote(part)}" for part in parts[:_NUM_LISTED])
+        return f"Class {shown} is not one class but several; give each by itself: {each}."
+    wanted = _spaced(text)
+    by_synonym = {_spaced(synonym): label for label, name in labels.items() for synonym in _synonyms(name)}
     close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.6)
     # A word of a name ("retriever") is further from it than difflib's cutoff.
-    close += [synonym for synonym in by_synonym if wanted and wanted in synonym and synonym not in close]
+    close += [synonym for synonym in by_synonym if wanted in synonym and synonym not in close]
     if close:
         nearest = ", ".join(f"{synonym} ({by_synonym[synonym]})" for synonym in close[:_NUM_LISTED])
-        return f"Class {text!r} is not one that {place} knows; did you mean {nearest}?"
+        return f"Class {shown} is not one that {place} knows; did you mean {nearest}?"
     return (
-        f"Class {text!r} is not one of the {len(labels)} that {place} knows, such as "
+        f"Class {shown} is not one of the {len(labels)} that {place} knows, such as "
         f"{_some(labels)}{_HINT.get(place, '.')}"
     )
 
 
-def _synonyms(name: str) -> list[str]:
+def _synonyms(name: str) -> Iterable[str]:
     """Return the ways to write a name: whole, and each comma-separated part."""
-    return [" ".join(part.casefold().split()) for part in dict.fromkeys([name, *name.split(",")])]
+    return dict.fromkeys([name, *name.split(",")])
+
+
+def _spaced(text: str) -> str:
+    """A name as it is compared: in one kind of capitals, spaces and accents."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _key(text: str) -> str:
+    """Letters and digits of a name."""
+    return re.sub(r"[\W_]+", "", _spaced(text))
+
+
+def _shown(text: str) -> str:
+    """What was asked for, and what a WordNet id means."""
+    known = _SYNSET.fullmatch(text) and imagenet_synsets().get(text[:9].lower())
+    return repr(text if len(text) <= 60 else f"{text[:59]}…") + (f" ({short_name(known[1])})" if known else "")
 
 
 def _some(labels: Mapping[int, str]) -> str:
