@@ -22,7 +22,13 @@ def command(
         typer.Option("--kind", help="What the files hold; auto tells by the names of the weights."),
     ] = "auto",
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps that the policy is for.", min=1, rich_help_panel=_UNTOLD)
+        int | None,
+        typer.Option(
+            "--steps",
+            help="Steps that the policy is for; by default what the file itself says.",
+            min=1,
+            rich_help_panel=_UNTOLD,
+        ),
     ] = None,
     residual: Annotated[
         bool | None,
@@ -56,6 +62,15 @@ def command(
             rich_help_panel=_UNTOLD,
         ),
     ] = None,
+    entry: Annotated[
+        str,
+        typer.Option(
+            "--entry",
+            help="Entry of the file to take, such as model; by default an average of the weights (ema) if it has one.",
+            show_default=False,
+            rich_help_panel=_UNTOLD,
+        ),
+    ] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Replace components that the model has.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -65,7 +80,9 @@ def command(
     """
     from adanat_cli.core.runs.import_weights import ImportRequest, import_weights
 
-    request = ImportRequest(tuple(files), output, kind, steps, residual, smoothing, num_heads, image_size, replace)
+    request = ImportRequest(
+        tuple(files), output, kind, steps, residual, smoothing, num_heads, image_size, replace, entry
+    )
     values = import_weights(request, console.reporter())
     names = ", ".join(part["component"] for part in values["components"])
     console.result(values, as_json, [f"Model: {values['model']}", f"Imported: {names}"])

@@ -130,6 +130,65 @@ def test_a_model_of_a_thousand_classes_gets_imagenets_names(tmp_path: Path) -> N
     assert (len(labels), labels[207], labels[0]) == (1000, "golden retriever", "tench")
 
 
+class Told(SilentReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+    warn = log
+
+
+def test_an_average_is_taken_before_live_weights_and_both_are_named(tmp_path: Path) -> None:
+    averaged = {name: tensor + 1 for name, tensor in policy_state().items()}
+    file, told = saved(tmp_path / "ckpt.pth", {"model": policy_state(), "ema": averaged}), Told()
+    for entry, expected in (("", averaged), ("model", policy_state())):
+        output = tmp_path / f"model{entry}"
+        import_weights(ImportRequest((file,), output, num_steps=4, entry=entry), told)
+        _, tensors = ModelFolder(output).read("policies/steps-4")
+        assert torch.equal(tensors["linear1.weight"], expected["linear1.weight"])
+        assert ModelFolder(output).index.provenance["policies/steps-4"]["entry"] == (entry or "ema")
+    assert told.lines[0].endswith("; taken from ema, not from model (--entry chooses)")
+    assert told.lines[1].endswith("; taken from model")
+
+
+def test_a_policys_own_number_of_steps_is_used_and_another_is_warned_of(tmp_path: Path) -> None:
+    file, told = saved(tmp_path / "ckpt.pth", training_checkpoint(gen_steps=6)), Told()
+    import_weights(ImportRequest((file,), tmp_path / "model"), told)
+    import_weights(ImportRequest((file,), tmp_path / "model", num_steps=8), told)
+    assert ModelFolder(tmp_path / "model").policy_steps() == [6, 8]
+    assert [line for line in told.lines if "was trained for 6 steps" in line] == [told.lines[1]]
+    for steps in (0, "6", float("nan"), None, torch.ones(2)):
+        saved(file, training_checkpoint(gen_steps=steps))
+        with pytest.raises(AdaNATError, match="give --steps"):
+            imported(tmp_path / "none", file)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor * torch.nan, "holds values that are not finite"),
+        (lambda tensor: tensor.double() * 1e300, "holds values that are not finite"),
+        (lambda tensor: tensor.char(), "is of type int8; expected floats"),
+        (lambda tensor: tensor.bool(), "is of type bool; expected floats"),
+        (lambda tensor: tensor.to(torch.complex64), "is of type complex64; expected floats"),
+        (lambda tensor: torch.zeros(1).expand(2000, 512), "more than the file can hold"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, change: Any, words: str) -> None:
+    state = policy_state()
+    state["linear2.weight"] = change(state["linear2.weight"])
+    if "file can hold" in words:
+        state |= {f"linear{index}.weight": state["linear2.weight"] for index in range(9, 99)}
+    with pytest.raises(AdaNATError, match=words) as caught:
+        imported(tmp_path / "model", saved(tmp_path / "file.pth", state), num_steps=8)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
 def without(state: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key != name}
 

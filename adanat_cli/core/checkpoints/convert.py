@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.entries import choose, entries, shown, within
+from adanat_cli.core.checkpoints.foreign import ForeignWeights
 from adanat_cli.core.config import NAT_PRESETS, NATConfig, PolicyConfig, VQGANConfig
 from adanat_cli.core.errors import AdaNATError
 
@@ -23,8 +26,19 @@ _MARKS: dict[Kind, tuple[str, ...]] = {
 }
 """Names by which a network is known."""
 
-_POLICY_PREFIXES: dict[PolicyLayout, str] = {"training": "policy_old.actor.", "ppo": "actor.", "bare": ""}
-"""Where the evaluated policy lies: in AdaNAT's training checkpoints, in its PPO.save, in AdaGen's files."""
+_NAMES: dict[Kind, str] = {"vqgan": "VQGAN", "nat": "NAT", "policy": "policy"}
+
+_LEFT_OUT: dict[Kind, re.Pattern[str]] = {
+    # What trains a VQGAN beside it, in the checkpoints of taming-transformers and its descendants.
+    "vqgan": re.compile(r"(loss|lpips|perceptual_loss|discriminator|model_ema)\..*"),
+    # Constants that some files carry.
+    "nat": re.compile(r"(.*\.)?position_ids"),
+    "policy": re.compile(r"(?!)"),
+}
+"""Names that are passed over."""
+
+_EVALUATED, _CRITIC = "policy_old", "critic"
+"""AdaNAT's training checkpoints hold four networks of the policy's shape; the actor of this one is evaluated."""
 
 _VQGAN_RENAMES = (
     (re.compile(r"\.mid\.(\d+)\."), lambda match: f".mid.block_{int(match[1]) + 1}."),
@@ -37,28 +51,77 @@ _REFERENCE_ORDER = (0, 2, 1, 3)
 """The authors' outputs are (r, tau2, tau1, w); ours are (r, tau1, tau2, w)."""
 
 
-def policy_layout(tensors: Mapping[str, Tensor]) -> PolicyLayout | None:
-    """Tell how a file holds its policy; None if it holds none."""
-    for layout, prefix in _POLICY_PREFIXES.items():
-        if all(prefix + mark in tensors for mark in _MARKS["policy"]):
-            return layout
-    return None
+@dataclass(frozen=True)
+class Network:
+    """A network that was found in a file.
+
+    Attributes:
+        kind: of network.
+        entry: where in the file it lies; "" where the file is its state dict.
+        tensors: its weights, by the authors' names.
+        passed_over: entries of the same kind that were not taken.
+        left_out: names beside its weights that were not taken.
+    """
+
+    kind: Kind
+    entry: str
+    tensors: dict[str, Tensor]
+    passed_over: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> PolicyLayout:
+        """How the file holds a policy: AdaNAT's training checkpoints, its PPO.save, or AdaGen's files."""
+        parts = self.entry.split(".")
+        if parts[-1] != "actor":
+            return "bare"
+        return "training" if parts[-2:-1] == [_EVALUATED] else "ppo"
 
 
-def identify(tensors: Mapping[str, Tensor], source: str) -> Kind:
-    """Tell the network by the names of its weights.
+def identify(weights: ForeignWeights, kind: Kind | None = None, entry: str = "") -> Network:
+    """Find the one network that a file is imported for, by the names of its weights.
+
+    Args:
+        weights: the file.
+        kind: of network; None takes whichever it is.
+        entry: of the file to look in; "" looks everywhere, and takes an average rather than what it is of.
 
     Raises:
-        AdaNATError: if no known network has these names.
+        AdaNATError: if no known network has these names, several have, or the weights are not plain numbers.
     """
-    for kind in ("vqgan", "nat"):
-        if all(mark in tensors for mark in _MARKS[kind]):
-            return kind
-    if policy_layout(tensors):
-        return "policy"
-    raise AdaNATError(
-        f"{source} holds {len(tensors)} tensors, such as {', '.join(list(tensors)[:3])}, that are of no network known "
-        "here; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
+    source = str(weights.path)
+    every = {(known, place): tensors for known in _MARKS for place, tensors in entries(weights, _MARKS[known]).items()}
+    found = {key: tensors for key, tensors in every.items() if key[1].rpartition(".")[2] != _CRITIC}
+    fitting = [key for key in found if kind in (None, key[0]) and within(key[1], entry)]
+    if not fitting:
+        raise AdaNATError(_not_found(weights, list(found), kind, entry))
+    if len({key[0] for key in fitting}) > 1:
+        told = ", ".join(f"a {_NAMES[known]} under {shown(place)}" for known, place in fitting[:5])
+        raise AdaNATError(f"{source} holds {told}; choose one of them with --entry or --kind.")
+    known, places = fitting[0][0], [place for _, place in fitting]
+    taken = choose(places, source, _EVALUATED)
+    tensors = found[known, taken]
+    left_out = [name for name in tensors if _LEFT_OUT[known].fullmatch(name) or not tensors[name].dim()]
+    return Network(
+        known,
+        taken,
+        {name: tensor for name, tensor in tensors.items() if name not in left_out},
+        tuple(place for place in places if place != taken),
+        tuple(left_out),
+    )
+
+
+def _not_found(weights: ForeignWeights, found: Sequence[tuple[Kind, str]], kind: Kind | None, entry: str) -> str:
+    """Say why no network was found where it was looked for."""
+    source, held = weights.path, ", ".join(f"a {_NAMES[known]} under {shown(place)}" for known, place in found[:5])
+    if kind and held:
+        return f"{source} is no {_NAMES[kind]}: it holds {held}; leave --kind and --entry out, or give another file."
+    if held:
+        return f"{source} holds nothing known under {shown(entry)}, but {held}; give that as --entry."
+    names = [name for tensors in weights.state_dicts.values() for name in tensors]
+    return (
+        f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, that are of no network "
+        "known here; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
     )
 
 
@@ -99,11 +162,6 @@ def vqgan_config(tensors: Mapping[str, Tensor], image_size: int, source: str) ->
         channel_multipliers=tuple(width // base for width in widths),
         num_res_blocks=_count(tensors, "encoder.down.0.block"),
     )
-
-
-def nat_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the constant position ids that some files carry."""
-    return {name: tensor for name, tensor in tensors.items() if "position_ids" not in name}
 
 
 def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str) -> NATConfig:
@@ -151,10 +209,8 @@ def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str
 
 
 def policy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take the evaluated policy out of any layout and bring its outputs into our order."""
-    layout = policy_layout(tensors)
-    prefix = _POLICY_PREFIXES[layout] if layout else ""
-    taken = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    """Bring a policy's outputs into our order."""
+    taken = dict(tensors)
     for name in ("linear3.weight", "linear3.bias"):
         if name in taken and taken[name].dim() and len(taken[name]) == len(_REFERENCE_ORDER):
             taken[name] = taken[name][torch.tensor(_REFERENCE_ORDER)]

@@ -4,114 +4,229 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
+import io
+import pickletools
 import re
+import stat
+import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import torch
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import load_tensors
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 
-_ALLOWED: list[Any] = [argparse.Namespace]
-"""Classes beyond tensors and plain values that may be rebuilt: AdaNAT's training checkpoints hold their arguments."""
+_PLAIN = re.compile(
+    r"argparse\.Namespace|collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.(set|complex)"
+    r"|torch\.(\w*Storage|Size|Tensor|device|bool|(b|u)?(float|int|complex)\d\w*)|torch\.storage\.\w+Storage"
+    r"|torch\.nn\.parameter\.Parameter|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\._tensor\._rebuild_from_type_v2"
+)
+"""What may be rebuilt: tensors, plain values, and the settings that AdaNAT's training checkpoints hold."""
 
-_WRAPPERS = ("model", "state_dict")
-"""Entries under which the authors' programs put the weights."""
+_MAX_STRUCTURE = 8 * 2**20
+"""Bytes of names and settings beside the weights; the published files have less than half a megabyte."""
+_MAX_HEADER = 10**8
+"""Bytes of a safetensors header, by its specification."""
+_MAX_DEPTH = 5
+"""Mappings within mappings, of which the innermost holds weights."""
+_OLD_PYTORCH = re.compile(rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.")
+"""How files begin that PyTorch wrote before it wrote zip archives."""
+_OLD_PICKLES = 5
+
+Format = Literal["safetensors", "archive", "old"]
 
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """The state dict of a foreign file.
+    """What a foreign file holds.
 
     Attributes:
         path: the file.
         sha256: of the file's bytes.
-        tensors: its weights, without wrapper entries and prefixes of parallel training.
-        arguments: settings that the training program stored beside them, if any.
+        state_dicts: place in the file -> names with tensors; "" for a file that is one state dict, "model" or
+            "ema.module" for one within others.
+        arguments: settings that the training program stored, if any.
     """
 
     path: Path
     sha256: str
-    tensors: dict[str, Tensor]
-    arguments: dict[str, Any] = field(default_factory=dict)
+    state_dicts: Mapping[str, Mapping[str, Tensor]]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_foreign(path: Path) -> ForeignWeights:
-    """Load a file and find the weights in it.
+    """Load a file and find the mappings in it that hold weights.
 
     Raises:
         AdaNATError: if the file is missing, damaged, holds no weights, or needs code to be run.
     """
     tree = load_foreign(path)
-    arguments = tree.get("args") if isinstance(tree, dict) else None
-    stored = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
-    return ForeignWeights(path, _sha256(path), _state_dict(tree, path), stored)
+    state_dicts: dict[str, dict[str, Tensor]] = {}
+    _collect(tree, "", 0, state_dicts, set())
+    if not state_dicts:
+        found = f"entries {', '.join(map(repr, list(tree)[:5]))}" if isinstance(tree, dict) else type(tree).__name__
+        raise AdaNATError(
+            f"{path} holds no state dict of weights; found {found[:200]}, expected names with tensors, possibly under "
+            "entries such as model or state_dict."
+        )
+    arguments = tree.get("args", {})
+    arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+    return ForeignWeights(path, _sha256(path), state_dicts, arguments if isinstance(arguments, dict) else {})
 
 
 def load_foreign(path: Path) -> Any:
-    """Load ``.safetensors`` or a PyTorch file to the CPU.
+    """Load safetensors or a PyTorch file, whatever its suffix, to the CPU.
 
-    Only tensors, plain values and ``argparse.Namespace`` are rebuilt; a pickle that asks for anything
-    else is refused before it can run.
+    Only tensors, plain values and ``argparse.Namespace`` are rebuilt; a pickle that asks for anything else is refused
+    before it can run. Weights stay on disk until they are used, except those of PyTorch's format before 1.6.
 
     Raises:
         AdaNATError: if the file is missing, damaged, or needs more than that.
     """
-    if path.is_dir():
-        raise AdaNATError(f"{path} is a folder; give the file of weights in it, such as {path / 'nnet_ema.pth'}.")
-    if not path.is_file():
-        raise AdaNATError(f"{path} does not exist; give the file of weights that was downloaded.")
-    if path.suffix == ".safetensors":
+    form = _format(path)
+    if form == "safetensors":
         return load_tensors(path)
     try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+        asked = _asked_by_archive(path) if form == "archive" else _asked_by_old(path)
+    except AdaNATError:
+        raise
+    except Exception as error:  # what a damaged pickle or archive does to its reader is not specified
+        raise AdaNATError(_damaged(path, error)) from error
+    unknown = next((name for name in asked if not _PLAIN.fullmatch(name)), None)
+    require(
+        unknown is None,
+        f"{path} is refused: beside tensors it asks for {ascii(unknown)[1:-1][:80]}, and what is no tensor or plain "
+        "value could run code on loading; give a file that holds weights only, or convert it to safetensors where you "
+        "trust it.",
+    )
+    mapped = form == "archive" and path.suffix != ".safetensors"  # of which PyTorch takes the suffix's word
+    try:
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):
             # PyTorch warns about pickles of another protocol; they are read or refused like any other.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            # Mapped files stay on disk: of a training checkpoint only the policy is ever read.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise AdaNATError(_refusal(path, str(error))) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # What a damaged pickle does to the unpickler is not specified.
-        if "TorchScript" in str(error):
-            raise AdaNATError(f"{path} is a TorchScript program, not a file of weights; give the weights.") from error
-        raise AdaNATError(
-            f"{path} is damaged or no PyTorch file ({type(error).__name__}); download it again."
-        ) from error
+            return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:
+        raise AdaNATError(_damaged(path, error)) from error
 
 
-def _refusal(path: Path, message: str) -> str:
-    """Explain a refused pickle in one line."""
-    asked = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global: GLOBAL) ([\w.]+)", message)
-    if asked:
-        return (
-            f"{path} is refused: beside tensors it asks for {asked[1]}, which would run code on loading; "
-            "give a file that holds weights only, or convert it to safetensors where you trust it."
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged or no file of weights ({type(error).__name__}); fetch or save it again."
+
+
+def _format(path: Path) -> Format:
+    """Tell the format by how the file begins.
+
+    Raises:
+        AdaNATError: if it is none that is read here.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise AdaNATError(f"{path} is a folder; give the file of weights in it, such as {path / 'nnet_ema.pth'}.")
+        require(stat.S_ISREG(status.st_mode), f"{path} is not a file but a pipe or device; give a file of weights.")
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError as error:
+        raise AdaNATError(f"{path} does not exist; give the file of weights that was downloaded.") from error
+    except OSError as error:
+        raise AdaNATError(f"{path} cannot be read: {error.strerror}; give a file of weights.") from error
+    if start.startswith(b"PK\x03\x04"):
+        return "archive"
+    if _OLD_PYTORCH.match(start):
+        return "old"
+    if start[8:9] == b"{" and struct.unpack("<Q", start[:8])[0] < _MAX_HEADER:
+        return "safetensors"
+    require(
+        not start.startswith(b"version https://git-lfs"),
+        f"{path} is a Git LFS pointer, not the weights themselves; fetch them with `git lfs pull`.",
+    )
+    raise AdaNATError(
+        f"{path} is refused: it is neither safetensors nor a file that torch.save wrote, or its beginning is damaged "
+        f"(it begins with {ascii(start[:16])[2:-1] or 'nothing'}); fetch it again, or give another file."
+    )
+
+
+class _Structure(io.BufferedReader):
+    """A file of which only names and settings may be read, a few megabytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._path, self._left = path, _MAX_STRUCTURE
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = self._left + 1
+        return self._counted(super().read(most if size is None or size < 0 else min(size, most)))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().readline(self._left + 1))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        require(self._left >= 0, _too_large(self._path))
+        return data
+
+
+def _too_large(path: Path) -> str:
+    return (
+        f"{path} is refused: beside its tensors it holds over {_MAX_STRUCTURE >> 20} MB of names and settings; give a "
+        "file that holds weights only."
+    )
+
+
+def _asked_by_archive(path: Path) -> list[str]:
+    """Names of what the pickle of a PyTorch archive asks for; the archive's size is checked before it is read."""
+    with _Structure(path) as file, zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        require(
+            all(member.compress_type == zipfile.ZIP_STORED for member in members),
+            f"{path} is a compressed archive, as torch.save writes none; give the file as it was saved.",
         )
-    return f"{path} is refused: it is not a file of weights that can be read without running code, or it is damaged."
-
-
-def _state_dict(tree: Any, path: Path) -> dict[str, Tensor]:
-    """Find the mapping of names to tensors."""
-    for wrapper in _WRAPPERS:
-        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
-            tree = tree[wrapper]
-    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        found = f"entries {', '.join(map(str, list(tree)[:5]))}" if isinstance(tree, dict) else type(tree).__name__
-        raise AdaNATError(
-            f"{path} holds no state dict of weights; found {found or 'nothing'}, expected names with tensors, "
-            f"possibly under {' or '.join(_WRAPPERS)}."
+        require(
+            not any(member.filename.endswith("/constants.pkl") for member in members),
+            f"{path} is a TorchScript program, not a file of weights; give the weights.",
         )
-    prefix = "module."
-    if all(str(name).startswith(prefix) for name in tree):
-        return {str(name)[len(prefix) :]: tensor for name, tensor in tree.items()}
-    return {str(name): tensor for name, tensor in tree.items()}
+        structure = [member for member in members if not re.search(r"/data/\w+$", member.filename)]
+        require(sum(member.file_size for member in structure) <= _MAX_STRUCTURE, _too_large(path))
+        pickles = [member for member in structure if member.filename.endswith("/data.pkl")]
+        require(len(pickles) == 1, f"{path} is an archive, but not one that torch.save wrote; give a file of weights.")
+        return _asked(io.BytesIO(archive.read(pickles[0])), 1)
+
+
+def _asked_by_old(path: Path) -> list[str]:
+    with _Structure(path) as file:
+        return _asked(file, _OLD_PICKLES)
+
+
+def _asked(file: IO[bytes], num_pickles: int) -> list[str]:
+    """Names of the classes and functions that pickles name, without loading anything."""
+    asked = []
+    for _ in range(num_pickles):
+        operations = pickletools.genops(file)
+        asked += [str(value).replace(" ", ".") for code, value, _ in operations if code.name in ("GLOBAL", "INST")]
+    return asked
+
+
+def _collect(node: Any, place: str, depth: int, state_dicts: dict[str, dict[str, Tensor]], seen: set[int]) -> None:
+    """Note every mapping that holds tensors, once, though others may lead to it, too."""
+    if not isinstance(node, dict) or depth > _MAX_DEPTH or id(node) in seen:
+        return
+    seen.add(id(node))
+    tensors = {str(name): value.detach() for name, value in node.items() if isinstance(value, Tensor)}
+    if tensors:
+        state_dicts[place] = tensors
+    for name, value in node.items():
+        _collect(value, f"{place}.{name}" if place else str(name), depth + 1, state_dicts, seen)
 
 
 def _sha256(path: Path) -> str:

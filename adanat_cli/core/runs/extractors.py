@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from adanat_cli.core.checkpoints.entries import choose, entries
 from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.foreign import read_foreign
 from adanat_cli.core.checkpoints.strict import load_strict
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor, SmallExtractor, TimmExtractor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("adm", "paper", "clean", "small")
 TIMM_PREFIX = "timm/"
 _COUNTER = "num_batches_tracked"
+_MARK = "Conv2d_1a_3x3.conv.weight"
 
 
 def load_extractor(
@@ -89,7 +91,10 @@ def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
             f"{path} is not the published file (sha256 {weights.sha256[:12]}, published {expected}); numbers are "
             "comparable with others only if its weights are the same."
         )
-    numbers = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith(_COUNTER)}
+    found = entries(weights, (_MARK,))
+    require(bool(found), f"{path} holds no weights of the Inception network: it has no {_MARK}; give another file.")
+    stored = found[choose(list(found), str(path))]
+    numbers = {name: tensor for name, tensor in stored.items() if not name.endswith(_COUNTER)}
     # Counters of training steps, which files of old PyTorch versions lack and evaluation never reads.
     counters = {
         name.replace("running_mean", _COUNTER): torch.tensor(0) for name in numbers if name.endswith("running_mean")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adanat_cli.core.checkpoints import convert
 from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.entries import shown
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
 from adanat_cli.core.checkpoints.lock import is_empty
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _PUBLISHED_IMAGE_SIZE, _PUBLISHED_DOWNSAMPLING = 256, 16
 _ADAGEN_SMOOTHING = 0.8
 _IMAGENET_CLASSES = 1000
+_TIED = 2
+"""A file may hold weights once that its network has twice; one that repeats more is no file of this network."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class ImportRequest:
         num_heads: of the NAT; None takes that of the preset of its width.
         image_size: in pixels; None takes the model's, or the NAT's grid times the tokenizer's downsampling.
         replace: whether a component that the model has may be replaced.
+        entry: of the files to take the weights from; "" takes an average where there is one.
         origin: what else to note of where the files come from.
     """
 
@@ -56,7 +60,21 @@ class ImportRequest:
     num_heads: int | None = None
     image_size: int | None = None
     replace: bool = False
+    entry: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, and the network in it that is imported."""
+
+    weights: ForeignWeights
+    network: convert.Network
+
+    @property
+    def source(self) -> str:
+        """The file's name for messages."""
+        return str(self.weights.path)
 
 
 @dataclass
@@ -82,14 +100,14 @@ def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]
     """
     folder = ModelFolder(request.output)
     check_output(folder)
-    found = [_identify(path, request) for path in request.files]
-    parts = _existing_parts(folder, request, {kind for kind, _ in found})
+    files = [_identify(path, request) for path in request.files]
+    parts = _existing_parts(folder, request, {file.network.kind for file in files})
     components = []
     # Tokenizer after NAT, whose grid tells the image size; policies last, whose grid is the NAT's.
     for kind in ("nat", "vqgan", "policy"):
-        for weights in (weights for its_kind, weights in found if its_kind == kind):
-            component = {"nat": _nat, "vqgan": _vqgan, "policy": _policy}[kind](weights, request, parts)
-            reporter.log(f"{weights.path.name}: {_summary(component)}")
+        for file in (file for file in files if file.network.kind == kind):
+            component = {"nat": _nat, "vqgan": _vqgan, "policy": _policy}[kind](file, request, parts, reporter)
+            reporter.log(f"{file.weights.path.name}: {_summary(component, file.network)}")
             components.append(replace(component, provenance={**component.provenance, **request.origin}))
     _check_together(components, folder, request, parts)
     image_size = parts.tokenizer.image_size if parts.tokenizer else parts.image_size
@@ -122,11 +140,15 @@ def check_output(folder: ModelFolder) -> None:
         )
 
 
-def _identify(path: Path, request: ImportRequest) -> tuple[convert.Kind, ForeignWeights]:
+def _identify(path: Path, request: ImportRequest) -> _File:
     weights = read_foreign(path)
-    if request.kind != "auto":
-        return request.kind, weights
-    return convert.identify(convert.vqgan_tensors(weights.tensors), str(path)), weights
+    network = convert.identify(weights, None if request.kind == "auto" else request.kind, request.entry)
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.tensors.values())
+    require(
+        num_bytes <= _TIED * path.stat().st_size,
+        f"{path} names {num_bytes / 1e9:,.1f} GB of weights, more than the file can hold; give another file.",
+    )
+    return _File(weights, network)
 
 
 def _existing_parts(folder: ModelFolder, request: ImportRequest, kinds: set[convert.Kind]) -> _Parts:
@@ -141,59 +163,78 @@ def _existing_parts(folder: ModelFolder, request: ImportRequest, kinds: set[conv
     return parts
 
 
-def _nat(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
-    tensors = convert.nat_tensors(weights.tensors)
-    parts.nat = convert.nat_config(tensors, request.num_heads, str(weights.path))
-    return _component("nat", "nat", parts.nat, UViT, tensors, weights)
+def _nat(file: _File, request: ImportRequest, parts: _Parts, _: Reporter) -> Component:
+    tensors = file.network.tensors
+    parts.nat = convert.nat_config(tensors, request.num_heads, file.source)
+    return _component("nat", parts.nat, UViT, tensors, file)
 
 
-def _vqgan(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
-    tensors, source = convert.vqgan_tensors(weights.tensors), str(weights.path)
+def _vqgan(file: _File, request: ImportRequest, parts: _Parts, _: Reporter) -> Component:
+    tensors, source = convert.vqgan_tensors(file.network.tensors), file.source
     downsampling = 2 ** (convert.num_vqgan_levels(tensors) - 1)
     by_grid = parts.nat.grid[0] * downsampling if parts.nat else parts.image_size
     config = convert.vqgan_config(tensors, request.image_size or by_grid or _PUBLISHED_IMAGE_SIZE, source)
     parts.tokenizer = config
-    return _component("tokenizer", "vqgan", config, VQGAN, tensors, weights)
+    return _component("tokenizer", config, VQGAN, tensors, file)
 
 
-def _policy(weights: ForeignWeights, request: ImportRequest, parts: _Parts) -> Component:
-    source = str(weights.path)
-    if request.num_steps is None:
-        raise AdaNATError(
-            f"{source} is a policy, and its number of steps is not among its weights; give --steps "
-            "(AdaNAT's ImageNet policies: 8; AdaGen's MaskGIT policy: 16)."
-        )
-    layout = convert.policy_layout(weights.tensors)
+def _policy(file: _File, request: ImportRequest, parts: _Parts, reporter: Reporter) -> Component:
+    num_steps = _policy_steps(file, request, reporter)
+    layout = file.network.layout
     bare = layout == "bare"
     # AdaNAT's programs call the residual "heu" and leave it off by default; AdaGen's policies always have it.
-    residual = bare or bool(weights.arguments.get("heu", False))
+    residual = bare or _argument(file, "heu") == 1
     smoothing = _ADAGEN_SMOOTHING if bare else 0.0
-    tensors = convert.policy_tensors(weights.tensors)
+    tensors = convert.policy_tensors(file.network.tensors)
     config = convert.policy_config(
         tensors,
-        request.num_steps,
+        num_steps,
         residual if request.residual is None else request.residual,
         smoothing if request.smoothing is None else request.smoothing,
         parts.nat.grid if parts.nat else None,
-        source,
+        file.source,
     )
-    name = policy_component(request.num_steps)
-    return _component(name, "policy", config, PolicyNetwork, tensors, weights, layout=layout)
+    return _component(policy_component(num_steps), config, PolicyNetwork, tensors, file, layout=layout)
+
+
+def _policy_steps(file: _File, request: ImportRequest, reporter: Reporter) -> int:
+    """T of a policy: what was asked for, else what its training noted."""
+    noted = _argument(file, "gen_steps")
+    if request.num_steps is None:
+        if noted is None or noted < 1:
+            raise AdaNATError(
+                f"{file.source} is a policy, and its number of steps is not among its weights; give --steps "
+                "(AdaNAT's ImageNet policies: 8; AdaGen's MaskGIT policy: 16)."
+            )
+        return noted
+    if noted not in (None, request.num_steps):
+        reporter.warn(
+            f"{file.source} was trained for {noted} steps, as its own gen_steps says; it is imported for "
+            f"{request.num_steps}, as --steps says."
+        )
+    return request.num_steps
+
+
+def _argument(file: _File, name: str) -> int | None:
+    """A whole number among the settings that a training program stored; None if there is none of this name."""
+    value = file.weights.arguments.get(name)
+    return int(value) if isinstance(value, int) else None
 
 
 def _component(
     name: str,
-    kind: convert.Kind,
     config: Config,
     network: Callable[[Any], nn.Module],
     tensors: dict[str, Tensor],
-    weights: ForeignWeights,
+    file: _File,
     **provenance: Any,
 ) -> Component:
     """Check the weights against the network, name by name, and note where they came from."""
-    check_weights(lambda: network(config), tensors, f"{weights.path} ({kind})")
-    origin = {"kind": kind, "file": weights.path.name, "sha256": weights.sha256, **provenance}
-    return Component(name, config.to_dict(), tensors, origin)
+    kind, entry = file.network.kind, file.network.entry
+    check_weights(lambda: network(config), tensors, f"{file.source} ({kind})")
+    origin = {"kind": kind, "file": file.weights.path.name, "sha256": file.weights.sha256}
+    origin |= {"entry": shown(entry)} if entry else {}
+    return Component(name, config.to_dict(), tensors, {**origin, **provenance})
 
 
 def _check_together(
@@ -232,10 +273,17 @@ def _check_together(
             )
 
 
-def _summary(component: Component) -> str:
-    """Say in one line what was found."""
+def _summary(component: Component, network: convert.Network) -> str:
+    """Say in one line what was found, and which of it was taken."""
     num_parameters = sum(tensor.numel() for tensor in component.tensors.values())
-    return f"{component.provenance['kind']}, {num_parameters:,} parameters, becomes {component.name}"
+    line = f"{network.kind}, {num_parameters:,} parameters, becomes {component.name}"
+    if network.entry:
+        line += f"; taken from {shown(network.entry)}"
+    if network.passed_over:
+        line += f", not from {', '.join(map(shown, network.passed_over[:3]))} (--entry chooses)"
+    if network.left_out:
+        line += f"; left out are {len(network.left_out)} entries of no use here, such as {shown(network.left_out[0])}"
+    return line
 
 
 def _write_labels(folder: ModelFolder, num_classes: int, reporter: Reporter) -> None:

@@ -1,0 +1,91 @@
+"""Which weights of a foreign file are meant: files hold averages beside live weights, and names carry prefixes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.foreign import ForeignWeights
+from adanat_cli.core.errors import AdaNATError
+
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)", re.IGNORECASE)
+_UNDOTTED = "model_ema."
+"""Latent diffusion's programs keep the average of ``encoder.conv_in.weight`` as ``model_ema.encoderconv_inweight``."""
+
+
+def entries(weights: ForeignWeights, marks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Find everything in a file that holds weights of some names, below whatever prefix.
+
+    Args:
+        weights: the file.
+        marks: names that a network is known by.
+
+    Returns:
+        Entry -> the state dict, without the prefix. An entry is a place in the file, then the prefix: "model",
+        "state_dict.module", "policy_old.actor"; "" where the file is the state dict.
+    """
+    found = {}
+    for place, stored in weights.state_dicts.items():
+        tensors = _dotted(stored)
+        heads = [name[: -len(marks[0])] for name in tensors if name.endswith(marks[0])]
+        prefixes = [head for head in heads if head[-1:] in ("", ".") and all(head + mark in tensors for mark in marks)]
+        for prefix in prefixes:
+            inner = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
+            found[".".join(filter(None, (place, prefix[:-1])))] = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix) and not (inner and name.startswith(inner))
+            }
+    return found
+
+
+def within(entry: str, wanted: str) -> bool:
+    """Whether an entry is the wanted one, or lies in it; "" wants all."""
+    return not wanted or entry == wanted or entry.startswith(f"{wanted}.")
+
+
+def is_averaged(entry: str) -> bool:
+    """Whether an entry calls itself an average over training."""
+    return bool(_AVERAGED.search(entry))
+
+
+def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
+    """Take the average where there is one.
+
+    Args:
+        found: entries, at least one.
+        source: the file, for the message.
+        preferred: part of an entry that goes before others.
+
+    Raises:
+        AdaNATError: if several are left.
+    """
+    best = sorted(found, key=lambda entry: _rank(entry, preferred))
+    rest = [entry for entry in best if _rank(entry, preferred) == _rank(best[0], preferred)]
+    if len(rest) > 1:
+        raise AdaNATError(
+            f"{source} holds weights under {', '.join(map(shown, rest[:5]))}; choose one of them with --entry."
+        )
+    return best[0]
+
+
+def shown(entry: str) -> str:
+    """An entry as a message says it."""
+    return ascii(entry[:100])[1:-1] or "the top"
+
+
+def _rank(entry: str, preferred: str) -> tuple[bool, bool]:
+    return not is_averaged(entry), bool(preferred) and preferred not in entry.split(".")
+
+
+def _dotted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the dots back to names of averages that have lost them."""
+    live = {name.replace(".", ""): name for name in tensors if _UNDOTTED not in name}
+    renamed = {}
+    for name, tensor in tensors.items():
+        head, found, flat = name.rpartition(_UNDOTTED)
+        full = live.get(head.replace(".", "") + flat) or live.get(head.replace(".", "") + "model" + flat)
+        renamed[head + _UNDOTTED + full.removeprefix(head).removeprefix("model.") if found and full else name] = tensor
+    return renamed
