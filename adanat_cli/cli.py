@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from typing import Annotated
 
 import typer
@@ -25,10 +26,13 @@ from adanat_cli.commands import (
     train_policy,
     train_tokenizer,
 )
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, printable
 
 _INTERRUPTED = 130
 """Exit code that Typer gives after Ctrl-C."""
+
+_LONGEST_LINE = 2000
+"""Of a message, in letters."""
 
 _PATIENCE = 3.0
 """Seconds for which processes other than the main one keep their error to themselves."""
@@ -84,6 +88,7 @@ def callback(
 def main() -> None:
     """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 130 interrupted."""
     streams.prepare()
+    warnings.showwarning = _warn
     try:
         _run()
     except processes.ProcessesLeft:
@@ -115,4 +120,11 @@ def _is_main_process() -> bool:
 
 
 def _tell(line: str) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+    line = " ".join(line.split())
+    cut = f"{line[:_LONGEST_LINE]} …" if len(line) > _LONGEST_LINE else line
+    print(printable(cut), file=sys.stderr)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """Tell what a library warns of in one line: it may name what strangers have named."""
+    _tell(f"Warning: {message}")

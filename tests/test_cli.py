@@ -11,6 +11,7 @@ import sys
 from typing import TextIO
 
 import pytest
+from rich.console import Console
 
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
@@ -112,6 +113,58 @@ def test_json_is_read_back_whatever_the_encoding(monkeypatch: pytest.MonkeyPatch
     values = {"name": "Käfer … 日本 😀"}
     console.result(values, True, [])
     assert json.loads(there.getvalue().decode(encoding)) == values
+
+
+HOSTILE = "[red]a[/red]\x1b]0;b\x07\x1b[2J\x9b1m\r\u202e\udcff\nError: c"
+SHOWN = r"[red]a[/red]\u001b]0;b\u0007\u001b[2J\u009b1m\u000d\u202e\udcff\u000aError: c"
+
+
+def test_names_of_strangers_neither_act_on_a_terminal_nor_are_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout, stderr = io.BytesIO(), io.BytesIO()
+    streams_to(monkeypatch, io.TextIOWrapper(stdout, "utf-8"), io.TextIOWrapper(stderr, "utf-8"))
+    told = console.reporter()
+    told.log(HOSTILE)
+    told.warn(HOSTILE)
+    with told.task(HOSTILE, 2) as task:
+        task.advance(2, name=HOSTILE)
+    console.result({}, False, [HOSTILE])
+    console.result({HOSTILE: HOSTILE}, True, [])
+    sys.stderr.flush()
+    lines = stderr.getvalue().decode().splitlines()
+    assert lines[:2] == [SHOWN, f"Warning: {SHOWN}"]
+    assert (len(lines), lines[2].startswith(SHOWN), lines[2].endswith(f"name {SHOWN}")) == (3, True, True)
+    plain, as_json = stdout.getvalue().decode().splitlines()
+    assert plain == SHOWN
+    assert json.loads(as_json) == {HOSTILE: HOSTILE}
+    assert as_json.isprintable()
+
+
+def test_a_live_bar_takes_no_markup_from_names() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with console._RichTask(terminal, "[red]a[/red]", 2, "it", 0) as task:
+        task.advance(2, name="[blue]b")
+    assert "[red]a[/red]" in terminal.file.getvalue()
+    assert "name [blue]b" in terminal.file.getvalue()
+
+
+def test_what_libraries_print_does_not_act_on_a_terminal_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = io.BytesIO()
+    streams_to(monkeypatch, io.TextIOWrapper(there, "utf-8"))
+    print("\x1b[31mcolours\x1b[0m\tstay\x1b]0;titles\x07\x08go", flush=True)
+    assert there.getvalue() == b"\x1b[31mcolours\x1b[0m\tstay\\u001b]0;titles\\u0007\\u0008go\n"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_numbers_that_are_not_finite_are_null_in_json(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    there = io.BytesIO()
+    streams_to(monkeypatch, io.TextIOWrapper(there, "utf-8"))
+    console.result({"fid": value, "more": [{"kid": value}]}, True, [])
+    assert there.getvalue() == b'{"fid": null, "more": [{"kid": null}]}\n'
+
+
+def test_a_long_error_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cli._tell("x" * 10**6)
+    assert len(capsys.readouterr().err) < 3000
 
 
 def test_a_reader_that_leaves_ends_the_program_as_sigpipe_would(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -10,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from adanat_cli.core.errors import printable
+from adanat_cli.core.reading import json_text
 
 if TYPE_CHECKING:
     from adanat_cli.core.runs.reporter import Reporter, Task
@@ -20,9 +22,8 @@ _PLAIN_SECONDS = 15.0
 
 def _show(fields: dict[str, Any]) -> str:
     """Format what a run shows beside its bar."""
-    return "  ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in fields.items()
-    )
+    shown = (f"{value:.4g}" if isinstance(value, float) else f"{value}" for value in fields.values())
+    return printable("  ".join(f"{key} {value}" for key, value in zip(fields, shown, strict=True)))
 
 
 def _duration(seconds: float) -> str:
@@ -51,7 +52,7 @@ class _PlainTask:
     """Prints a line now and then, for logs."""
 
     def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
-        self._description, self._meter = description, _Meter(total, unit, done)
+        self._description, self._meter = printable(description), _Meter(total, unit, done)
         self._printed = time.monotonic()
 
     def advance(self, amount: int = 1, **fields: Any) -> None:
@@ -85,15 +86,15 @@ class _RichTask:
         self._meter = _Meter(total, unit, done)
         self._progress = Progress(
             SpinnerColumn("line" if console.options.ascii_only else "dots"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[shown]}"),
+            TextColumn("{task.fields[shown]}", style="dim", markup=False),
             console=console,
         )
-        self._task = self._progress.add_task(description, total=total, completed=done, rate="", shown="")
+        self._task = self._progress.add_task(printable(description), total=total, completed=done, rate="", shown="")
 
     def advance(self, amount: int = 1, **fields: Any) -> None:
         self._meter.advance(amount, fields)
@@ -116,11 +117,11 @@ class ConsoleReporter:
 
     def log(self, text: str) -> None:
         """Say one line."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text), markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         """Say one line that the user should not miss."""
-        self._console.print(f"Warning: {text}", style="yellow", markup=False)
+        self._console.print(f"Warning: {printable(text)}", style="yellow", markup=False, emoji=False)
 
     def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
         """Open a progress bar."""
@@ -138,4 +139,5 @@ def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     """Print a command's result on stdout: one JSON object, or lines for people."""
     # Escapes of JSON's own are read back as what they stand for; those of the stream need not be.
     escape = not (sys.stdout.encoding or "").lower().startswith("utf")
-    print(json.dumps(values, ensure_ascii=escape) if as_json else "\n".join(lines), flush=True)
+    text = printable(json_text(values, ascii_only=escape)) if as_json else "\n".join(map(printable, lines))
+    print(text, flush=True)

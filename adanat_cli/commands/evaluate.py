@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from adanat_cli.commands import console, options
+from adanat_cli.core.errors import printable
 
 _GENERATION, _IMAGES, _TEXT = "Generation", "Images that exist", "Text to image"
 
@@ -205,13 +207,13 @@ def _lines(values: dict[str, Any]) -> list[str]:
     head, body = cells(rows)
     table = Table(*head)
     for line in body:
-        table.add_row(*line)
+        table.add_row(*(Text(printable(cell)) for cell in line))
     text = io.StringIO()
     # As wide as it needs to be: a log is no terminal, and a folded number cannot be read.
     Console(file=text, width=max(100, 16 * len(head))).print(table)
     settings, about = rows[0]["settings"], rows[0]["reference"]
     lines = [
-        text.getvalue().rstrip(),
+        *text.getvalue().rstrip().split("\n"),
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
         f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
         *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),

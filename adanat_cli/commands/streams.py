@@ -5,15 +5,19 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, printable
 
 READER_LEFT = 128 + signal.SIGPIPE
 """Exit code of a program whose output nobody reads any longer, as shells tell it: `adanat info | head -1`."""
+
+_ACTING = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;?]*[A-Za-z])")
+"""What no program of this kind writes on purpose; of escape sequences, those of colours and progress bars stay."""
 
 _IN_ASCII = {"…": "...", "—": "--", "\N{MULTIPLICATION SIGN}": "x", "·": "*", "²": "^2", "³": "^3"}
 """How our own words look where they cannot be written; all else is escaped."""
@@ -48,7 +52,7 @@ class _Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         try:
-            return super().write(text)
+            return super().write(_ACTING.sub(lambda found: printable(found[0]), text))
         except OSError as error:
             self._lose(error)
         return len(text)

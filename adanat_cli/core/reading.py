@@ -80,13 +80,12 @@ def parse_json(text: str | bytes, source: str) -> Any:
     return values
 
 
-def json_text(values: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+def json_text(values: Any, indent: int | None = None, ascii_only: bool = False) -> str:
     """Return strict JSON, with null for numbers that are not finite and escapes for what UTF-8 cannot hold."""
     try:
-        text = json.dumps(values, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(values, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
     except ValueError:
-        finite = _without_infinities(values)
-        text = json.dumps(finite, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_without_infinities(values), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate becomes JSON's own escape
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.files import atomic_path, read_json, write_json
+from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
 _COLUMNS = {
@@ -112,16 +113,15 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
     for name in dict.fromkeys(row["name"] for row in rows):
         line = sorted((row for row in rows if row["name"] == name), key=lambda row: row["settings"]["num_steps"])
         distances = [row["metrics"]["fid"] for row in line]
-        by_steps.plot([row["settings"]["num_steps"] for row in line], distances, "o-", label=name)
-        by_compute.plot([row["cost"]["tera_flops_per_image"] for row in line], distances, "o-", label=name)
+        by_steps.plot([row["settings"]["num_steps"] for row in line], distances, "o-", label=plot_text(name))
+        by_compute.plot([row["cost"]["tera_flops_per_image"] for row in line], distances, "o-", label=plot_text(name))
     by_steps.set_xlabel("steps")
     by_steps.set_xticks(sorted({row["settings"]["num_steps"] for row in rows}))
     by_compute.set_xlabel("TFLOPs per image")
     by_steps.set_ylabel("Fréchet distance")
     by_steps.legend(fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    figure.suptitle(plot_text(title), fontsize=10)
+    save_figure(path, figure, dpi=110)
 
 
 def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:

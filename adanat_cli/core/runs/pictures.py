@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -36,6 +42,18 @@ def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
         top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas)
+
+
+def plot_text(text: str) -> str:
+    """Return text as a plot may hold it: of a stranger's name, nothing is taken for a formula or a control."""
+    return printable(text).replace("$", r"\$")
+
+
+def save_figure(path: Path, figure: Figure, dpi: int) -> None:
+    """Write a plot as PNG, whole or not at all; letters that its font lacks are boxes, and nothing is said of them."""
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ")
+        figure.savefig(temporary, format="png", dpi=dpi)
 
 
 def save_png(path: Path, image: Image.Image | Pixels) -> None:

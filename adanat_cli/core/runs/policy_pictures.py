@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.generation.actions import ACTION_NAMES, Action
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.runs.pictures import image_grid, save_png
+from adanat_cli.core.runs.pictures import image_grid, plot_text, save_figure, save_png
 from adanat_cli.core.runs.policy_trainer import FrozenModel
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 
@@ -93,6 +92,5 @@ def draw_curves(path: Path, learned: Tensor, fixed: Tensor, title: str) -> None:
         axes.set_xticks(steps)
         axes.tick_params(labelsize=7)
     figure.axes[0].legend(fontsize=7)
-    figure.suptitle(title, fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    figure.suptitle(plot_text(title), fontsize=10)
+    save_figure(path, figure, dpi=110)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path, write_json
+from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.generation.actions import ACTION_NAMES, Action
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.runs.pictures import Pixels
+from adanat_cli.core.runs.pictures import Pixels, plot_text, save_figure
 from adanat_cli.core.runs.sampling import decode_tokens
 from adanat_cli.core.tokenizer.base import Tokenizer
 
@@ -124,9 +124,8 @@ def _draw(
         axes[1, column].set_xlabel(_caption(actions[step], last=step == last), fontsize=8)
     axes[0, 0].set_ylabel("decided", fontsize=9)
     axes[1, 0].set_ylabel("drawn", fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    figure.suptitle(plot_text(title), fontsize=10)
+    save_figure(path, figure, dpi=120)
 
 
 def _show(axes: Axes, image: Pixels, title: str) -> None:
