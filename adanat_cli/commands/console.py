@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from adanat_cli.core.errors import printable
+from adanat_cli.core.errors import hide_secrets, printable
 from adanat_cli.core.reading import json_text
 
 if TYPE_CHECKING:
@@ -117,14 +117,15 @@ class ConsoleReporter:
 
     def log(self, text: str) -> None:
         """Say one line."""
-        self._console.print(printable(text), markup=False, emoji=False)
+        self._console.print(printable(hide_secrets(text)), markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         """Say one line that the user should not miss."""
-        self._console.print(f"Warning: {printable(text)}", style="yellow", markup=False, emoji=False)
+        self._console.print(f"Warning: {printable(hide_secrets(text))}", style="yellow", markup=False, emoji=False)
 
     def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
         """Open a progress bar."""
+        description = hide_secrets(description)
         if self._console.is_terminal:
             return _RichTask(self._console, description, total, unit, done)
         return _PlainTask(description, total, unit, done)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can make, and text of strangers as it may be shown."""
+"""The one exception for mistakes that a user can make, and what of others' text may be shown and kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves the cursor, ends a line, turns the direction of writing or stands for a byte that is no text."""
+_USER = re.compile(r"(://)[^/\s@?#]+@")
+_SIGNATURE = re.compile(r"([a-zA-Z][\w+.-]*:/+[^\s?#]+)[?#]\S*")
+"""Query and fragment of an address: they carry signatures and tokens. ``Path`` makes one slash of two."""
 
 
 class AdaNATError(Exception):
@@ -14,6 +17,14 @@ class AdaNATError(Exception):
     The message says what came, what was expected and what to try. ``cli.main`` prints it without
     a traceback and exits with 1; every other exception is a bug and keeps its traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        """Keep the message, without secrets of addresses in it."""
+        super().__init__(hide_secrets(message))
+
+
+class MissingSplit(AdaNATError):  # noqa: N818 (what is missing is no fault of the data)
+    """The data has no part of the name that was asked for, such as a validation part."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -25,3 +36,8 @@ def require(condition: bool, message: str) -> None:
 def printable(text: str) -> str:
     """Return text on one line that cannot act on a terminal: what would is escaped as in JSON."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text whose addresses tell neither user nor password, and no query or fragment."""
+    return _SIGNATURE.sub(r"\1", _USER.sub(r"\1…@", text))

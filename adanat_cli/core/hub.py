@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, hide_secrets
 
 RepoType = Literal["model", "dataset"]
 
@@ -21,9 +21,6 @@ _ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w][\w./-]*))?", 
 _SECRETS = (
     (re.compile(r"\bhf_\w+"), "hf_…"),
     (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer …"),
-    (re.compile(r"://[^/\s@]+@"), "://…@"),
-    # Signed addresses of the storage behind the Hub.
-    (re.compile(r"(https?://[^\s?]+)\?\S+"), r"\1"),
 )
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _ANSWER_SECONDS = 120.0
@@ -131,7 +128,7 @@ def scrub(text: str) -> str:
             text = text.replace(token, "…")
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
-    return text
+    return hide_secrets(text)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

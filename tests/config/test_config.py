@@ -53,6 +53,21 @@ def test_a_missing_setting_is_named() -> None:
         NATConfig.from_dict({key: value for key, value in NAT.to_dict().items() if key != "width"}, "x")
 
 
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("https://host/a/train-{0..1}.tar?X-Amz-Signature=c0ffee&Expires=1", "https://host/a/train-{0..1}.tar"),
+        ("https://host/a.tar#c0ffee", "https://host/a.tar"),
+        ("https://me:c0ffee@host/a.tar", "https://…@host/a.tar"),
+        ("s3://me:c0ffee@host/a.tar?x=1/c0ffee", "s3://…@host/a.tar"),
+    ],
+)
+def test_an_address_keeps_its_secrets_to_itself(secret: str, shown: str) -> None:
+    config = data_config(secret, image_size=8).replace(split="validation")
+    assert (config.source, config.address) == (shown, secret)
+    assert "c0ffee" not in f"{config} {config.to_dict()} {AdaNATError(f'{secret} is not there.')}"
+
+
 def test_every_preset_is_valid() -> None:
     for name in DATA_PRESETS:
         assert data_config(name).image_size > 0

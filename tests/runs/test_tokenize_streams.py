@@ -7,7 +7,7 @@ import io
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -106,6 +106,49 @@ def test_an_address_that_does_not_answer_is_told_in_one_line(address: str) -> No
     with pytest.raises(AdaNATError, match=r"absent.*cannot be opened|broke off") as caught:
         list(opened(address.replace("train-{0000..0001}", "absent")).read())
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_that_is_written_or_raised_tells_the_signature(address: str, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    signed = address.replace("http://", "http://me:s3cr3t@") + "?X-Amz-Signature=s3cr3t#s3cr3t"
+    source = opened(signed)
+    run(source, tmp_path)
+    told = repr(source.config) + "".join(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir())
+    assert "train-{0000..0001}.tar (train)" in told
+    assert "s3cr3t" not in told
+    with pytest.raises(AdaNATError, match=r"absent") as caught:
+        list(opened(signed.replace("train-{0000..0001}", "absent")).read())
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["", "?signature=s3cr3t"])
+def test_absent_shards_are_named_before_anything_is_read(address: str, query: str) -> None:
+    pytest.importorskip("aiohttp")
+    with pytest.raises(AdaNATError, match=r"1 of 3 files do not answer: train-0002\.tar \(404\)\.$"):
+        opened(address.replace("0001}", "0002}") + query)
+
+
+@pytest.mark.parametrize("over_http", [True, False], ids=["over HTTP", "from disk"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda whole, cut: whole[:cut], "without the mark"),
+        (lambda whole, cut: whole[: cut + 512], "damaged|cut off|end of data"),
+        (lambda whole, cut: whole[:cut] + b"\xff" * 512 + whole[cut:], "damaged"),
+        (lambda whole, _: whole + whole, "joined"),
+    ],
+    ids=["cut at a record", "cut after a header", "garbage", "joined"],
+)
+def test_a_tar_that_is_not_whole_is_no_complete_data_set(
+    tars: Path, address: str, over_http: bool, change: Callable[[bytes, int], bytes], words: str
+) -> None:
+    whole = (tars / "train-0000.tar").read_bytes()
+    cut = whole.index(b"0005.png")
+    (tars / "part.tar").write_bytes(change(whole, cut))
+    place = address.replace("train-{0000..0001}", "part") if over_http else str(tars / "part.tar")
+    with pytest.raises(AdaNATError, match=f"Reading part.tar broke off.*{words}"):
+        list(opened(place).read())
+    (tars / "part.tar").unlink()
 
 
 def test_a_missing_http_client_is_told_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

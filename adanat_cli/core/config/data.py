@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Config, require_within
 from adanat_cli.core.config.benchmarks import BENCHMARKS
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import hide_secrets, require
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class DataConfig(Config):
     Attributes:
         source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset tars (also
             addresses, ``https://host/train-{0000..0009}.tar``), a TSV of captions and base64 images, or a Hub id
-            ``user/name[@revision]``.
+            ``user/name[@revision]``. What an address keeps secret (password, query, fragment) moves to ``address``.
         image_size: side of the centre crop, in pixels.
         split: "train" or "validation".
         data_dir: local copy to read instead of the preset's Hub id; "" if none.
@@ -26,6 +27,7 @@ class DataConfig(Config):
         classes: label ids to keep; empty keeps all.
         streaming: read in order without random access.
         max_bad: share of unreadable images that is tolerated.
+        address: the whole of ``source`` where that hides something, for the one who fetches it; never shown or kept.
     """
 
     source: str
@@ -39,14 +41,28 @@ class DataConfig(Config):
     classes: tuple[int, ...] = ()
     streaming: bool = False
     max_bad: float = 0.01
+    address: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        shown = hide_secrets(self.source)
+        if shown != self.source:
+            require(not re.search(r"\s", self.source), f"The address {shown} holds spaces; write them as %20.")
+            object.__setattr__(self, "address", self.source)
+            object.__setattr__(self, "source", shown)
+        require(
+            not re.match(r"\w+:/", self.data_dir),
+            f"The local copy {hide_secrets(self.data_dir)} is an address; give a folder, or the address as the data.",
+        )
         require(bool(self.source), "No data source given; name a preset, a folder, a Parquet file or a Hub id.")
         require_within("Image size in pixels", self.image_size, 1, MAX_IMAGE_SIZE)
         require(
             self.split in ("train", "validation"), f"Split {self.split!r} is not known; expected train or validation."
         )
         require(0 <= self.max_bad <= 1, f"Tolerated share of bad images is {self.max_bad}; expected 0 to 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, without secrets."""
+        return {key: value for key, value in super().to_dict().items() if key != "address"}
 
 
 DATA_PRESETS: dict[str, dict[str, Any]] = {

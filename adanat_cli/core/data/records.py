@@ -47,7 +47,7 @@ def decode(
 ) -> ImageRecord:
     """Decode, crop and resample one image; an unreadable one comes back with ``error`` set."""
     if not file:
-        return ImageRecord(index, None, label, captions, name, "no image data")
+        return ImageRecord(index, None, label, captions, name, "no image data, or none within the data set")
     try:
         return ImageRecord(index, read_pixels(file, size), label, captions, name)
     except Exception as error:  # Pillow raises nearly anything on damaged files

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from adanat_cli.core.config import DataConfig
-from adanat_cli.core.data import tables
+from adanat_cli.core.data import tables, tar_files, tars
 from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import folder_classes
+from adanat_cli.core.data.columns import Columns, find_columns
 from adanat_cli.core.data.described import describe
 from adanat_cli.core.data.folders import class_files
+from adanat_cli.core.data.labels import MAX_UNASKED, RawLabel
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 
-Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Labels = tables.Labels
 Fetch = Callable[[int], tuple[bytes | Path | None, tuple[str, ...], str]]
 """A row of a table to its encoded image, captions and name."""
 
@@ -54,13 +56,21 @@ class ImageSource(ABC):
 
     def describe(self) -> str:
         """Say in one line what was understood of the data; a run prints it before its work starts."""
-        shown = f"{self.identity()['source']} ({self.config.split})"
+        shown = f"{self.name} ({self.config.split})"
         classes = (self.class_counts(), self.class_names, self.num_classes)
         return describe(shown, self.num_images, *classes, self.has_captions, self.notes)
 
     def class_counts(self) -> dict[int, int]:
         """Images of each class that occurs; empty where that is not known before the end."""
         return {}
+
+    @property
+    def name(self) -> str:
+        """The data in a word: a preset, a Hub id, or the last part of where it lies, which itself is never told."""
+        source = self.config.source
+        if looks_like_hub_id(source) and not Path(source).exists():
+            return source
+        return source.rsplit("/", 1)[-1] if "://" in source else Path(source).expanduser().resolve().name
 
     @property
     @abstractmethod
@@ -78,6 +88,24 @@ class ImageSource(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what tells this data from other data, wherever it lies."""
+
+    def _identity(self) -> dict[str, Any]:
+        return {"source": self.name, "split": self.config.split, "image_size": self.config.image_size}
+
+    def _decoded(
+        self, file: bytes | Path | None, label: RawLabel, index: int, captions: tuple[str, ...], name: str
+    ) -> ImageRecord:
+        """Decode an image, unless it lacks the condition that the others have."""
+        error = ""
+        if self.has_captions:
+            error = "" if captions else "it has no caption"
+        elif label is None or label == -1:
+            error = "it has no label"
+        elif not isinstance(label, int) or not 0 <= label < self.num_classes:
+            error = f"its label is {label!r}; expected 0 to {self.num_classes - 1}"
+        if error or not isinstance(label, int):
+            return ImageRecord(index, None, 0, captions, name, error)
+        return decode(file, index, label, captions, name, self.config.image_size)
 
     def read(self, start: int = 0, stop: int | None = None, num_workers: int = 0) -> Iterator[ImageRecord]:
         """Yield decoded images in order; unreadable ones have ``error`` set."""
@@ -126,7 +154,8 @@ class TableSource(ImageSource):
 
     def class_counts(self) -> dict[int, int]:
         """Images of each class that occurs."""
-        labels, counts = np.unique(self.labels[self.rows], return_counts=True)
+        labels = self.labels[self.rows]
+        labels, counts = np.unique(labels[labels >= 0], return_counts=True)
         return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
     @property
@@ -143,7 +172,7 @@ class TableSource(ImageSource):
         """Read and decode one image; an unreadable one has ``error`` set."""
         row = int(self.rows[index])
         file, captions, name = self.fetch(row)
-        return decode(file, index, int(self.labels[row]), captions, name, self.config.image_size)
+        return self._decoded(file, int(self.labels[row]), index, captions, name)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """Return the captions of one image, which is not decoded."""
@@ -162,7 +191,7 @@ class TableSource(ImageSource):
     def identity(self) -> dict[str, Any]:
         """Return what tells this data from other data, wherever it lies."""
         checksum = zlib.crc32(np.ascontiguousarray(self.labels[self.rows]).tobytes())
-        return {**_identity(self.config), "source_images": self.num_images, "labels_crc32": checksum}
+        return {**self._identity(), "source_images": self.num_images, "labels_crc32": checksum}
 
 
 @dataclass(frozen=True)
@@ -198,7 +227,7 @@ class StreamSource(ImageSource):
             if self.classes and label not in self.classes:
                 continue
             if index >= start:
-                yield self._image(file, label, index, captions, name)
+                yield partial(self._decoded, file, label if self.has_labels else 0, index, captions, name)
             index += 1
 
     def keep(self, classes: tuple[int, ...]) -> StreamSource:
@@ -211,17 +240,7 @@ class StreamSource(ImageSource):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this data from other data, wherever it lies."""
-        return {**_identity(self.config), "classes": sorted(self.classes)}
-
-    def _image(
-        self, file: bytes | Path | None, label: int | None, index: int, captions: tuple[str, ...], name: str
-    ) -> PendingImage:
-        if not self.has_labels:
-            return partial(decode, file, index, 0, captions, name, self.config.image_size)
-        if label is None or not 0 <= label < self.num_classes:
-            error = f"its label is {label}; expected 0 to {self.num_classes - 1}"
-            return partial(ImageRecord, index, None, 0, captions, name, error)
-        return partial(decode, file, index, label, captions, name, self.config.image_size)
+        return {**self._identity(), "classes": sorted(self.classes)}
 
 
 def open_source(config: DataConfig) -> ImageSource:
@@ -235,43 +254,68 @@ def open_source(config: DataConfig) -> ImageSource:
     if config.source in _HOMELESS and not config.data_dir:
         raise AdaNATError(f"{config.source} has no public home; give {_HOMELESS[config.source]} with --data-dir.")
     if config.source.startswith(("http://", "https://")) and not config.data_dir:
-        return _from_table(config, tables.from_urls(config)).keep(config.classes)
+        return _from_tars(config, tar_files.addresses(config.address or config.source)).keep(config.classes)
     place = Path(config.data_dir or config.source).expanduser()
     if not place.exists():
-        if config.data_dir or not looks_like_hub_id(config.source):
-            raise AdaNATError(f"{place} does not exist; expected a folder, a file, a preset or a Hub id user/name.")
+        _refuse_missing(config, place)
         return _from_table(config, tables.from_hub(config)).keep(config.classes)
+    if saved := tables.from_disk(config, place):
+        return _from_table(config, saved).keep(config.classes)
     if found := tables.data_files(place, config.split):
-        return _from_table(config, tables.from_files(config, *found)).keep(config.classes)
+        loader, files = found
+        if loader == "tar":
+            return _from_tars(config, [str(file) for file in files]).keep(config.classes)
+        return _from_table(config, tables.from_files(config, files)).keep(config.classes)
     if captioned := open_captioned(place, config.split):
         return _from_captioned(config, captioned)
     require(place.is_dir(), f"{place} is no .parquet, .tar or .tsv file; give one, or the folder of its images.")
     return _folder(config, place).keep(config.classes)
 
 
-def _identity(config: DataConfig) -> dict[str, Any]:
-    local = not looks_like_hub_id(config.source) or Path(config.source).exists()
-    name = Path(config.source).name if local else config.source
-    return {"source": name, "split": config.split, "image_size": config.image_size}
+def _refuse_missing(config: DataConfig, place: Path) -> None:
+    """Refuse a path that leads nowhere; what may be an id on the Hub is for the Hub to tell."""
+    folder, _, revision = config.source.partition("@")
+    here = not revision and Path(folder.split("/")[0]).is_dir()
+    require(
+        not config.data_dir and looks_like_hub_id(config.source) and not here,
+        f"{place} does not exist{f', though {place.parent} does' if here else ''}; expected a folder, a file, a preset "
+        "or a Hub id user/name (user/name@main, if it is one).",
+    )
 
 
 def _from_table(config: DataConfig, opened: tables.Table) -> ImageSource:
     """Make a source of an opened ``datasets`` table or stream."""
-    columns = tables.find_columns(opened, config)
+    require(bool(opened.features), f"Data {config.source} does not tell its columns; read it without --streaming.")
+    columns = dataclasses.replace(find_columns(opened.features, config), roots=tables.roots(config))
     table = tables.as_bytes(opened, columns)
-    names = dict(enumerate(columns.class_names))
     if tables.is_stream(table):
-        num_classes = config.num_classes or len(names) or (0 if columns.label else 1)
-        require(num_classes > 0, f"The stream {config.source} does not tell its classes; give --num-classes.")
         stream = partial(tables.rows, table, columns, config.source)
-        return StreamSource(config, stream, names, num_classes, bool(columns.label), columns.uses_captions)
-    labels = tables.labels(table, columns)
+        return _stream(config, stream, columns, dict(enumerate(columns.class_names)), len(columns.class_names))
+    labels, names, num_named = tables.labels(table, columns, config.source)
     require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
-    num_classes = _count_classes(config, labels, len(names))
+    num_classes = _count_classes(config, labels, max(num_named, len(names)))
     fetch = partial(tables.fetch, table, columns)
     captions = partial(tables.captions_of, table, columns) if columns.uses_captions else None
     rows = np.arange(len(labels))
     return TableSource(config, fetch, labels, rows, names, num_classes, columns.uses_captions, captions)
+
+
+def _from_tars(config: DataConfig, places: list[str]) -> StreamSource:
+    """Make a source of webdataset tars."""
+    opened = tars.open_tars(config, places)
+    return _stream(config, opened.rows, opened.columns, opened.class_names, opened.num_classes)
+
+
+def _stream(
+    config: DataConfig,
+    rows: Callable[[], Iterator[tables.Row]],
+    columns: Columns,
+    names: dict[int, str],
+    num_named: int,
+) -> StreamSource:
+    num_classes = config.num_classes or num_named or (0 if columns.label else 1)
+    require(num_classes > 0, f"The stream {config.source} does not tell its classes; give --num-classes.")
+    return StreamSource(config, rows, names, num_classes, bool(columns.label), columns.uses_captions)
 
 
 def _from_captioned(config: DataConfig, captioned: Captioned) -> TableSource:
@@ -301,11 +345,21 @@ def _folder(config: DataConfig, place: Path) -> TableSource:
 
 def _count_classes(config: DataConfig, labels: Labels, num_named: int) -> int:
     """Check the labels against the asked number of classes, or count them."""
-    low, high = int(labels.min()), int(labels.max())
+    num_bare, low, high = int((labels < 0).sum()), int(labels.min()), int(labels.max())
+    require(
+        num_bare <= config.max_bad * len(labels),
+        f"{num_bare} of the {len(labels)} images of {config.source} ({config.split}) have no label (null or below 0); "
+        "label them or leave them out, or allow more with --max-bad.",
+    )
     num_classes = config.num_classes or max(num_named, high + 1)
     require(
-        low >= 0 and high < num_classes,
+        high < num_classes,
         f"{config.source} has labels from {low} to {high}; expected 0 to {num_classes - 1} (--num-classes).",
+    )
+    require(
+        bool(config.num_classes) or num_classes <= MAX_UNASKED,
+        f"{config.source} has labels up to {high}; number the classes from 0, or give --num-classes {num_classes} if "
+        "there are really so many.",
     )
     return num_classes
 

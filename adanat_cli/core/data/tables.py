@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import importlib
+import json
+import os
 import re
 import tarfile
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 
 from adanat_cli.core.config import DataConfig
-from adanat_cli.core.data.folders import split_of
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.data.columns import (
+    Columns,
+    dtype_of,
+    find_columns,
+    holds_bytes,
+    image_column,
+    inside,
+    is_number,
+    texts,
+)
+from adanat_cli.core.data.folders import IMAGE_SUFFIXES, split_of
+from adanat_cli.core.data.labels import RawLabel, number_words, read_label
+from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 from adanat_cli.core.hub import explain, scrub
 
+Labels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
-Row = tuple[bytes | Path | None, int | None, tuple[str, ...], str]
+Row = tuple[bytes | Path | None, RawLabel, tuple[str, ...], str]
 """Encoded image, label, captions and name."""
 
-_IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture", "photo")
-_LABEL_NAMES = ("label", "labels", "cls", "class", "class_id", "fine_label", "target", "category_id")
-_CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "sentences", "sentences_raw", "sentence", "title")
-_JSON_NAMES = ("json", "jsn")
+_MOST_FILES = 100_000
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Paths of the columns, outermost name first (``("json", "label")``); () where there is none."""
-
-    image: str
-    label: tuple[str, ...] = ()
-    caption: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-
-    @property
-    def uses_captions(self) -> bool:
-        """Whether captions, not labels, are the condition."""
-        return bool(self.caption) and not self.label
 
 
 def is_stream(table: Table) -> bool:
@@ -55,24 +53,58 @@ def data_files(place: Path, split: str) -> tuple[str, list[Path]] | None:
     """Find Parquet files or tars of a split.
 
     Returns:
-        The loader's name and the files in order, or None if there are none.
+        The loader's name ("parquet" or "tar") and the files in order, or None if there are none.
 
     Raises:
-        AdaNATError: if there are such files, but of other splits only.
+        AdaNATError: if there are such files, but of other splits only, or images lie beside them in other forms.
     """
-    loaders = {".parquet": "parquet", ".tar": "webdataset"}
     if place.is_file():
-        return (loaders[place.suffix], [place]) if place.suffix in loaders else None
-    for suffix, loader in loaders.items():
-        found = [
-            file
-            for folder in (".", "data", "train", "val", "validation", "test")
-            for file in sorted((place / folder).glob(f"*{suffix}"))
-            if not file.name.startswith(".")
-        ]
-        if found:
-            return loader, _of_split(found, split, place)
-    return None
+        return next(((loader, [place]) for loader, ends in _LOADERS.items() if place.name.endswith(ends)), None)
+    found = {loader: files for loader, ends in _LOADERS.items() if (files := _files(place, ends))}
+    # Tables without images tell of images elsewhere, as img2dataset writes them beside its tars.
+    elsewhere = _class_folders(place) if found else []
+    if all(map(_lacks_images, found.get("parquet", []))) and ("tar" in found or elsewhere):
+        found.pop("parquet", None)
+    if not found:
+        return None
+    names = [files[0].name for files in found.values()] + elsewhere
+    require(
+        len(names) == 1,
+        f"{place} holds images in several forms ({', '.join(names[:3])}); give one of them, or move the others away.",
+    )
+    loader, files = found.popitem()
+    return loader, _of_split(files, split, place)
+
+
+_LOADERS = {"parquet": (".parquet",), "tar": (".tar", ".tar.gz", ".tgz")}
+
+
+def _files(place: Path, ends: tuple[str, ...]) -> list[Path]:
+    return [
+        file
+        for folder in (".", "data", "train", "val", "validation", "test")
+        for file in sorted((place / folder).glob("*"))
+        if file.name.endswith(ends) and not file.name.startswith(".") and file.is_file()
+    ]
+
+
+def _lacks_images(file: Path) -> bool:
+    """Whether no column of a table can be one of images; a damaged one is for its reader to tell of."""
+    try:
+        return not image_column(_features(file))
+    except _LOAD_ERRORS:
+        return False
+
+
+def _class_folders(place: Path) -> list[str]:
+    """The first two folders below that hold images, if there are two: those of classes, not some picture of a card."""
+    found: list[str] = []
+    for folder, _, names in os.walk(place):
+        if folder != str(place) and any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            found.append(f"{os.path.relpath(folder, place)}/")
+        if len(found) == 2:
+            return found
+    return []
 
 
 def _of_split(files: list[Path], split: str, place: Path) -> list[Path]:
@@ -81,69 +113,153 @@ def _of_split(files: list[Path], split: str, place: Path) -> list[Path]:
     for file in files:
         folder = split_of(file.parent.name) if file.parent != place else ""
         splits.setdefault(split_of(file.name) or folder or "train", []).append(file)
-    require(
-        split in splits,
-        f"{place} has no {split} files; it has {', '.join(sorted(splits))} "
-        "(file names begin with the split, as in validation-00000.parquet).",
-    )
+    if split not in splits:
+        raise MissingSplit(
+            f"{place} has no {split} files; it has {', '.join(sorted(splits))} "
+            "(file names begin with the split, as in validation-00000.parquet)."
+        )
     return splits[split]
 
 
-def from_files(config: DataConfig, loader: str, files: list[Path]) -> Table:
-    """Open Parquet files (a table, or a stream if asked for) or tars (always a stream).
+def from_files(config: DataConfig, files: list[Path]) -> Table:
+    """Open Parquet files, as a table, or as a stream if asked for.
 
     Raises:
-        AdaNATError: if they cannot be read.
+        AdaNATError: if they cannot be read, or differ in the columns that are needed.
     """
     names = [str(file.resolve()) for file in files]
-    # Tars have no index, so they are always streamed.
-    streaming = config.streaming or loader == "webdataset"
-    return _load(str(files[0].parent), loader, data_files={"train": names}, split="train", streaming=streaming)
+    features = _common_features(config, files)
+    return _load(
+        str(files[0].parent),
+        "parquet",
+        data_files={"train": names},
+        split="train",
+        streaming=config.streaming,
+        columns=list(features),
+        features=features,
+    )
 
 
-def from_urls(config: DataConfig) -> datasets.IterableDataset:
-    """Open tars by their addresses, ``https://host/train-{0000..0009}.tar``, as a stream.
+def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features:
+    """The types of the needed columns, which all files share; whole numbers may be of any width.
 
     Raises:
-        AdaNATError: if the first cannot be read, or the HTTP client is not installed.
+        AdaNATError: naming file and column, if they differ.
     """
-    try:
-        importlib.import_module("aiohttp")
-    except ImportError as error:
-        raise AdaNATError(
-            "Data by address needs aiohttp, which is not installed; try: pip install 'adanat[http]'."
-        ) from error
-    urls = expand_braces(config.source)
-    return _load(config.source, "webdataset", data_files={"train": urls}, split="train", streaming=True)
+    needed = datasets.Features()
+    for file in files:
+        try:
+            features = _features(file)
+        except (*_LOAD_ERRORS, KeyError, TypeError, NotImplementedError) as error:
+            raise AdaNATError(f"Data {file.parent} cannot be opened: {file.name}: {_root_cause(error)}.") from error
+        if not needed:
+            columns = find_columns(features, config)
+            needed = datasets.Features({name: features[name] for name in sorted(columns.needed)})
+        for name, kind in needed.items():
+            there = features.get(name)
+            if there == kind or (_is_struct(there) and _is_struct(kind)):
+                continue
+            require(
+                isinstance(kind, datasets.Value) and is_number(kind) and dtype_of(there).startswith(("int", "uint")),
+                f"Column {name!r} is {_told(there)} in {file.name}, but {_told(kind)} in {files[0].name}; write both "
+                "the same way.",
+            )
+            needed[name] = datasets.Value("int64")
+    return needed
+
+
+def _features(file: Path) -> datasets.Features:
+    """The types of a Parquet file's columns; what pandas keeps as categories counts as their values."""
+    schema = pq.read_schema(file)
+    for place, column in enumerate(schema):
+        if pa.types.is_dictionary(column.type):
+            schema = schema.set(place, column.with_type(column.type.value_type))
+    return datasets.Features.from_arrow_schema(schema)
+
+
+def _is_struct(feature: Any) -> bool:
+    """Whether images are kept as bytes and path, typed or not."""
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and holds_bytes(feature))
+
+
+def _told(feature: Any) -> str:
+    return "missing" if feature is None else textwrap.shorten(str(feature), 80, placeholder=" …")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """``a-{08..11}`` to ``a-08`` … ``a-11``, as shells and webdataset write ranges."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    """``a-{08..11}`` to ``a-08`` … ``a-11``, as shells and webdataset write ranges.
+
+    Raises:
+        AdaNATError: if a range is empty or very large.
+    """
+    found = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
     if not found:
         return [pattern]
     first, last = found.groups()
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    numbers = range(int(first), int(last) + 1)
-    return [path for number in numbers for path in expand_braces(f"{before}{number:0{len(first)}d}{after}")]
+    numbers, rest = range(int(first), int(last) + 1), expand_braces(pattern[found.end() :])
+    num = len(numbers) * len(rest)
+    require(0 < num <= _MOST_FILES, f"{pattern} stands for {num} files; expected 1 to {_MOST_FILES}.")
+    return [f"{pattern[: found.start()]}{number:0{len(first)}d}{end}" for number in numbers for end in rest]
 
 
 def from_hub(config: DataConfig) -> Table:
     """Open a Hub data set ``user/name[@revision]``.
 
     Raises:
-        AdaNATError: if it cannot be reached or has no such split.
+        MissingSplit: if it has no such split.
+        AdaNATError: if it cannot be reached or read.
     """
     name, _, revision = config.source.partition("@")
+    asked: dict[str, Any] = {"revision": revision or None, "streaming": config.streaming}
     try:
-        return _load(name, name, revision=revision or None, split=config.split, streaming=config.streaming)
+        return _load(name, name, split=config.split, **asked)
     except AdaNATError as error:
+        if isinstance(error.__cause__, ValueError) and (there := _splits_on_hub(name, revision)):
+            split = _split_among(there, config)
+            if split != config.split:
+                return _load(name, name, split=split, **asked)
         if told := error.__cause__ and explain(error.__cause__):
             raise AdaNATError(f"Cannot open data set {config.source}: {told} --data-dir takes a local copy.") from error
         raise AdaNATError(
             f"{error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
             "with --data-dir."
         ) from error
+
+
+def _splits_on_hub(name: str, revision: str) -> list[str]:
+    """Names of the splits, as far as the Hub tells."""
+    try:
+        return list(datasets.get_dataset_split_names(name, revision=revision or None))
+    except (*_LOAD_ERRORS, datasets.exceptions.DatasetsError):
+        return []
+
+
+def _split_among(names: list[str], config: DataConfig) -> str:
+    """Choose the name that stands for the split that is asked for, as "test" and "val" do for validation."""
+    split = next((name for name in (config.split, *names) if name in names and split_of(name) == config.split), "")
+    if not split:
+        raise MissingSplit(f"{config.source} has no {config.split} split; it has {', '.join(names)}.")
+    return split
+
+
+def from_disk(config: DataConfig, place: Path) -> Table | None:
+    """Open what ``datasets`` has saved with ``save_to_disk``; None if it is something else.
+
+    Raises:
+        MissingSplit: if it has no such split.
+        AdaNATError: if it is damaged.
+    """
+    try:
+        if (place / "dataset_dict.json").is_file():
+            names = json.loads((place / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            place = place / _split_among([name for name in names if Path(name).name == name], config)
+        elif not ((place / "state.json").is_file() and (place / "dataset_info.json").is_file()):
+            return None
+        else:
+            _split_among(["train"], config)
+        return datasets.load_from_disk(str(place))
+    except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError) as error:
+        raise AdaNATError(f"Data {place} cannot be opened: {_root_cause(error)}.") from error
 
 
 def _load(shown: str, loader: str, **arguments: Any) -> Table:
@@ -163,91 +279,54 @@ def _load(shown: str, loader: str, **arguments: Any) -> Table:
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (scrub(str(error)).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def find_columns(table: Table, config: DataConfig) -> Columns:
-    """Find image, label and caption columns by name and type; names in the configuration win.
-
-    Raises:
-        AdaNATError: if there is no image column, or a column that was named does not exist.
-    """
-    features = table.features
-    if not features:
-        raise AdaNATError(f"Data {config.source} does not tell its columns; read it without --streaming.")
-    for asked in (config.image_column, config.label_column, config.caption_column):
-        require(
-            not asked or asked in features, f"{config.source} has no column {asked!r}; it has {', '.join(features)}."
-        )
-    image = config.image_column or _image_column(features)
-    require(
-        bool(image), f"{config.source} has no image column; it has {', '.join(features)} (name it: --image-column)."
-    )
-    label = (config.label_column,) if config.label_column else _find(features, _LABEL_NAMES, _is_label)
-    caption = (config.caption_column,) if config.caption_column else _find(features, _CAPTION_NAMES, _is_caption)
-    if config.caption_column and not config.label_column:
-        label = ()
-    names: list[str] = []
-    if label:
-        feature = features[label[0]] if len(label) == 1 else features[label[0]][label[1]]
-        require(_is_label(feature), f"Column {label[-1]!r} of {config.source} holds {feature}; expected whole numbers.")
-        names = list(getattr(feature, "names", None) or [])
-    return Columns(image, label, caption, tuple(names))
-
-
-def _image_column(features: datasets.Features) -> str:
-    """The column with the Image feature, or one of a usual name that holds bytes; usual names first."""
-    usual = [name for name in _IMAGE_NAMES if name in features]
-    candidates = [*usual, *(name for name in features if name not in usual)]
-    typed = [name for name in candidates if isinstance(features[name], datasets.Image)]
-    return str((typed or [name for name in candidates if _holds_bytes(features[name])] or [""])[0])
-
-
-def _holds_bytes(feature: Any) -> bool:
-    if isinstance(feature, dict):
-        return "bytes" in feature and _holds_bytes(feature["bytes"])
-    return getattr(feature, "dtype", "") in ("binary", "large_binary")
-
-
-def _is_label(feature: Any) -> bool:
-    return isinstance(feature, datasets.ClassLabel) or "int" in str(getattr(feature, "dtype", ""))
-
-
-def _is_caption(feature: Any) -> bool:
-    inner = getattr(feature, "feature", feature)
-    return getattr(inner, "dtype", "") in ("string", "large_string")
-
-
-def _find(features: Any, names: tuple[str, ...], fits: Any) -> tuple[str, ...]:
-    """Path to the first column with a usual name and a fitting type, also inside a ``json`` column."""
-    for name in names:
-        if name in features and fits(features[name]):
-            return (name,)
-    for json in _JSON_NAMES:
-        if isinstance(features.get(json), dict) and (inside := _find(features[json], names, fits)):
-            return (json, *inside)
-    return ()
+    lines = scrub(str(error)).strip().splitlines() or [type(error).__name__]
+    # The reason comes first or, after what could not be cast into what, last.
+    return " … ".join(dict.fromkeys(line.strip().rstrip(".") for line in (lines[0], lines[-1])))[:300]
 
 
 def as_bytes(table: Table, columns: Columns) -> Table:
     """Keep the needed columns, with images as bytes instead of pixels."""
-    needed = {path[0] for path in ((columns.image,), columns.label, columns.caption) if path}
-    keys = {"__key__"} & set(table.column_names or [])
-    table = table.select_columns(sorted(needed | keys))
+    table = table.select_columns(sorted(columns.needed))
     if isinstance(table.features[columns.image], datasets.Image):
         table = table.cast_column(columns.image, datasets.Image(decode=False))
     return table
 
 
-def labels(table: datasets.Dataset, columns: Columns) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """(rows,) class ids, -1 where there is none; zeros where the table has no labels."""
+def labels(table: datasets.Dataset, columns: Columns, shown: str) -> tuple[Labels, dict[int, str], int]:
+    """Read the class ids of all rows; labels that are words become classes in the order of their names.
+
+    Returns:
+        (rows,) ids, -1 where a row has no label and 0 where the table has none; the words' names, and their number.
+
+    Raises:
+        AdaNATError: if a value can be no label.
+    """
     if not columns.label:
-        return np.zeros(len(table), np.int64)
+        return np.zeros(len(table), np.int64), {}, 0
     column = table.data.column(columns.label[0])
     for name in columns.label[1:]:
         column = pa.chunked_array([chunk.field(name) for chunk in column.chunks])
-    values = column.fill_null(-1).to_numpy()
-    return np.ascontiguousarray(values, np.int64)
+    if pa.types.is_signed_integer(column.type):
+        return np.ascontiguousarray(column.fill_null(-1).to_numpy(), np.int64), dict(enumerate(columns.class_names)), 0
+    values = column.unique().to_pylist()
+    raw = [read_label(value) for value in values]
+    wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
+    require(
+        not wrong,
+        f"Column {'.'.join(columns.label)!r} of {shown} holds {wrong[:1]}; expected whole numbers or names as labels.",
+    )
+    ids: dict[RawLabel, int] = {label: label for label in raw if isinstance(label, int)}
+    names: dict[int, str] = {}
+    num_classes = 0
+    if any(isinstance(label, str) for label in raw):
+        ids, names, num_classes = number_words(raw, shown)
+    numbers = np.array([ids.get(label, -1) for label in raw], np.int64)
+    places = pc.index_in(column, pa.array(values, column.type)).to_numpy()
+    return numbers[places], names, num_classes
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or value != value
 
 
 def fetch(table: datasets.Dataset, columns: Columns, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
@@ -258,7 +337,7 @@ def fetch(table: datasets.Dataset, columns: Columns, row: int) -> tuple[bytes | 
 
 def captions_of(table: datasets.Dataset, columns: Columns, row: int) -> tuple[str, ...]:
     """Read the captions of a row and nothing else."""
-    return _texts(_inside({columns.caption[0]: table.data.column(columns.caption[0])[row].as_py()}, columns.caption))
+    return texts(inside({columns.caption[0]: table.data.column(columns.caption[0])[row].as_py()}, columns.caption))
 
 
 def rows(table: datasets.IterableDataset, columns: Columns, shown: str) -> Iterator[Row]:
@@ -280,22 +359,28 @@ def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
     path = ""
     if isinstance(image, dict):
         path, image = image.get("path") or "", image.get("bytes")
-    file = image if image or not path else Path(path)
-    captions = _texts(_inside(values, columns.caption))
-    label = _inside(values, columns.label)
+    file = image or (_file_within(columns.roots, path) if path else None)
+    captions = texts(inside(values, columns.caption))
+    label = read_label(inside(values, columns.label))
     # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody more.
-    name = values.get("__key__") or (Path(path).name if Path(path).is_absolute() else path)
+    name = Path(path).name if Path(path).is_absolute() else path
     name = f"{name} (row {number})" if name else f"row {number}"
-    return file, None if label is None else int(label), captions, name
+    return file, label, captions, name
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    """One caption, several captions of one image, or none."""
-    texts = value if isinstance(value, list) else [value]
-    return tuple(text.strip() for text in texts if text)
+def roots(config: DataConfig) -> tuple[str, ...]:
+    """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
+    place = Path(config.data_dir or config.source).expanduser()
+    if place.exists():
+        folder = place if place.is_dir() else place.parent
+        return str(folder.absolute()), str(folder.resolve())
+    return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE
 
 
-def _inside(values: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        values = None if values is None else values[name]
-    return values if path else None
+def _file_within(folders: tuple[str, ...], path: str) -> Path | None:
+    """The file at a path that a stranger wrote, unless it leads out of the folders."""
+    for folder in folders:
+        file = Path(os.path.normpath(os.path.join(folder, path)))
+        if file.is_relative_to(folder):
+            return file
+    return None

@@ -92,7 +92,7 @@ class SmallNetworks:
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
         accuracy = measure_accuracy(network, held_out, words=words)
         reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
-        facts = {"data": source.config.source, "training": training, "accuracy": accuracy}
+        facts = {"data": source.name, "training": training, "accuracy": accuracy}
         provenance = {"command": "train-policy", **facts}
         target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
         return network

@@ -13,7 +13,7 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
 from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
@@ -113,7 +113,7 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
     pieces = _pieces(request, shape, request.training.batch_size, request.training.precision)
     rows = -(-request.training.batch_size // pieces)
     return {
-        "dataset": request.dataset,
+        "dataset": hide_secrets(request.dataset),
         "tokens": str(request.tokens),
         "model": place,
         "output": str(request.output),

@@ -38,7 +38,7 @@ from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.runs.devices import device_memory, pick_device
 from adanat_cli.core.runs.nat_setup import PretrainNATRequest, training_rows
@@ -82,7 +82,7 @@ def tokenizer_request(
     Raises:
         AdaNATError: if a setting is invalid, or data of one's own cannot be opened.
     """
-    output = output or Path("runs") / f"tokenizer-{Path(dataset).name}"
+    output = output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
     data, shape, training = _given(data), _given(shape), _given(training)
     saved, preset = saved_settings(output), TRAINING_PRESETS.get(dataset, {})
     benchmark, colour = BENCHMARKS.get(dataset), bool(shape.pop("colour", False))
@@ -135,7 +135,7 @@ def nat_request(
     Raises:
         AdaNATError: if a setting is invalid or a token set is damaged.
     """
-    output, training = output or Path("runs") / f"nat-{Path(dataset).name}", _given(training)
+    output, training = output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}", _given(training)
     saved, preset, row = saved_settings(output), TRAINING_PRESETS.get(dataset, {}), {}
     if benchmark := BENCHMARKS.get(dataset):
         preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
@@ -190,7 +190,7 @@ def policy_request(
         AdaNATError: if a setting is invalid, or there is no model.
     """
     kind, num_steps = others["kind"], others["num_steps"]
-    output = output or Path("runs") / f"policy-{Path(dataset).name}-{kind}-{num_steps}"
+    output = output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
     training, policy = _given(training), _given(policy or {})
     saved, chosen, scale = saved_settings(output), recipe(recipe_name, dataset), None
     if recipe_name == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):

@@ -299,6 +299,5 @@ def _count_classes(source: ImageSource, store: FeatureStore) -> dict[int, int] |
 
 def _describe(source: ImageSource, num_kept: int) -> str:
     """The data, in words that tell it from other data."""
-    identity = source.identity()
     classes = f", {num_kept} classes" if num_kept else ""
-    return f"{identity['source']} ({source.config.split}, {source.config.image_size} pixels{classes})"
+    return f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})"

@@ -297,7 +297,7 @@ def _info(
         num_classes=source.num_classes,
         has_flips=options.flips,
         class_names=source.class_names,
-        source=f"{source.identity()['source']} ({source.config.split})",
+        source=f"{source.name} ({source.config.split})",
         text_encoder=recorded_name(encoder.model) if encoder else "",
         text_fingerprint=encoder.fingerprint if encoder else "",
         text_width=encoder.width if encoder else 0,

@@ -1,0 +1,56 @@
+"""What a label may look like in a table, a tar or JSON, and the class ids it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, TypeAlias
+
+from adanat_cli.core.data.classes import folder_classes
+from adanat_cli.core.errors import require
+
+RawLabel: TypeAlias = int | str | None
+"""A class id, a word that has yet to get one, or no label."""
+
+_LARGEST = 2**31
+MAX_UNASKED = 100_000
+"""Most classes that are believed without --num-classes: networks grow with the largest label."""
+
+
+def read_label(value: Any) -> RawLabel:
+    """Read 3, 3.0, "3" and True as class ids, "cat" as a word; None, "", NaN, 0.5 and lists are no labels."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    if isinstance(value, str):
+        text = value.strip("\ufeff \t\r\n\0")
+        digits = text.removeprefix("-").removesuffix(".0")
+        return _bounded(float(text)) if digits.isascii() and digits.isdigit() else text or None
+    return _bounded(value) if isinstance(value, int | float) else None
+
+
+def _bounded(value: float) -> int | None:
+    whole = abs(value) < _LARGEST and value == int(value)  # NaN and infinity are below nothing
+    return int(value) if whole else None
+
+
+def is_label(value: Any) -> bool:
+    """Whether a value can be a label at all: a number, truth value or word."""
+    return isinstance(value, bool | int | float | str)
+
+
+def number_words(labels: Collection[RawLabel], shown: str) -> tuple[dict[RawLabel, int], dict[int, str], int]:
+    """Give class ids to labels of which some are words, as class folders of these names get theirs.
+
+    Returns:
+        Label to class id, class id to name, and the number of classes.
+
+    Raises:
+        AdaNATError: if there are so many that they can be no classes.
+    """
+    words = sorted({str(label) for label in labels if label is not None})
+    require(
+        len(words) <= MAX_UNASKED,
+        f"{shown} has {len(words)} different words as labels, too many for classes; if they are captions, name their "
+        "column with --caption-column.",
+    )
+    ids, names, num_classes = folder_classes(words)
+    return {label: ids[str(label)] for label in labels if label is not None}, names, num_classes
