@@ -54,19 +54,20 @@ def samples(place: str, wanted: Callable[[str], bool]) -> Iterator[Sample]:
         AdaNATError: if it cannot be read to its end, or is not a tar.
     """
     sample: Sample = {}
-    for name, file in _members(place):
-        found = _PARTS.fullmatch(name)
-        if found is None:
-            continue
-        key, kind = found[1], found[2].lower()
-        if sample and sample["__key__"] != key:
+    with _one_line(place):
+        for name, file in _members(place):
+            found = _PARTS.fullmatch(name)
+            if found is None:
+                continue
+            key, kind = found[1], found[2].lower()
+            if sample and sample["__key__"] != key:
+                yield sample
+                sample = {}
+            require(kind not in sample, f"{shown(place)} holds two members {kind!r} of {key!r}; keep one.")
+            sample.setdefault("__key__", key)
+            sample[kind] = _content(file, kind) if wanted(kind) else None
+        if sample:
             yield sample
-            sample = {}
-        require(kind not in sample, f"{shown(place)} holds two members {kind!r} of {key!r}; keep one.")
-        sample.setdefault("__key__", key)
-        sample[kind] = _content(file, kind) if wanted(kind) else None
-    if sample:
-        yield sample
 
 
 def is_image(kind: str) -> bool:
@@ -88,7 +89,7 @@ def _content(file: Callable[[int], bytes], kind: str) -> Any:
 
 def _members(place: str) -> Iterator[tuple[str, Callable[[int], bytes]]]:
     """Names of the files in a tar, each with what reads so many bytes of it; nothing at all of larger ones."""
-    with _one_line(place), _opened(place) as raw:
+    with _opened(place) as raw:
         mode = "r|*" if is_address(place) else "r:*"
         with tarfile.open(fileobj=raw, mode=cast(Any, mode), tarinfo=_Checked, bufsize=_BLOCK) as archive:
             for member in archive:
