@@ -52,6 +52,15 @@ def test_a_table_under_our_names_is_read_as_it_is(tmp_path: Path) -> None:
     assert torch.equal(read_table(path).table, table)
 
 
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text("".join(f"{name}: [5e-1, +1E-1, .25, '0.5', 2., 010]\n" for name in ACTION_NAMES), "utf-16")
+    with pytest.raises(AdaNATError, match="ratios must lie"):
+        read_table(path)
+    path.write_text(path.read_text("utf-16").replace(", 2., 010", ""), "utf-8-sig")
+    assert read_table(path).table.tolist() == [[0.5] * 4, [0.1] * 4, [0.25] * 4, [0.5] * 4]
+
+
 def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text("manual_ratios: []\nmanual_temp: []\nmanual_samp_temp: [1.0]\nmanual_cfg: [0.5]\n")
@@ -61,13 +70,54 @@ def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (None, "cannot be read"),
+        (None, "does not exist"),
+        ("[" * 10_000, "lists within lists"),
+        ("a: &a [1]\nb: [*a, *a]", "an alias"),
+        ("{[1]: 2}", "not YAML"),
+        ("x" * 2**18, "is larger than"),
+        ("a: \x1b", "not YAML"),
         ("{", "not YAML"),
         ("just words", "lacks manual_ratios, manual_temp, manual_samp_temp, manual_cfg"),
         ("manual_ratios: [0.5]\nmanual_temp: [1]\nmanual_cfg: [1, 1]", "lacks manual_samp_temp"),
         (
             "manual_ratios: [0.5, 0.2]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
             "2 manual_ratios",
+        ),
+        (
+            "manual_ratios: [2**9]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [1e999]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [2020-01-01]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [yes]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [0x10]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [[1]]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [.nan]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [~]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
+        ),
+        (
+            "manual_ratios: [!!python/none x]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",
+            "list of numbers|finite",
         ),
         ("manual_ratios: [x]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "list of numbers"),
         ("manual_ratios: [1.5]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "ratios must lie"),

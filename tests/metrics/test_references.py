@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.metrics import npz
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
 from adanat_cli.core.metrics.npz import Archive
@@ -26,6 +27,7 @@ from adanat_cli.core.metrics.references import (
     read_reference,
     write_reference,
 )
+from tests.mutations import as_json, mutations
 
 
 @dataclass
@@ -264,3 +266,62 @@ def test_features_of_other_formats_become_float32(tmp_path: Path) -> None:
     torch.testing.assert_close(reference.features, torch.from_numpy(features).float())
     torch.testing.assert_close(reference.gaussian, gaussian())
     assert replace(reference, sha256="") != reference
+
+
+def write_npy(path: Path, name: str, header: str, content: bytes) -> None:
+    """Put an array with any header into a new archive."""
+    padded = header.encode("latin-1") + b" " * (-(len(header) + 11) % 64) + b"\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as file:
+        file.write(b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + content)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "(" * 9000 + ")" * 9000,
+        "-" * 9000 + "1",
+        "[" * 90 + "]" * 90,
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -4)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (True, 4)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (10**9, 4)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1" + "0" * 5000 + ",)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': 4}",
+        "{'descr': ['<f8'], 'fortran_order': False, 'shape': (4,)}",
+        "{'descr': [('a', '<f8', (2, 2))], 'fortran_order': 1, 'shape': (1,)}",
+        "{'descr': '<U1', 'fortran_order': False, 'shape': (4,)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (4,)}",
+        "{'descr': '<f8', [1]: 2}",
+    ],
+)
+def test_a_header_of_any_kind_is_refused_in_one_line(tmp_path: Path, header: str) -> None:
+    write_npy(tmp_path / "a.npz", "mu", header, bytes(32))
+    with pytest.raises(AdaNATError, match=r"damaged|pickled") as caught:
+        Archive(tmp_path / "a.npz").read("mu")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_expands_to_gigabytes_is_not_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "_MAX_BYTES", 2**20)
+    np.savez_compressed(tmp_path / "a.npz", features=np.zeros((2**18 + 1, 4), np.uint8))
+    archive = Archive(tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_size < 2**12
+    for whole in (lambda: archive.read("features"), lambda: list(archive.parts("features", 2**20))):
+        with pytest.raises(AdaNATError, match="GiB of memory"):
+            whole()
+    assert sum(len(part) for part in archive.parts("features", 2**10)) == 2**18 + 1
+
+
+def test_one_wrong_value_in_the_metadata_is_one_line(tmp_path: Path) -> None:
+    whole = replace(make_reference(Stub(), gaussian(), 40), classes={3: 40})
+    write_reference(tmp_path / "whole.npz", whole)
+    with np.load(tmp_path / "whole.npz") as arrays:
+        parts = {name: arrays[name] for name in arrays.files}
+    for what, changed in mutations(json.loads(str(parts["metadata"])), sparse=7):
+        np.savez(tmp_path / "a.npz", **{**parts, "metadata": np.array(as_json(changed))})
+        try:
+            read_reference(tmp_path / "a.npz")
+            message = ""
+        except AdaNATError as error:
+            message = str(error)
+        assert "\n" not in message, what
+        assert len(message) < 1000, what

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError
 
 States = np.ndarray[tuple[int, ...], np.dtype[np.float16]]
 
@@ -31,8 +33,7 @@ def write_states(path: Path, parts: Iterable[States], shape: tuple[int, int, int
         shape: (n, L, D).
     """
     with path.open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(_header(shape))
         for part in parts:
             file.write(np.ascontiguousarray(part, "<f2").tobytes())
 
@@ -78,9 +79,20 @@ class CaptionStates:
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> States:
     advice = "run the same `adanat tokenize --encode-captions` again"
+    expected = _header(shape)
     try:
-        states: States = np.load(file, mmap_mode="r", allow_pickle=False)
+        with file.open("rb") as opened:
+            found = opened.read(len(expected))
+        # What it must begin with is known, so a stranger's header is compared, not parsed.
+        if found != expected or file.stat().st_size != len(expected) + 2 * math.prod(shape):
+            raise ValueError(f"expected {shape} in float16")
+        return np.memmap(file, "<f2", "r", len(expected), shape)
     except (OSError, ValueError) as error:
         raise AdaNATError(f"{file} holds no encoded captions ({error}); {advice}.") from error
-    require(states.shape == shape, f"{file} holds states of shape {states.shape}, expected {shape}; {advice}.")
-    return states
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an .npy file of (n, L, D) float16 begins with."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import AutoNATSchedule, TableSchedule
+from adanat_cli.core.reading import read_bytes
 
 Table = TypeVar("Table", bound=TableSchedule)
 _RATIO, _REMASKING, _SAMPLING, _GUIDANCE = "manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg"
+
+_MAX_BYTES, _MAX_DEPTH = 2**17, 3
+"""Of a schedule file: thousands of steps."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""As YAML 1.2 has it: `5e-1` is one."""
 
 
 def read_autonat(path: Path) -> AutoNATSchedule:
@@ -63,28 +71,39 @@ def _build(path: Path, kind: type[Table], rows: list[tuple[float, ...]]) -> Tabl
 
 def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
     """Read a YAML mapping of these keys to lists of numbers."""
-    import yaml  # only a schedule from a file needs it
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdaNATError(f"Schedule file {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the parser lets odd dates and depths through
-        raise AdaNATError(f"Schedule file {path} is not YAML: {str(error).splitlines()[0]}.") from error
+    values = _read_yaml(path)
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
         raise AdaNATError(f"Schedule file {path} lacks {', '.join(missing)}; expected the keys {', '.join(keys)}.")
     return {key: _numbers(path, key, values[key]) for key in keys}
 
 
-def _numbers(path: Path, key: str, values: Any) -> list[float]:
+def _read_yaml(path: Path) -> Any:
+    """Read lists of lists and mappings, whose scalars stay text: YAML's own ideas of numbers and dates are many.
+
+    What nests deeper than a schedule does, or stands for something else (an alias), is refused before it is built.
+    """
+    import yaml  # only a schedule from a file needs it
+
+    depth = 0
     try:
-        if isinstance(values, list) and all(type(value) in (int, float) for value in values):
-            return [float(value) for value in values]
-    except OverflowError:
-        pass
+        content = read_bytes(path, _MAX_BYTES)
+        for event in yaml.parse(content, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+                raise ValueError("it holds an alias, or lists within lists")
+        return yaml.load(content, Loader=yaml.BaseLoader)
+    except AdaNATError as error:
+        raise AdaNATError(f"Schedule file {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise AdaNATError(f"Schedule file {path} is not YAML: {str(error).splitlines()[0]}.") from error
+
+
+def _numbers(path: Path, key: str, values: Any) -> list[float]:
+    if isinstance(values, list) and all(isinstance(value, str) and _NUMBER.fullmatch(value) for value in values):
+        return [float(value) for value in values]
     raise AdaNATError(
-        f"Schedule file {path}: {key} is {repr(values)[:200]}; expected a list of numbers such as 0.5 or 1.0e-3."
+        f"Schedule file {path}: {key} is {shown(values)}; expected a list of numbers such as 0.5 or 1e-3."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import one_line
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 _BYTES_AT_ONCE = 2**24
-_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive raises, by where the damage is; RuntimeError where it is encrypted."""
+_MAX_BYTES = 2**30
+"""Of an array that is held whole, or of a part: the features of 100,000 images. What an archive says costs nothing."""
+_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, MemoryError, TypeError, LookupError)
+_DAMAGE += (ArithmeticError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive raises, by where the damage is: NumPy parses an array's header as Python."""
 
 
 class ArrayHeader(NamedTuple):
@@ -54,7 +59,9 @@ class Archive:
             with zipfile.ZipFile(path) as archive:
                 members = archive.namelist()
         except _DAMAGE as error:
-            raise AdaNATError(f"{path} is not an .npz archive, or is cut short ({error}); fetch it again.") from error
+            raise AdaNATError(
+                f"{path} is not an .npz archive, or is cut short ({one_line(error)}); fetch it again."
+            ) from error
         self.names = tuple(name.removesuffix(".npy") for name in members if name.endswith(".npy"))
         require(bool(self.names), f"{path} holds no arrays; expected an archive that numpy.savez wrote.")
 
@@ -71,9 +78,10 @@ class Archive:
         """Read a whole array.
 
         Raises:
-            AdaNATError: as ``header``.
+            AdaNATError: as ``header``, or if it is too large to be held whole.
         """
         with self._open(name) as (file, header):
+            self._check_size(name, math.prod(header.shape) * header.dtype.itemsize)
             flat = _next_values(file, header.dtype, math.prod(header.shape))
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
@@ -87,9 +95,17 @@ class Archive:
             rows, row = header.shape[:1], header.shape[1:]
             if not rows or (header.fortran_order and row):
                 raise AdaNATError(f"{name} in {self.path} is not stored row by row; write it in C order.")
+            self._check_size(name, size * math.prod(row) * header.dtype.itemsize)
             for start in range(0, rows[0], size):
                 num = min(size, rows[0] - start)
                 yield _next_values(file, header.dtype, num * math.prod(row)).reshape(num, *row)
+
+    def _check_size(self, name: str, num_bytes: int) -> None:
+        require(
+            num_bytes <= _MAX_BYTES,
+            f"{name} in {self.path} takes {num_bytes / 2**30:,.1f} GiB of memory; expected at most "
+            f"{_MAX_BYTES / 2**30:.0f}. Write fewer rows, or in float32.",
+        )
 
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
@@ -108,7 +124,7 @@ class Archive:
                     raise ValueError("its length does not fit its shape")
                 yield file, header
         except _DAMAGE as error:
-            raise AdaNATError(f"{name} in {self.path} is damaged ({error}); fetch the file again.") from error
+            raise AdaNATError(f"{name} in {self.path} is damaged ({one_line(error)}); fetch the file again.") from error
 
 
 def _read_header(file: IO[bytes]) -> ArrayHeader:
@@ -119,6 +135,8 @@ def _read_header(file: IO[bytes]) -> ArrayHeader:
         shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
     else:
         raise ValueError(f"format version {version} is not known")
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError(f"a shape {shape}")
     return ArrayHeader(shape, dtype, fortran_order)
 
 

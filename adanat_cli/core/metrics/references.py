@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.config.schema import build
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.frechet import Gaussian, checked_gaussian
 from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
 from adanat_cli.core.metrics.npz import Archive, Array
+from adanat_cli.core.reading import parse_json
 
 Format = Literal["pytorch-fid", "adm", "adanat"]
 _FORMAT_VERSION = 1
@@ -280,34 +282,36 @@ def _find_images(archive: Archive) -> StoredImages | None:
     return StoredImages(archive, shape)
 
 
+@dataclass(frozen=True)
+class _Metadata:
+    """What the file's own JSON tells; ``classes`` is missing in older ones."""
+
+    format_version: int
+    num_images: int
+    protocol: str
+    extractor: str
+    weights_hash: str
+    resize: str
+    source: str
+    classes: Mapping[int, int] | None = None
+
+
 def _read_metadata(archive: Archive) -> dict[str, Any]:
     """Fields of ``Reference`` that the file's own JSON tells."""
     try:
-        values = json.loads(str(archive.read("metadata")))
-        version, num_images = values["format_version"], values["num_images"]
-        texts = {name: values[name] for name in _TEXTS}
-        classes = _read_classes(values.get("classes"))
-        if not all(isinstance(text, str) for text in texts.values()) or type(num_images) is not int:
-            raise TypeError("a field has the wrong type")
-    except (ValueError, TypeError, KeyError) as error:
+        values = parse_json(str(archive.read("metadata")), "it")
+        version = values.get("format_version") if isinstance(values, dict) else None
+        require(
+            type(version) is not int or version == _FORMAT_VERSION,
+            f"format version {version}; this toolkit reads version {_FORMAT_VERSION}, upgrade adanat",
+        )
+        told = build(_Metadata, values, "it")
+    except AdaNATError as error:
         raise AdaNATError(
             f"The metadata of {archive.path} cannot be read ({error}); make it again with `adanat stats`."
         ) from error
-    require(
-        version == _FORMAT_VERSION,
-        f"{archive.path} has format version {version}; this toolkit reads version {_FORMAT_VERSION}. Upgrade adanat.",
-    )
-    return {**texts, "num_images": num_images, "classes": classes, "format": "adanat"}
-
-
-def _read_classes(values: Any) -> dict[int, int] | None:
-    """Class id to number of images; None where an older file does not say."""
-    if values is None:
-        return None
-    known = isinstance(values, dict) and all(key.isdecimal() and type(num) is int for key, num in values.items())
-    if not known:
-        raise TypeError("its classes are no numbers of images by class id")
-    return {int(label): num for label, num in values.items()}
+    texts = {name: getattr(told, name) for name in _TEXTS}
+    return {**texts, "num_images": told.num_images, "classes": told.classes, "format": "adanat"}
 
 
 def _sha256(path: Path) -> str:

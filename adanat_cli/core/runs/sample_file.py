@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
@@ -47,7 +48,11 @@ class SampleFile:
         header = archive.header("arr_0")
         shape = header.shape
         require(
-            header.dtype == np.uint8 and len(shape) == 4 and shape[3] == 3 and 0 not in shape,
+            header.dtype == np.uint8
+            and len(shape) == 4
+            and shape[3] == 3
+            and 0 not in shape
+            and max(shape[1:]) <= MAX_IMAGE_SIZE,
             f"arr_0 of {path} is {header.dtype} of shape {shape}; expected bytes (uint8) of shape (n, H, W, 3).",
         )
         require(not header.fortran_order, f"arr_0 of {path} is stored column by column; write it in C order.")
