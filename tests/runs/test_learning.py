@@ -28,11 +28,11 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.train_policy import train_policy
 
 DIGITS = Path(__file__).parents[1] / "fixtures" / "digits"
-STEPS, UPDATES, IMAGES, OTHER_SEED = 4, 9, 1000, 5
+STEPS, UPDATES, IMAGES, OTHER_SEED = 4, 6, 1000, 5
 
 
-def test_nine_updates_of_the_digits_recipe_bring_the_images_nearer_to_held_out_ones(tmp_path: Path) -> None:
-    """Two seeds of the recipe were 26 % and 29 % below the fixed schedule after nine updates; half is asked for."""
+def test_six_updates_of_the_digits_recipe_bring_the_images_nearer_to_held_out_ones(tmp_path: Path) -> None:
+    """Seeds of the recipe were 19, 25 (five updates) and 29 % below the fixed schedule; half is asked for."""
     pytest.importorskip("sklearn")
     recipe = RECIPES["digits"]
     training = PolicyTrainingConfig(**recipe["training"]).replace(
