@@ -78,17 +78,15 @@ def test_what_trains_a_vqgan_beside_it_is_left_out_and_told(tmp_path: Path) -> N
 def test_an_entry_can_be_chosen(tmp_path: Path) -> None:
     tree = {"model": state(), "model_ema": state(AVERAGE)}
     assert float(found(tmp_path, tree, entry="model").tensors[NAMES[0]][0]) == LIVE
-    with pytest.raises(AdaNATError, match="nothing known under best, but a VQGAN under model, a VQGAN under model_ema"):
+    with pytest.raises(AdaNATError, match="nothing known at best, but a VQGAN at model, a VQGAN at model_ema"):
         found(tmp_path, tree, entry="best")
 
 
 def test_several_networks_without_an_order_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(AdaNATError, match="holds weights under ema_0_9, ema_0_99; choose one of them with --entry"):
+    with pytest.raises(AdaNATError, match="holds weights at ema_0_9, ema_0_99; choose one of them with --entry"):
         found(tmp_path, {"ema_0_9": state(), "ema_0_99": state(AVERAGE)})
     policy = {"dw_conv.weight": torch.ones(2), "linear3.weight": torch.ones(2)}
-    with pytest.raises(
-        AdaNATError, match=r"a VQGAN under tokenizer, a policy under actor; choose .* --entry or --kind"
-    ):
+    with pytest.raises(AdaNATError, match=r"a VQGAN at tokenizer, a policy at actor; choose .* --entry or --kind"):
         found(tmp_path, {"tokenizer": state(), "actor": policy})
     assert found(tmp_path, {"tokenizer": state(), "actor": policy}, kind="policy").entry == "actor"
 

@@ -201,7 +201,7 @@ def without(state: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda: nat_state() | {"norm.bias": torch.zeros(3)}, {"num_heads": 4}, r"norm.bias is \(3,\) instead of"),
         (lambda: nat_state(), {}, "--num-heads"),
         (lambda: nat_state(), {"num_heads": 5}, "not a multiple of its 5 heads"),
-        (lambda: nat_state(), {"kind": "vqgan"}, "is no VQGAN"),
+        (lambda: nat_state(), {"kind": "vqgan"}, "is not a VQGAN"),
         (lambda: vqgan_state(), {"image_size": 72}, "not a multiple of the tokenizer's downsampling"),
         (lambda: without(vqgan_state(), "decoder.conv_in.bias"), {}, "missing decoder.conv_in.bias"),
         (lambda: policy_state(), {}, "--steps"),

@@ -164,8 +164,8 @@ def _summary(folder: ModelFolder) -> str:
 
 def _use(folder: ModelFolder, details: CardDetails) -> str:
     """Lines that run as they are."""
-    model = details.repo or "<this folder>"
-    head = "## Use\n\nWith `adanat` installed:\n\n```bash\n"
+    model, place = details.repo or ".", "" if details.repo else ", from within this folder"
+    head = f"## Use\n\nWith `adanat` installed{place}:\n\n```bash\n"
     condition = _condition(folder)
     if not condition:
         return f"{head}adanat tokenize --dataset <images> --tokenizer {model} --output tokens\n```"

@@ -96,8 +96,7 @@ def identify(weights: ForeignWeights, kind: Kind | None = None, entry: str = "")
     if not fitting:
         raise AdaNATError(_not_found(weights, list(found), kind, entry))
     if len({key[0] for key in fitting}) > 1:
-        told = ", ".join(f"a {_NAMES[known]} under {shown(place)}" for known, place in fitting[:5])
-        raise AdaNATError(f"{source} holds {told}; choose one of them with --entry or --kind.")
+        raise AdaNATError(f"{source} holds {_told(fitting)}; choose one of them with --entry or --kind.")
     known, places = fitting[0][0], [place for _, place in fitting]
     taken = choose(places, source, _EVALUATED)
     tensors = found[known, taken]
@@ -111,16 +110,20 @@ def identify(weights: ForeignWeights, kind: Kind | None = None, entry: str = "")
     )
 
 
+def _told(found: Sequence[tuple[Kind, str]]) -> str:
+    return ", ".join(f"a {_NAMES[known]} at {shown(place)}" for known, place in found[:5])
+
+
 def _not_found(weights: ForeignWeights, found: Sequence[tuple[Kind, str]], kind: Kind | None, entry: str) -> str:
     """Say why no network was found where it was looked for."""
-    source, held = weights.path, ", ".join(f"a {_NAMES[known]} under {shown(place)}" for known, place in found[:5])
+    source, held = weights.path, _told(found)
     if kind and held:
-        return f"{source} is no {_NAMES[kind]}: it holds {held}; leave --kind and --entry out, or give another file."
+        return f"{source} is not a {_NAMES[kind]}: it holds {held}; leave --kind and --entry out, or give another file."
     if held:
-        return f"{source} holds nothing known under {shown(entry)}, but {held}; give that as --entry."
+        return f"{source} holds nothing known at {shown(entry)}, but {held}; give that as --entry."
     names = [name for tensors in weights.state_dicts.values() for name in tensors]
     return (
-        f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, that are of no network "
+        f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, which are of no network "
         "known here; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
     )
 
@@ -153,7 +156,7 @@ def vqgan_config(tensors: Mapping[str, Tensor], image_size: int, source: str) ->
         _shape(tensors, f"encoder.down.{level}.block.0.conv1.weight", 4, "VQGAN", source)[0] for level in range(levels)
     ]
     if not widths or any(width % base for width in widths):
-        raise AdaNATError(f"{source} is no VQGAN: its widths {widths} are not multiples of the first, {base}.")
+        raise AdaNATError(f"{source} is not a VQGAN: its widths {widths} are not multiples of the first, {base}.")
     return VQGANConfig(
         image_size=image_size,
         codebook_size=codes[0],
@@ -181,8 +184,8 @@ def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str
     side = math.isqrt(num_tokens)
     if side * side != num_tokens or hidden % width:
         raise AdaNATError(
-            f"{source} is no NAT: {num_tokens} positions and an MLP of {hidden} over width {width}; expected a square "
-            "grid and a multiple of the width."
+            f"{source} is not a NAT: {num_tokens} positions and an MLP of {hidden} over width {width}; expected a "
+            "square grid and a multiple of the width."
         )
     heads = num_heads or {row["width"]: row["num_heads"] for row in NAT_PRESETS.values()}.get(width)
     if heads is None:
@@ -271,7 +274,7 @@ def _shape(tensors: Mapping[str, Tensor], name: str, num_dims: int, kind: str, s
     shape = tuple(tensors[name].shape) if name in tensors else ()
     if len(shape) != num_dims or 0 in shape:
         found = f"{name} has shape {shape}, not {num_dims} sides" if name in tensors else f"it has no {name}"
-        raise AdaNATError(f"{source} is no {kind}: {found}; leave --kind out, or give another file.")
+        raise AdaNATError(f"{source} is not a {kind}: {found}; leave --kind out, or give another file.")
     return shape
 
 

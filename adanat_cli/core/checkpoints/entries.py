@@ -66,14 +66,14 @@ def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
     rest = [entry for entry in best if _rank(entry, preferred) == _rank(best[0], preferred)]
     if len(rest) > 1:
         raise AdaNATError(
-            f"{source} holds weights under {', '.join(map(shown, rest[:5]))}; choose one of them with --entry."
+            f"{source} holds weights at {', '.join(map(shown, rest[:5]))}; choose one of them with --entry."
         )
     return best[0]
 
 
 def shown(entry: str) -> str:
     """An entry as a message says it."""
-    return ascii(entry[:100])[1:-1] or "the top"
+    return ascii(entry[:100])[1:-1] or "its top level"
 
 
 def _rank(entry: str, preferred: str) -> tuple[bool, bool]:

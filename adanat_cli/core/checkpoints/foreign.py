@@ -102,9 +102,9 @@ def load_foreign(path: Path) -> Any:
     unknown = next((name for name in asked if not _PLAIN.fullmatch(name)), None)
     require(
         unknown is None,
-        f"{path} is refused: beside tensors it asks for {ascii(unknown)[1:-1][:80]}, and what is no tensor or plain "
-        "value could run code on loading; give a file that holds weights only, or convert it to safetensors where you "
-        "trust it.",
+        f"{path} is refused: beside tensors it asks for {ascii(unknown)[1:-1][:80]}, and anything but tensors and "
+        "plain values could run code on loading; give a file that holds weights only, or convert it to safetensors "
+        "where you trust it.",
     )
     mapped = form == "archive" and path.suffix != ".safetensors"  # of which PyTorch takes the suffix's word
     try:
@@ -121,7 +121,7 @@ def load_foreign(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is damaged or no file of weights ({type(error).__name__}); fetch or save it again."
+    return f"{path} is damaged or not a file of weights ({type(error).__name__}); fetch or save it again."
 
 
 def _format(path: Path) -> Format:
@@ -190,7 +190,7 @@ def _asked_by_archive(path: Path) -> list[str]:
         members = archive.infolist()
         require(
             all(member.compress_type == zipfile.ZIP_STORED for member in members),
-            f"{path} is a compressed archive, as torch.save writes none; give the file as it was saved.",
+            f"{path} is a compressed archive, which torch.save never writes; give the file as it was saved.",
         )
         require(
             not any(member.filename.endswith("/constants.pkl") for member in members),

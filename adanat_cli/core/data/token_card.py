@@ -32,7 +32,7 @@ def token_set_card(info: TokenSetInfo, num_images: int, repo: str = "") -> str:
     if info.has_flips:
         columns += ", `tokens_flipped` (of the mirrored image)"
     columns += ", `caption`" if info.condition == "text" else f", `label` (of {info.num_classes} classes)"
-    place = repo or "<this folder>"
+    place = repo or "."
     repo_name, _, revision = repo.partition("@")
     pinned = f', revision="{revision}"' if revision else ""
     loading = f'load_dataset("{repo_name or "parquet"}"{pinned}, split="train")'
@@ -47,7 +47,7 @@ below {info.codebook_size}, made by `adanat tokenize`. Tokenizer: `{info.tokeniz
 
 Columns: {columns}.
 
-## Use
+## Use{"" if repo else ", from within this folder"}
 
 ```bash
 adanat pretrain-nat --dataset <its name> --tokens {place} --model <model with this tokenizer>
