@@ -14,7 +14,12 @@ def command(
     dataset: options.Dataset,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as stats.npz.")],
     install: Annotated[
-        bool, typer.Option("--install", help="Also put it into the model, for `adanat evaluate` without --ref.")
+        bool,
+        typer.Option(
+            "--install",
+            help="Also put it into the model, for `adanat evaluate` without --ref; a model without features/ "
+            "gets a small network first, trained on the same data (images of up to 128 pixels).",
+        ),
     ] = False,
     data_dir: options.DataDir = None,
     split: options.Split = "train",
@@ -92,5 +97,6 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Protocol {values['protocol']}: {values['extractor']}, weights {values['weights_hash'][:12]}; features of "
         f"{values['num_features']:,} images"
         + (f", {values['num_classes']:,} classes" if values["num_classes"] else ""),
+        *([f"Measure the model with: adanat evaluate --model {values['installed']}"] if values["installed"] else []),
         *(f"Skipped: {name} ({reason})" for name, reason in list(values["skipped"].items())[:10]),
     ]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import data_config
+from adanat_cli.core.config import FEATURE_TRAINING, data_config
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.references import read_reference
@@ -26,6 +30,7 @@ from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.stats import _open, make_stats
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import write_class_folder
+from tests.policy_toy import make_policy_toy
 from tests.runs.test_evaluate import Stops, fail, parts
 
 
@@ -179,6 +184,25 @@ def test_a_model_without_features_needs_a_protocol(toy: Path, tmp_path: Path) ->
     make_model(tmp_path / "bare")
     with pytest.raises(AdaNATError, match=r"has no features/.*--protocol adm"):
         run(toy, tmp_path / "wrong.npz", model=str(tmp_path / "bare"))
+
+
+def test_the_lines_of_a_fresh_model_lead_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = make_policy_toy(tmp_path)
+    model = ModelFolder(toy / "model")
+    model.write_all([replace(model.component("nat"), provenance={"data": "sklearn-digits (train)"})])
+    values = read_json(model.path / "model_index.json")
+    write_json(model.path / "model_index.json", {**values, "components": ["tokenizer", "nat"]})
+    shutil.rmtree(model.path / "features")
+    with pytest.raises(AdaNATError) as caught:
+        rows(toy, "out", reference=None)
+    line = shlex.split(str(caught.value).split("`")[1])
+    assert line[:4] == ["adanat", "stats", "--dataset", "digits"]
+    line[3], line[-1] = str(toy / "images"), str(tmp_path / "stats.npz")
+    monkeypatch.setitem(FEATURE_TRAINING, line[3], {"shape": {"channels": (8, 8)}, "training": {"steps": 2}})
+    done = CliRunner().invoke(app, [*line[1:], "--device", "cpu"], catch_exceptions=False)
+    assert f"adanat evaluate --model {model.path}" in done.stdout
+    assert "features" in model.card()
+    assert rows(toy, "out", reference=None)[0]["metrics"]["fid"] > 0
 
 
 def test_the_command_says_what_it_wrote(toy: Path, tmp_path: Path) -> None:

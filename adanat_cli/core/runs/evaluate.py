@@ -11,14 +11,16 @@ from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
-from adanat_cli.core.config import Precision, acting
+from adanat_cli.core.config import DATA_PRESETS, Precision, acting
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
 from adanat_cli.core.runs.conditions import make_conditions
 from adanat_cli.core.runs.evaluation_report import Row, draw_distances, other_classes, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
 from adanat_cli.core.runs.extractors import load_extractor
+from adanat_cli.core.runs.feature_networks import LARGEST_TRAINED
 from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.image_folder import ImageFolder
@@ -204,10 +206,21 @@ def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]
     found = folder.reference()
     if found is None:
         raise AdaNATError(
-            f"Model {folder.name} brings no reference statistics; make some with `adanat stats --output stats.npz`, "
-            "or take published ones, and give them with --ref."
+            f"Model {folder.name} brings no reference statistics; {_advice(folder)} Or give published ones with --ref."
         )
     return folder, found
+
+
+def _advice(folder: ModelFolder) -> str:
+    """Commands that make the statistics that a model lacks, as far as it tells what it was trained on."""
+    told = folder.index.provenance.get("nat")
+    source = str(told.get("data", "") if isinstance(told, dict) else "").split(" (")[0]
+    known = (name for name, row in DATA_PRESETS.items() if source in (name, row["source"]))
+    dataset = next(known, source if looks_like_hub_id(source) else "IMAGES")
+    make = f"adanat stats --dataset {dataset} --model {folder.name}"
+    if folder.has("features") or (folder.writable and 0 < folder.index.image_size <= LARGEST_TRAINED):
+        return f"make them with `{make} --install --output stats.npz`, then run this again."
+    return f"make them with `{make} --protocol paper --output stats.npz`, then add --ref stats.npz."
 
 
 def own_protocol(reference: Reference) -> str:

@@ -108,8 +108,8 @@ def _load_small(folder: ModelFolder | None, device: torch.device | str) -> Small
     network = load_features(folder, device)
     if network is None:
         raise AdaNATError(
-            f"Model {folder.path} has no features/ to measure with; take another model or protocol, or train one: "
-            "`adanat train-policy` leaves it in its run folder's model."
+            f"Model {folder.path} has no features/ to measure with; take another model or protocol, or "
+            "train one: `adanat stats --install` puts it into the model."
         )
     return SmallExtractor(network, folder.fingerprint("features"))
 

@@ -19,7 +19,8 @@ from adanat_cli.core.runs.feature_trainer import measure_accuracy, train_feature
 from adanat_cli.core.runs.models import load_features
 from adanat_cli.core.runs.reporter import Reporter
 
-_LARGEST_TRAINED = 128
+LARGEST_TRAINED = 128
+"""Pixels of the largest images that a small network is trained on."""
 _MEASURING_SEED, _JUDGING_SEED = 0, 1
 
 
@@ -31,7 +32,7 @@ class SmallNetworks:
         dataset: preset or source, for the settings that go with it.
         output: run folder, which keeps new networks.
         source: real images to learn from.
-        held_out: to say the accuracy on.
+        held_out: to say the accuracy on; None leaves that out.
         device: where the networks run.
         reporter: told of a new one.
     """
@@ -39,7 +40,7 @@ class SmallNetworks:
     dataset: str
     output: Path
     source: ImageSource
-    held_out: ImageSource
+    held_out: ImageSource | None
     device: torch.device
     reporter: Reporter
 
@@ -55,6 +56,15 @@ class SmallNetworks:
         self.reporter.log("The model has no features/ to measure with.")
         shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
         return self._train(shape, exported, _MEASURING_SEED, "add a features/ component to the model")
+
+    def install(self, folder: ModelFolder) -> None:
+        """Train the network that measures, and write it into the model itself.
+
+        Raises:
+            AdaNATError: if images are too large for it, or training fails.
+        """
+        shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
+        self._train(shape, folder, _MEASURING_SEED, "measure by another --protocol", "stats")
 
     def judging(self, channels: tuple[int, ...]) -> FeatureNetwork:
         """The network that a discriminator looks through: of widths and a seed of its own, so no part of the measure.
@@ -73,13 +83,15 @@ class SmallNetworks:
         found = (load_features(place, self.device) for place in places if place.exists())
         return next((network for network in found if network is not None), None)
 
-    def _train(self, shape: dict[str, Any], target: ModelFolder, seed: int, advice: str) -> FeatureNetwork:
+    def _train(
+        self, shape: dict[str, Any], target: ModelFolder, seed: int, advice: str, command: str = "train-policy"
+    ) -> FeatureNetwork:
         """Train a network on classes, or on words of captions, and write it as ``features/``."""
         source, held_out, reporter = self.source, self.held_out, self.reporter
         size = source.config.image_size
         require(
-            size <= _LARGEST_TRAINED,
-            f"Images of {size} pixels are too large to train a small network on; expected up to {_LARGEST_TRAINED}: "
+            size <= LARGEST_TRAINED,
+            f"Images of {size} pixels are too large to train a small network on; expected up to {LARGEST_TRAINED}: "
             f"{advice}.",
         )
         words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
@@ -90,9 +102,9 @@ class SmallNetworks:
         training: dict[str, Any] = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3}
         training |= {**FEATURE_TRAINING.get(self.dataset, {}).get("training", {}), "seed": seed}
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
-        accuracy = measure_accuracy(network, held_out, words=words)
-        reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
-        facts = {"data": source.name, "training": training, "accuracy": accuracy}
-        provenance = {"command": "train-policy", **facts}
+        provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
+        if held_out is not None:
+            provenance["accuracy"] = accuracy = measure_accuracy(network, held_out, words=words)
+            reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
         target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
         return network

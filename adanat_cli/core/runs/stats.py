@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
@@ -26,6 +27,7 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import make_reference, write_reference
 from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.extractors import load_extractor
+from adanat_cli.core.runs.feature_networks import SmallNetworks
 from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store, start_processes
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
@@ -97,6 +99,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     source, num_kept = _open(request, folder, protocol, reporter)
     reporter.log(source.describe())
     _check_places(request, folder, protocol)
+    if request.install and folder is not None:
+        _give_features(request, folder, source, state, device, reporter)
     extractor = load_extractor(
         protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
     )
@@ -119,7 +123,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         if request.install and folder is not None:
             folder.write_reference(request.output)
         remove_store(work)
-    return {**values, "images_per_second": speed}
+    installed = folder.name if request.install and folder is not None else None
+    return {**values, "installed": installed, "images_per_second": speed}
 
 
 def _check_places(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
@@ -132,7 +137,7 @@ def _check_places(request: StatsRequest, folder: ModelFolder | None, protocol: s
             "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
             "and a folder."
         )
-    place = (folder.path / REFERENCE_FILE).parent
+    place = (folder.path / REFERENCE_FILE).parent if folder.has("features") else folder.path
     check_writable(place, "leave --install out, or take a copy of the model that you can write to")
 
 
@@ -142,9 +147,9 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
         return resolve_model(request.model) if request.model else None, request.protocol
     folder = resolve_model(request.model)
     require(
-        bool(request.protocol) or folder.has("features"),
-        f"Model {folder.path} has no features/ of its own, so the protocol must be named: --protocol adm, paper, clean "
-        "or timm/NAME.",
+        folder.has("features") or request.install,
+        f"Model {folder.path} has no features/ of its own: --install trains a small network for it first, or name "
+        "another protocol: --protocol adm, paper, clean or timm/NAME.",
     )
     return folder, "small"
 
@@ -193,6 +198,27 @@ def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -
         return source, 0
     reporter.log(f"Images of the {len(seen)} classes that model {folder.name} has seen; --class all takes every class.")
     return kept, len(seen)
+
+
+def _give_features(
+    request: StatsRequest,
+    folder: ModelFolder,
+    source: ImageSource,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """Train the small network that a model lacks, on the training images of the same data."""
+    with state.main_process_first():
+        if folder.has("features"):
+            return
+        training, held_out = source, None
+        if source.config.split != "train":
+            asked = replace(request, data_fields={**request.data_fields, "split": "train"})
+            training, held_out = _open(asked, folder, "small", SilentReporter())[0], source
+        reporter.log(f"Model {folder.name} has no features/ to measure with; it gets a small network.")
+        SmallNetworks(request.dataset, request.output, training, held_out, device, reporter).install(folder)
+        write_card(folder)
 
 
 def _extract(
