@@ -124,7 +124,7 @@ class Pipeline:
             seed: everything random follows from it.
             guidance: factor on a fixed schedule's guidance scale.
             temperature: factor on a fixed schedule's re-masking temperature.
-            batch_size: images at a time; changes no image.
+            batch_size: images at a time; changes no image but by rounding, and none on a CPU.
             trace: whether to keep what every step decided.
             num_images: None for one of each label or prompt, or 16 without labels.
 

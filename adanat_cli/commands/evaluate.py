@@ -144,7 +144,12 @@ def command(
     seed: options.Seed = 0,
     batch_size: Annotated[
         int,
-        typer.Option("--batch-size", help="Images to generate at a time; changes no image.", rich_help_panel="Run"),
+        typer.Option(
+            "--batch-size",
+            help="Images to generate at a time. On a CPU it changes no image; on a GPU, rounding may change single "
+            "tokens.",
+            rich_help_panel="Run",
+        ),
     ] = 64,
     workers: options.Workers = 2,
     device: options.Device = "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from adanat_cli.commands import console, options
 
 _GENERATION = "Generation"
 _NUM_IMAGES = 16
+_OUTPUT = Path("samples")
 
 
 def command(
@@ -39,7 +41,18 @@ def command(
         typer.Option("--steps", help="Generation steps; 8 by default, or as many as a schedule file has."),
     ] = None,
     model: options.Model = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("samples"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write to; it holds the images of one run.",
+            show_default="samples, or samples-2 and so on if that holds others",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what an earlier run has written into the folder.")
+    ] = False,
     schedule: Annotated[
         str,
         typer.Option(
@@ -82,7 +95,12 @@ def command(
     ] = False,
     seed: options.Seed = 0,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Images at a time; changes no image.", rich_help_panel="Run")
+        int,
+        typer.Option(
+            "--batch-size",
+            help="Images at a time. On a CPU it changes no image; on a GPU, rounding may change single tokens.",
+            rich_help_panel="Run",
+        ),
     ] = 64,
     text_encoder: options.TextEncoder = "",
     device: options.Device = "",
@@ -92,12 +110,13 @@ def command(
     """Generate images of classes, or of prompts."""
     from adanat_cli.core.runs.conditions import read_prompts
     from adanat_cli.core.runs.sample import SampleRequest, sample
+    from adanat_cli.core.runs.sample_folder import first_free
 
     texts = read_prompts(prompts or (), prompts_file)
     if num_images is None:
         num_images = len(texts) if prompts_file else _NUM_IMAGES
     request = SampleRequest(
-        output=output,
+        output=output or _OUTPUT,
         model=model,
         classes=tuple(classes or ()),
         num_images=num_images,
@@ -114,7 +133,10 @@ def command(
         precision=precision,
         prompts=texts,
         text_encoder=text_encoder,
+        overwrite=overwrite,
     )
+    if output is None:
+        request = replace(request, output=first_free(_OUTPUT, request))
     values = sample(request, console.reporter())
     pictures = "1 image" if num_images == 1 else f"{num_images} images"
     lines = [

@@ -78,7 +78,7 @@ def test_images_are_written_under_names_that_tell_index_class_and_seed(model: st
     assert all(image.shape == (16, 16, 3) for image in pixels(values["files"]))
     assert values["classes"] == {"1": LABELS[1], "3": LABELS[3]}
     assert pixels([values["grid"]])[0].shape[1] > 16
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "grid.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "grid.png", "samples.jsonl"]
 
 
 def test_images_are_the_same_at_any_batch_size_and_number_of_images(model: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_npz_holds_what_the_pngs_hold(model: str, tmp_path: Path) -> None:
         assert arrays["arr_1"].dtype == np.int64
         assert arrays["arr_1"].tolist() == [1, 8, 1, 8, 1]
         np.testing.assert_array_equal(arrays["arr_0"], np.stack(pixels(pngs)))
-    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == ["grid.png", "samples.npz"]
+    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == ["grid.png", "samples.jsonl", "samples.npz"]
 
 
 def test_without_a_class_all_seen_classes_take_turns(model: str, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model"),
         ({"schedule": "halton", "temperature": 0.0}, "--temperature is 0"),
         ({"classes": ("2",)}, "Class 2 was never shown to this model, which knows 5 classes such as goldfish"),
-        ({"classes": ("gold fish",)}, "did you mean goldfish .1."),
+        ({"classes": ("golfish",)}, "did you mean goldfish .1."),
         ({"classes": ("retriever",)}, "did you mean golden retriever .3."),
         ({"classes": ("zzzz",)}, "adanat info"),
         ({"classes": ("crane",)}, "several classes: 5, 7; give the id"),

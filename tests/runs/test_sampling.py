@@ -1,12 +1,15 @@
 """The NAT in the form that generation calls."""
 
+from unittest import mock
+
 import pytest
 import torch
 
-from adanat_cli.core.config import NATConfig
+from adanat_cli.core.config import NATConfig, VQAEConfig
 from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.sampling import predictor, sample_tokens
+from adanat_cli.core.runs.sampling import decode_parts, predictor, sample_tokens
+from adanat_cli.core.tokenizer.build import build_tokenizer
 from tests.support import fill_analytic
 
 CLASS = NATConfig(codebook_size=16, grid=(4, 4), width=16, depth=2, num_heads=2, num_classes=10)
@@ -79,3 +82,19 @@ def test_a_generation_takes_exactly_one_call_a_step(guidance: float, batch: int)
     nat.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
     sample_tokens(nat, CosineSchedule(5, guidance_scale=guidance), torch.arange(3), 0, torch.arange(3))
     assert calls == [batch] * 5
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 5])
+def test_every_pass_of_the_tokenizer_is_over_the_same_number_of_images(num_images: int) -> None:
+    config = VQAEConfig(image_size=16, codebook_size=16, code_width=4, channels=(8, 8))
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(config).eval()
+    ids = torch.randint(0, 16, (num_images, 16))
+    passes: list[int] = []
+    with mock.patch.object(
+        tokenizer, "decode", lambda part: passes.append(len(part)) or type(tokenizer).decode(tokenizer, part)
+    ):
+        images = torch.cat([*decode_parts(tokenizer, ids)])
+    assert images.shape == (num_images, 3, 16, 16)
+    assert set(passes) == {2}
+    torch.testing.assert_close(images, tokenizer.decode(ids))

@@ -66,11 +66,13 @@ class ClassConditions:
         label_of: image to class id.
         names: id to name.
         num_asked: how many the user named.
+        num_in_turn: how many take turns.
     """
 
     label_of: Callable[[int], int]
     names: Mapping[int, str]
     num_asked: int
+    num_in_turn: int
 
     def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
         """(B,) labels."""
@@ -101,7 +103,7 @@ class ClassConditions:
 
     def described(self, num_images: int) -> dict[str, Any]:
         """The classes that occur."""
-        used = sorted({self.number(index) for index in range(num_images)})
+        used = sorted({self.number(index) for index in range(min(num_images, self.num_in_turn))})
         return {"classes": {str(label): self.names.get(label, "") for label in used}}
 
     def identity(self) -> dict[str, Any]:
@@ -223,7 +225,8 @@ def make_conditions(
     if nat.condition == "class":
         require(not prompts, f"Model {folder.name} is conditioned on classes; give --class instead of a prompt.")
         names = folder.labels()
-        return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes))
+        in_turn = len(classes) or len(names) or nat.num_classes
+        return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes), in_turn)
     require(not classes, f"Model {folder.name} is conditioned on text; give --prompt instead of --class.")
     require(bool(prompts), f'Model {folder.name} is conditioned on text; say what to draw: --prompt "a red bus".')
     encoder = encoder or encoder_of(folder, nat, text_encoder, device)

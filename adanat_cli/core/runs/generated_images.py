@@ -21,7 +21,7 @@ from adanat_cli.core.runs.conditions import Conditions
 from adanat_cli.core.runs.devices import images_at_once, sampling_precision
 from adanat_cli.core.runs.image_sets import ImageBatch
 from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config
-from adanat_cli.core.runs.sampling import sample_tokens
+from adanat_cli.core.runs.sampling import decode_parts, sample_tokens
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule
 from adanat_cli.core.tokenizer.base import Tokenizer
 
@@ -34,7 +34,7 @@ class Generator:
         config: of its NAT.
         conditions: class or prompt of image i.
         seed: image i depends on (seed, i) and its class or prompt only.
-        batch_size: images at a time; changes no image.
+        batch_size: images at a time; changes no image but by rounding, and none on a CPU.
         device: where to generate.
         precision: number format of the NAT.
     """
@@ -133,7 +133,7 @@ class GeneratedImages:
             ids = self._token_ids(indices, made.conditions.batch(indices, made.device))
             at_once = images_at_once(made.tokenizer.config.image_size, made.device)
             for offset in range(0, len(ids), at_once):
-                images = self._decode(ids[offset : offset + at_once])
+                images = torch.cat([*decode_parts(made.tokenizer, ids[offset : offset + at_once])]).clamp(0, 1)
                 yield self._described(images, indices[offset : offset + at_once])
 
     def classes(self, num_images: int) -> dict[int, int] | None:

@@ -19,6 +19,7 @@ from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_ima
 from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
+from adanat_cli.core.runs.sample_folder import RECORD, is_picture
 
 
 class ImageFolder:
@@ -107,17 +108,17 @@ class ImageFolder:
         return pixels
 
 
+def _is_another_run(folder: Path, place: str, name: str) -> bool:
+    """Whether a folder below holds images of a run of its own, and so does the one that is measured."""
+    return (folder / RECORD).exists() and Path(place, name, RECORD).exists()
+
+
 def _list_images(folder: Path) -> list[str]:
     """Image files relative to a folder, sorted; hidden ones and the pictures of `adanat sample` are left out."""
     files = []
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_another_run(folder, place, name)]
         inside = os.path.relpath(place, folder)
         images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        files += [name if inside == "." else f"{inside}/{name}" for name in images if not _is_picture(name)]
+        files += [name if inside == "." else f"{inside}/{name}" for name in images if not is_picture(name)]
     return sorted(files)
-
-
-def _is_picture(name: str) -> bool:
-    """Whether `adanat sample` writes a file of this name beside the images."""
-    return name == "grid.png" or name.endswith("_trace.png")

@@ -96,10 +96,17 @@ def nat_config(folder: ModelFolder) -> NATConfig:
     """
     nat = read_config(folder, "nat", NATConfig.from_dict)
     if folder.has("tokenizer"):
-        known = read_config(folder, "tokenizer", tokenizer_config).codebook_size
+        tokenizer = read_config(folder, "tokenizer", tokenizer_config)
+        known, grid = tokenizer.codebook_size, tokenizer.grid
         require(
             nat.codebook_size == known,
             f"The NAT of {folder.path} knows {nat.codebook_size} tokens, its tokenizer {known}; put them that belong "
+            "together into one folder.",
+        )
+        require(
+            nat.grid == grid,
+            f"The NAT of {folder.path} makes {nat.grid[0]} x {nat.grid[1]} tokens, but images of its tokenizer are "
+            f"{grid[0]} x {grid[1]} (image_size {tokenizer.image_size} of tokenizer/config.json); put them that belong "
             "together into one folder.",
         )
     return nat

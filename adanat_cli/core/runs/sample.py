@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,23 +17,25 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import NATConfig, Precision
+from adanat_cli.core.config import NATConfig, Precision, tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.conditions import Conditions, make_conditions
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
-from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config, resolve_model
+from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config, read_config, resolve_model
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
+from adanat_cli.core.runs.sample_folder import NPZ, add_to_record, check_folder, start_record
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule, choose_schedule, settle_schedule
 from adanat_cli.core.runs.trace import Tracer, write_trace
 from adanat_cli.core.tokenizer.base import Tokenizer
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED = 100, 16, 8
+_LABELS_AT_ONCE, _MAX_LISTED = 2**16, 100_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class SampleRequest:
         grid: picture of the first 100 images; None writes ``grid.png`` into the folder.
         trace: whether to write how the first 8 images came about.
         batch_size: images at a time.
+        overwrite: whether to remove what an earlier run has written into the folder.
     """
 
     output: Path
@@ -74,6 +78,7 @@ class SampleRequest:
     precision: Precision = "auto"
     prompts: tuple[str, ...] = ()
     text_encoder: str = ""
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     )
     choice, line = settle_schedule(choice, folder)
     check_writable(request.output)
+    check_folder(request)
+    _check_room(request, read_config(folder, "tokenizer", tokenizer_config).image_size)
     if request.grid is not None:
         require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
         check_writable(request.grid.parent)
@@ -188,12 +195,13 @@ def _write_images(
     schedule: str,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Generate and write all batches; returns the paths."""
+    """Generate and write all batches; returns the paths, of many images the first 100,000: all are in the record."""
     size, total, files = sampler.tokenizer.config.image_size, request.num_images, []
     shown: list[Pixels] = []
     traces: list[str] = []
+    start_record(request)
     with (
-        _npz_writer(request.output / "samples.npz", request, size, conditions) as append,
+        _npz_writer(request.output / NPZ, request, size, conditions) as append,
         reporter.task("Sampling", total, "images") as task,
     ):
         for first in range(0, total, request.batch_size):
@@ -204,18 +212,21 @@ def _write_images(
             if append is not None:
                 append(images)
             else:
+                add_to_record(request.output, [f"{stem}.png" for stem in stems])
                 for stem, image in zip(stems, images, strict=True):
                     save_png(request.output / f"{stem}.png", image)
-                    files.append(str(request.output / f"{stem}.png"))
-            shown.append(images[: max(0, _MAX_GRID - first)].copy())
+                files += [str(request.output / f"{stem}.png") for stem in stems[: max(0, _MAX_LISTED - first)]]
+            if first < _MAX_GRID:
+                shown.append(images[: _MAX_GRID - first].copy())
             if tracer is not None:
                 traces += _write_traces(request, sampler, tracer, conditions, indices, stems, schedule)
             task.advance(len(indices))
     grid = request.grid or request.output / "grid.png"
+    add_to_record(request.output, ["grid.png"])
     # Classes and prompts take turns: with as many columns, each has its own.
     columns = conditions.num_asked if 2 <= conditions.num_asked <= _MAX_COLUMNS else 0
     save_png(grid, image_grid(np.concatenate(shown), columns))
-    images_at = [str(request.output / "samples.npz")] if request.image_format == "npz" else files
+    images_at = [str(request.output / NPZ)] if request.image_format == "npz" else files
     return {"files": images_at, "grid": str(grid), "traces": traces}
 
 
@@ -230,11 +241,12 @@ def _write_traces(
 ) -> list[str]:
     """Write the traces of one batch."""
     paths = []
+    names = [f"{stem}_trace" for stem in stems[: tracer.num_images]]
+    add_to_record(request.output, [f"{name}{ending}" for name in names for ending in (".png", ".json")])
     for row, index in enumerate(indices[: tracer.num_images]):
         facts = {"index": index, **conditions.facts(index), "seed": request.seed, "schedule": schedule}
         title = f"{conditions.name(index)}, seed {request.seed}, image {index}: {schedule}"
-        stem = request.output / f"{stems[row]}_trace"
-        paths += write_trace(stem, tracer.steps, row, sampler.tokenizer, title, facts)
+        paths += write_trace(request.output / names[row], tracer.steps, row, sampler.tokenizer, title, facts)
     return [str(path) for path in paths]
 
 
@@ -251,7 +263,7 @@ def _npz_writer(
         yield None
         return
     total = request.num_images
-    labels = np.array([conditions.number(index) for index in range(total)], np.int64)
+    add_to_record(path.parent, [path.name])
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             header = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size, 3)}
@@ -261,5 +273,19 @@ def _npz_writer(
                 member.write(np.ascontiguousarray(images).tobytes())
 
             yield append
-        with archive.open("arr_1.npy", "w") as member:
-            np.lib.format.write_array(member, labels)
+        with archive.open("arr_1.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "<i8", "fortran_order": False, "shape": (total,)})
+            for first in range(0, total, _LABELS_AT_ONCE):
+                indices = range(first, min(first + _LABELS_AT_ONCE, total))
+                member.write(np.array([conditions.number(index) for index in indices], "<i8").tobytes())
+
+
+def _check_room(request: SampleRequest, image_size: int) -> None:
+    """Find out now, and not after hours, that an .npz does not fit on the disk."""
+    size = request.num_images * (3 * image_size**2 + 8)
+    free = shutil.disk_usage(request.output).free
+    require(
+        request.image_format != "npz" or size <= free,
+        f"{request.num_images:,} images of {image_size} pixels take {size / 1e9:,.3g} GB, and {request.output} has "
+        f"{free / 1e9:,.3g} GB left; ask for fewer (-n), or choose another --output.",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,10 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.pictures import Pixels, to_uint8
 from adanat_cli.core.tokenizer.base import Tokenizer
+
+_DECODED_AT_ONCE = {"cpu": 2}
+_DECODED_AT_ONCE_ON_GPU = 16
+"""Images in a pass of the tokenizer: as few as keep the device busy, since the last pass of a batch is filled up."""
 
 
 def predictor(
@@ -83,8 +89,21 @@ def sample_tokens(
     return generate(schedule, predict, state, noise, on_step).sampled_ids
 
 
-@torch.no_grad()
+def decode_parts(tokenizer: Tokenizer, token_ids: Tensor) -> Iterator[Tensor]:
+    """Decode (B, N) ids to (b, 3, H, W) floats in [0, 1], in parts whose memory does not grow with B.
+
+    Every pass of the tokenizer is over the same number of images, the last of them filled up: convolutions of another
+    number may round the last bits in another way, and an image is to be the same in any company.
+    """
+    wanted = _DECODED_AT_ONCE.get(token_ids.device.type, _DECODED_AT_ONCE_ON_GPU)
+    at_once = min(wanted, images_at_once(tokenizer.config.image_size, token_ids.device))
+    for part in token_ids.split(at_once):
+        filling = part[-1:].expand(at_once - len(part), -1)
+        with torch.no_grad():
+            images = tokenizer.decode(torch.cat([part, filling]))
+        yield images[: len(part)]
+
+
 def decode_tokens(tokenizer: Tokenizer, token_ids: Tensor) -> Pixels:
     """Decode (B, N) ids to (B, H, W, 3) bytes in memory that does not grow with B."""
-    at_once = images_at_once(tokenizer.config.image_size, token_ids.device)
-    return np.concatenate([to_uint8(tokenizer.decode(part)) for part in torch.split(token_ids, at_once)])
+    return np.concatenate([to_uint8(part) for part in decode_parts(tokenizer, token_ids)])
