@@ -49,7 +49,7 @@ def search(
 
     start = base_schedule(shape)
     if request.kind == "tuned":
-        table, facts = _best_of_grid(request.num_steps, distance, reporter)
+        table, facts = _best_of_grid(request.num_steps, folder, state, distance, reporter)
     else:
         table, facts = _searched(request, folder, state, start, distance, reporter)
     seed = stream_seed(_EVALUATION, training.seed)
@@ -75,16 +75,26 @@ def search(
     }
 
 
-def _best_of_grid(num_steps: int, distance: Any, reporter: Reporter) -> tuple[TableSchedule, dict[str, Any]]:
-    """Measure every combination of a few factors on the cosine schedule."""
+def _best_of_grid(
+    num_steps: int, folder: RunFolder, state: dict[str, Any] | None, distance: Any, reporter: Reporter
+) -> tuple[TableSchedule, dict[str, Any]]:
+    """Measure every combination of a few factors on the cosine schedule, resumably."""
     combinations = list(grid(num_steps))
-    measured = []
-    with reporter.task("Measuring schedules", len(combinations), "schedules") as task:
-        for factors, schedule in combinations:
-            measured.append((distance(schedule), factors, schedule))
-            task.advance(1, best=min(row[0] for row in measured))
-    best = min(measured, key=lambda row: row[0])
-    return best[2], {"factors": best[1], "training_distance": best[0]}
+    measured: list[float] = state["distances"].tolist() if state else []
+    with (
+        deferred_interrupts() as interrupt,
+        reporter.task("Measuring schedules", len(combinations), "schedules", len(measured)) as task,
+    ):
+        for _, schedule in combinations[len(measured) :]:
+            measured.append(distance(schedule))
+            folder.log(len(measured), distance=measured[-1], best_distance=min(measured))
+            folder.save(len(measured), {"distances": torch.tensor(measured, dtype=torch.float64)})
+            task.advance(1, best=min(measured))
+            if interrupt.raised:
+                raise KeyboardInterrupt
+    best = min(range(len(measured)), key=measured.__getitem__)
+    factors, schedule = combinations[best]
+    return schedule, {"factors": factors, "training_distance": measured[best]}
 
 
 def _searched(
