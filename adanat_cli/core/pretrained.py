@@ -102,18 +102,11 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
     return network.eval().requires_grad_(False), tokenizer, images
 
 
-def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> Any:
-    """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
-
-    Args:
-        name_or_file: name in timm, or ``NAME=FILE.safetensors`` for local weights.
-        what: the network is here, for messages, such as "Discriminator backbone".
-        advice: what to try where it cannot be had.
-        pretrained: False leaves a network without a file random, which downloads nothing.
+def require_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> None:
+    """Find out whether ``load_timm`` can have its weights; downloads nothing.
 
     Raises:
-        AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
-            imported.
+        AdaNATError: if not.
     """
     try:
         import timm
@@ -129,14 +122,37 @@ def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True
             f"{what} {file} is not a .safetensors file, and no other kind is read; {advice}.",
         )
         require(Path(file).is_file(), f"{what} {file} does not exist; {advice}.")
+    if not pretrained or file:
+        return
+    try:
+        config = timm.get_pretrained_cfg(name)
+        if config is None or not config.hf_hub_id:
+            raise ValueError("timm has no weights of this name")
+        require_reachable(config.hf_hub_id, _WEIGHTS)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
+
+
+def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> Any:
+    """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
+
+    Args:
+        name_or_file: name in timm, or ``NAME=FILE.safetensors`` for local weights.
+        what: the network is here, for messages, such as "Discriminator backbone".
+        advice: what to try where it cannot be had.
+        pretrained: False leaves a network without a file random, which downloads nothing.
+
+    Raises:
+        AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
+            imported.
+    """
+    require_timm(name_or_file, what, advice, pretrained)
+    import timm
+
+    name, _, file = name_or_file.partition("=")
     overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
     random_state = torch.get_rng_state()
     try:
-        if pretrained and not file:
-            config = timm.get_pretrained_cfg(name)
-            if config is None or not config.hf_hub_id:
-                raise ValueError("timm has no weights of this name")
-            require_reachable(config.hf_hub_id, _WEIGHTS)
         model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
         if pretrained and file and (left := _left_random(model, name, random_state)):
             raise ValueError(f"its weights are of another network: {left} is not among them")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
@@ -19,20 +23,25 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.data.records import PendingImage
+from adanat_cli.core.data.sources import TableSource
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.tables import write_table
 from adanat_cli.core.ppo import update as ppo_update
+from adanat_cli.core.runs import schedule_search
 from adanat_cli.core.runs.models import load_policy, resolve_model
 from adanat_cli.core.runs.policy_evaluation import Evaluator
 from adanat_cli.core.runs.policy_plan import plan
 from adanat_cli.core.runs.policy_rewards import Adversarial
+from adanat_cli.core.runs.policy_setup import check_request, open_images, prepare
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
-from adanat_cli.core.runs.train_policy import train_policy
+from adanat_cli.core.runs.schedule_search import GRID
+from adanat_cli.core.runs.train_policy import check_processes, train_policy
 from tests.evaluation_toy import Said
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy, policy_request
@@ -219,16 +228,25 @@ def test_a_search_exports_exactly_the_table_that_it_measured(
         torch.testing.assert_close(values_of(drawn), values_of(schedule), rtol=0, atol=0)
 
 
-def test_a_search_goes_on_where_it_stopped(toy: Path, tmp_path: Path) -> None:
-    fields = {"kind": "search", "updates": 2, "trajectories": 6}
+@pytest.mark.parametrize("kind", ["search", "tuned"])
+def test_a_search_goes_on_where_it_stopped(
+    toy: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_search, "GRID", {name: row[:2] for name, row in GRID.items()})
+    fields = {"kind": kind, "updates": 2, "trajectories": 6}
     whole = train_policy(policy_request(toy, str(tmp_path / "whole"), **fields), SilentReporter())
     with pytest.raises(KeyboardInterrupt):
         train_policy(
             policy_request(toy, str(tmp_path / "half"), **fields),
             At(1, lambda: os.kill(os.getpid(), signal.SIGINT)),
         )
+    measured: list[int] = []
+    distance = Evaluator.distance
+    monkeypatch.setattr(Evaluator, "distance", lambda *arguments: measured.append(1) or distance(*arguments))
     half = train_policy(policy_request(toy, str(tmp_path / "half"), **fields), SilentReporter())
     assert half["distance"] == whole["distance"]
+    assert half.get("factors") == whole.get("factors")
+    assert len(measured) == (12 if kind == "search" else 7) + 2  # what was left, and the two held-out distances
 
 
 def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
@@ -279,6 +297,52 @@ def test_mistakes_are_one_line(toy: Path, tmp_path: Path, changes: dict[str, Any
     with pytest.raises(AdaNATError, match=words) as caught:
         train_policy(policy_request(toy, str(tmp_path / "wrong"), **changes), SilentReporter())
     assert "\n" not in str(caught.value)
+
+
+def test_a_discriminator_that_cannot_be_had_is_found_before_any_network_is_trained(tmp_path: Path) -> None:
+    folder = make_policy_toy(tmp_path)
+    shutil.rmtree(folder / "model" / "features")
+    index = json.loads((folder / "model" / "model_index.json").read_text())
+    index["components"].remove("features")
+    (folder / "model" / "model_index.json").write_text(json.dumps(index))
+    for job in (plan, lambda request: train_policy(request, SilentReporter())):
+        with pytest.raises(AdaNATError, match=r"no-such\.safetensors does not exist; give a local file"):
+            job(policy_request(folder, discriminator=DiscriminatorConfig("dino=no-such.safetensors")))
+    assert not (folder / "run" / "model").exists()
+
+
+def test_training_images_are_read_only_for_what_needs_them_all(toy: Path, tmp_path: Path) -> None:
+    request = policy_request(toy, str(tmp_path / "run"))
+    folder, nat = check_request(request)
+    source, held_out = open_images(request, folder, nat)
+    read: list[str] = []
+
+    class Watched(TableSource):
+        def pending(self, start: int = 0, stop: int | None = None) -> Iterator[PendingImage]:
+            read.append("all")
+            return super().pending(start, stop)
+
+    watched = Watched(**{field.name: getattr(source, field.name) for field in dataclasses.fields(source)})
+    setup = prepare(request, Accelerator(cpu=True), SilentReporter(), (watched, held_out))
+    assert setup.held_out_reference.mean.isfinite().all()
+    assert not read
+    assert setup.reference.mean.isfinite().all()
+    assert read == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trajectories": 10, "paired": True}, "--trajectories is 10.* over pairs on 3 processes.* --trajectories 12"),
+        ({"trajectories": 10}, "--trajectories is 10.* over 3 processes; give a multiple of 3, such as"),
+        ({"kind": "tuned"}, "--kind tuned runs on one process; start it without --nproc"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_with_an_option_that_helps(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AdaNATError, match=words):
+        check_processes(policy_request(tmp_path, **changes), 3)
 
 
 def test_groups_that_do_not_fit_are_refused_before_any_work(toy: Path, tmp_path: Path) -> None:

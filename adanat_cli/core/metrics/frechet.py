@@ -90,6 +90,22 @@ class Moments:
             centered = batch - mean
             self._combine(len(batch), mean, centered.T @ centered)
 
+    @torch.no_grad()
+    def to_tensor(self) -> Tensor:
+        """Return (1 + D + D * D,) float64: number, mean and sum of centred outer products, for other processes."""
+        return torch.cat([self._mean.new_tensor([self._num]), self._mean, self._scatter.flatten()])
+
+    def merge(self, values: Tensor) -> None:
+        """Take in what other moments have seen.
+
+        Args:
+            values: (1 + D + D * D,), as ``to_tensor`` gives them.
+        """
+        num, width = int(values[0]), int(len(values) ** 0.5)
+        if num:
+            mean, scatter = values[1:].split([width, width * width])
+            self._combine(num, mean, scatter.view(width, width))
+
     def _combine(self, num: int, mean: Tensor, scatter: Tensor) -> None:
         """Join with ``num`` vectors of the given mean (D,) and sum of centred outer products (D, D)."""
         if not self._num:

@@ -10,14 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adanat_cli.core.errors import require
-from adanat_cli.core.pretrained import load_timm
+from adanat_cli.core.pretrained import load_timm, require_timm
 
 DINO = "vit_small_patch16_224.dino"
 _NUM_BLOCK_LAYERS = 4
+_WHAT = "Discriminator backbone"
 _ADVICE = (
     "give a local file with --discriminator dino=FILE.safetensors, or take --discriminator classifier or "
     "--discriminator pyramid, which need no download"
 )
+
+
+def require_transformer(name: str) -> None:
+    """Find out whether the weights of a transformer can be had; a local file is read, nothing is downloaded.
+
+    Args:
+        name: as ``VisionTransformerBackbone`` takes it.
+
+    Raises:
+        AdaNATError: if not.
+    """
+    if "=" in name:
+        VisionTransformerBackbone(name)
+    else:
+        require_timm(name, _WHAT, _ADVICE)
 
 
 class Backbone(nn.Module, ABC):
@@ -65,7 +81,7 @@ class VisionTransformerBackbone(Backbone):
             AdaNATError: if it cannot be had, or has no class token.
         """
         super().__init__()
-        self.model: Any = load_timm(name, "Discriminator backbone", _ADVICE, pretrained)
+        self.model: Any = load_timm(name, _WHAT, _ADVICE, pretrained)
         require(
             getattr(self.model, "cls_token", None) is not None,
             f"Discriminator backbone {name!r} is not a vision transformer with a class token; expected one such as "

@@ -60,8 +60,13 @@ def device_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
-def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
+def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-size") -> Accelerator:
     """Start the devices and processes of a training; number formats are the run's own business.
+
+    Args:
+        device_name: "" for the best one here.
+        batch_size: over all processes.
+        option: that sets it, for the message.
 
     Raises:
         AdaNATError: if the device is absent, or the batch cannot be split over the processes.
@@ -73,11 +78,27 @@ def make_accelerator(device_name: str, batch_size: int) -> Accelerator:
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapper])
     leave_group_at_exit()
-    require(
-        batch_size % accelerator.num_processes == 0,
-        f"Batch size {batch_size} cannot be split over {accelerator.num_processes} processes; choose a multiple.",
-    )
+    require_multiple(batch_size, accelerator.num_processes, option, f"{accelerator.num_processes} processes")
     return accelerator
+
+
+def require_multiple(number: int, unit: int, option: str, over: str) -> None:
+    """Refuse a number of images that cannot be shared out evenly, and name the next one that can.
+
+    Args:
+        number: of images.
+        unit: what it must be a multiple of.
+        option: that sets it.
+        over: what it is shared out over, in words.
+
+    Raises:
+        AdaNATError: saying so.
+    """
+    require(
+        number % unit == 0,
+        f"{option} is {number}, which cannot be split over {over}; give a multiple of {unit}, such as "
+        f"{option} {-(-number // unit) * unit}.",
+    )
 
 
 def leave_group_at_exit() -> None:

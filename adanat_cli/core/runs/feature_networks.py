@@ -19,9 +19,23 @@ from adanat_cli.core.runs.feature_trainer import measure_accuracy, train_feature
 from adanat_cli.core.runs.models import load_features
 from adanat_cli.core.runs.reporter import Reporter
 
-LARGEST_TRAINED = 128
-"""Pixels of the largest images that a small network is trained on."""
+LARGEST_TRAINED, _LARGEST_ON_GPU = 128, 512
+"""Pixels of the largest images that a small network is trained on: anywhere, and on a GPU."""
 _MEASURING_SEED, _JUDGING_SEED = 0, 1
+
+
+def require_trainable(image_size: int, device: torch.device) -> None:
+    """Refuse images that a small network would take hours to learn from.
+
+    Raises:
+        AdaNATError: saying which would do.
+    """
+    most = LARGEST_TRAINED if device.type == "cpu" else _LARGEST_ON_GPU
+    require(
+        image_size <= most,
+        f"The model has no features/ to measure with, and images of {image_size} pixels are too large to train a small "
+        f"network on with {device.type}; expected up to {most}: run on a GPU, or take a model of smaller images.",
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class SmallNetworks:
             return features
         self.reporter.log("The model has no features/ to measure with.")
         shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
-        return self._train(shape, exported, _MEASURING_SEED, "add a features/ component to the model")
+        return self._train(shape, exported, _MEASURING_SEED)
 
     def install(self, folder: ModelFolder) -> None:
         """Train the network that measures, and write it into the model itself.
@@ -64,7 +78,7 @@ class SmallNetworks:
             AdaNATError: if images are too large for it, or training fails.
         """
         shape = FEATURE_TRAINING.get(self.dataset, {}).get("shape", {})
-        self._train(shape, folder, _MEASURING_SEED, "measure by another --protocol", "stats")
+        self._train(shape, folder, _MEASURING_SEED, "stats")
 
     def judging(self, channels: tuple[int, ...]) -> FeatureNetwork:
         """The network that a discriminator looks through: of widths and a seed of its own, so no part of the measure.
@@ -76,7 +90,7 @@ class SmallNetworks:
         if network := self._load(kept):
             return network
         self.reporter.log("The discriminator looks through a small network of its own.")
-        return self._train({"channels": channels}, kept, _JUDGING_SEED, "try --discriminator dino")
+        return self._train({"channels": channels}, kept, _JUDGING_SEED)
 
     def _load(self, *places: ModelFolder) -> FeatureNetwork | None:
         """The first network that is there already."""
@@ -84,16 +98,12 @@ class SmallNetworks:
         return next((network for network in found if network is not None), None)
 
     def _train(
-        self, shape: dict[str, Any], target: ModelFolder, seed: int, advice: str, command: str = "train-policy"
+        self, shape: dict[str, Any], target: ModelFolder, seed: int, command: str = "train-policy"
     ) -> FeatureNetwork:
         """Train a network on classes, or on words of captions, and write it as ``features/``."""
         source, held_out, reporter = self.source, self.held_out, self.reporter
         size = source.config.image_size
-        require(
-            size <= LARGEST_TRAINED,
-            f"Images of {size} pixels are too large to train a small network on; expected up to {LARGEST_TRAINED}: "
-            f"{advice}.",
-        )
+        require_trainable(size, self.device)
         words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
         num_classes = len(words) or source.num_classes
         what = f"{num_classes} {'words of captions' if words else 'classes'}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor
 
 from adanat_cli.core.config import FeatureConfig
@@ -118,25 +119,43 @@ def measure_accuracy(
     return num_right / num
 
 
-def feature_moments(network: FeatureNetwork, images: ImageSource | Images, num_workers: int = 2) -> Moments:
+def feature_moments(
+    network: FeatureNetwork,
+    images: ImageSource | Images,
+    num_workers: int = 2,
+    accelerator: Accelerator | None = None,
+) -> Moments:
     """Moments of the features of all images, in memory that does not grow with their number.
 
     Args:
         network: in evaluation mode, on its device.
         images: a source, whose unreadable images are left out, or images in memory.
         num_workers: threads that decode a source.
+        accelerator: processes that share a source out, of which each returns the moments of all; None for this one.
 
     Raises:
         AdaNATError: if images have another size than the network's, or too many cannot be read.
     """
     moments, size = Moments(), _batch_size(network)
     if isinstance(images, ImageSource):
-        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers))
+        start, stop = _share(images, accelerator)
+        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers, start, stop))
     else:
         parts = _split(images, size)
     for part in parts:
         moments.add(features_of_images(network, part))
-    return moments
+    if accelerator is None or accelerator.num_processes == 1:
+        return moments
+    # The width is not known where a share is empty.
+    own = (
+        moments.to_tensor()
+        if moments.num
+        else torch.zeros(1 + network.config.feature_width * (network.config.feature_width + 1))
+    )
+    every = Moments()
+    for values in accelerator.gather(own.double()[None].to(accelerator.device)):
+        every.merge(values)
+    return every
 
 
 @torch.no_grad()
@@ -224,11 +243,23 @@ def _check_labels(source: ImageSource, config: FeatureConfig, words: Sequence[st
     )
 
 
-def _read(source: ImageSource, batch_size: int, num_workers: int) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
+def _share(source: ImageSource, accelerator: Accelerator | None) -> tuple[int, int | None]:
+    """This process's range of a source; the first one's is the whole of a stream."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return 0, None
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    if source.num_images is None:
+        return 0, 0 if rank else None
+    return source.num_images * rank // world_size, source.num_images * (rank + 1) // world_size
+
+
+def _read(
+    source: ImageSource, batch_size: int, num_workers: int, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
     """Yield a source's readable images in order, as (B, H, W, 3) bytes with their records."""
     skipped, num_read = SkippedImages(source.config.max_bad, source.num_images), 0
     batch: list[ImageRecord] = []
-    for record in source.read(num_workers=num_workers):
+    for record in source.read(start, stop, num_workers):
         skipped.see(record)
         if not record.error:
             batch.append(record)
@@ -238,7 +269,7 @@ def _read(source: ImageSource, batch_size: int, num_workers: int) -> Iterator[tu
             batch = []
     if batch:
         yield _stack(batch)
-    elif not num_read:
+    elif not num_read and start != stop:
         raise AdaNATError(f"None of the images of {source.config.source} ({source.config.split}) can be read.")
 
 

@@ -11,7 +11,7 @@ from adanat_cli.core.checkpoints.hub import HubFolder
 from adanat_cli.core.config import Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, looks_like_hub_id
-from adanat_cli.core.runs.registry import MODELS, known_models
+from adanat_cli.core.runs.registry import MODELS, PULLED, known_models
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +45,12 @@ def resolve_model(name_or_path: str) -> ModelFolder:
         folder = ModelFolder(Path(name))
         _ = folder.index  # says what is wrong with the folder, if anything
         return folder
-    if known := known_models().get(name):
+    by_folder = {str(known.folder): known for known in known_models().values()}
+    if known := known_models().get(name) or by_folder.get(str(Path(name))):
         folder = ModelFolder(known.folder)
         if folder.exists():
             return folder
-        raise AdaNATError(f"Model {name} is not here yet; fetch it with: adanat pull {name}")
+        raise AdaNATError(f"{absent(known.name)}.")
     if looks_like_hub_id(name):
         return _from_hub(name)
     if not name_or_path:
@@ -62,6 +63,19 @@ def resolve_model(name_or_path: str) -> ModelFolder:
         f"Model {name!r} is neither a folder nor a known name ({names}) nor a Hub id user/repo; give a folder that "
         "holds model_index.json, or make one with `adanat import`."
     )
+
+
+def is_absent(dataset: str, model: str) -> bool:
+    """Whether the model of a data set is meant, by whatever name, and is not here."""
+    place = PULLED / dataset
+    return model in ("", dataset, str(place)) and dataset not in model_names() and not ModelFolder(place).exists()
+
+
+def absent(dataset: str) -> str:
+    """Say that the model of a data set is not here, and where it can be had."""
+    if dataset in known_models():
+        return f"Model {dataset} is not here yet; fetch it with: adanat pull {dataset}"
+    return f"No model of {dataset} is here; give its folder or Hub id with --model"
 
 
 def _from_hub(name: str) -> HubFolder:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
+from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
-from adanat_cli.core.runs.policy_rewards import check_groups, make_discriminator
+from adanat_cli.core.runs.models import absent, is_absent
+from adanat_cli.core.runs.policy_rewards import check_groups, make_discriminator, require_discriminator
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
 from adanat_cli.core.runs.policy_trainer import KEPT
 from adanat_cli.core.runs.text import recorded_name
@@ -25,6 +26,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
     """
     check_groups(request.training)
     place, nat, fingerprint, image_size = _model(request)
+    missing = _missing(request, is_here=bool(fingerprint))
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, fingerprint)
     with torch.device("meta"):
@@ -62,6 +64,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
         "megabytes_on_one_process": _memory(request, nat, sizes, rollout + 3 * states) // 2**20,
         **({"note": request.note} if request.note else {}),
+        **({"missing": missing} if missing else {}),
     }
 
 
@@ -86,10 +89,27 @@ def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]
 def _model(request: TrainPolicyRequest) -> tuple[str, NATConfig, str, int]:
     """Where the model is, its NAT, the NAT's fingerprint, and the size of its images."""
     benchmark = BENCHMARKS.get(request.dataset)
-    if benchmark and not request.model and not (Path("models") / request.dataset).is_dir():
+    if benchmark and is_absent(request.dataset, request.model):
         return "(the benchmark's)", nat_preset(benchmark.nat_size, **benchmark.nat()), "", benchmark.image_size
     folder, nat = check_request(request)
     return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
+
+
+def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
+    """What the run will need and has not.
+
+    Raises:
+        AdaNATError: if a discriminator's file is missing or of another network.
+    """
+    missing = [] if is_here else [absent(request.dataset)]
+    if request.training.reward == "adversarial" and request.kind not in ("search", "tuned"):
+        try:
+            require_discriminator(request.discriminator)
+        except AdaNATError as error:
+            if "=" in request.discriminator.backbone:
+                raise
+            missing.append(str(error))
+    return missing
 
 
 def _memory(request: TrainPolicyRequest, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:

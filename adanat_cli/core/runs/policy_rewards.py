@@ -16,7 +16,12 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
 from adanat_cli.core.metrics.influence import frechet_influence
 from adanat_cli.core.rewards.adversarial import STATS, AdversarialReward
-from adanat_cli.core.rewards.backbones import DINO, ClassifierBackbone, VisionTransformerBackbone
+from adanat_cli.core.rewards.backbones import (
+    DINO,
+    ClassifierBackbone,
+    VisionTransformerBackbone,
+    require_transformer,
+)
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
 
@@ -156,6 +161,17 @@ class Preference(_Fixed):
     def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
         """Return (B,) rewards."""
         return torch.cat([self.scorer(*batch) for batch in images])
+
+
+def require_discriminator(config: DiscriminatorConfig) -> None:
+    """Refuse a discriminator whose weights cannot be had; nothing is downloaded.
+
+    Raises:
+        AdaNATError: saying why.
+    """
+    name, _, file = config.backbone.partition("=")
+    if name == "dino":
+        require_transformer(f"{DINO}={file}" if file else DINO)
 
 
 def make_discriminator(

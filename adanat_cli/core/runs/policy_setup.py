@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +29,22 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.core.runs.captions import caption_pool
-from adanat_cli.core.runs.devices import sampling_precision
-from adanat_cli.core.runs.feature_networks import SmallNetworks
+from adanat_cli.core.runs.devices import pick_device, sampling_precision
+from adanat_cli.core.runs.feature_networks import SmallNetworks, require_trainable
 from adanat_cli.core.runs.feature_trainer import feature_moments
-from adanat_cli.core.runs.models import load_nat, load_tokenizer, model_names, nat_config, read_config, resolve_model
+from adanat_cli.core.runs.models import (
+    absent,
+    is_absent,
+    load_nat,
+    load_tokenizer,
+    model_names,
+    nat_config,
+    read_config,
+    resolve_model,
+)
 from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_trainer import FrozenModel
-from adanat_cli.core.runs.registry import PULLED, known_models
+from adanat_cli.core.runs.registry import PULLED
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.text import encoder_of
 
@@ -71,8 +81,8 @@ class TrainPolicyRequest:
     ppo: PPOConfig
     discriminator: DiscriminatorConfig
     policy: dict[str, Any]
-    base: str
     output: Path
+    base: str = "cosine"
     model: str = ""
     install: bool = False
     preference_model: str = ""
@@ -84,15 +94,15 @@ class TrainPolicyRequest:
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a run that do not change during it.
+    """The parts of a run that do not change during it; what takes long is made where it is first needed.
 
     Attributes:
         folder: the model.
         model: its networks.
         held_out_model: the same, with the held-out images' captions as prompts.
         source, held_out: real images of the model's classes, to train on and to measure with.
-        features: network to measure with, which no discriminator sees.
-        reference, held_out_reference: moments of both.
+        networks: loads or trains the small networks.
+        accelerator: devices and processes, all of which must come to what is made at the same time.
     """
 
     folder: ModelFolder
@@ -100,9 +110,27 @@ class Setup:
     held_out_model: FrozenModel
     source: ImageSource
     held_out: ImageSource
-    features: FeatureNetwork
-    reference: FrechetReference
-    held_out_reference: FrechetReference
+    networks: SmallNetworks
+    accelerator: Accelerator
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        """The network to measure with, which no discriminator sees: the model's own, the run's, or a new one."""
+        with self.accelerator.main_process_first():
+            return self.networks.measuring(self.folder)
+
+    @cached_property
+    def reference(self) -> FrechetReference:
+        """Of all training images."""
+        return self._moments(self.source)
+
+    @cached_property
+    def held_out_reference(self) -> FrechetReference:
+        """Of all held-out images."""
+        return self._moments(self.held_out)
+
+    def _moments(self, images: ImageSource) -> FrechetReference:
+        return FrechetReference(feature_moments(self.features, images, accelerator=self.accelerator).gaussian())
 
 
 def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
@@ -122,6 +150,8 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
         "`adanat pull --output FOLDER` first.",
     )
+    if not (folder.has("features") or _has_own_features(request.output)):
+        require_trainable(folder.index.image_size, pick_device(request.device))
     nat = nat_config(folder)
     require(
         request.num_steps <= nat.num_tokens,
@@ -129,6 +159,11 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"{nat.num_tokens}.",
     )
     return folder, nat
+
+
+def _has_own_features(output: Path) -> bool:
+    exported = ModelFolder(output / "model")
+    return exported.exists() and exported.has("features")
 
 
 def fit_to_condition(request: TrainPolicyRequest, nat: NATConfig) -> TrainPolicyRequest:
@@ -150,14 +185,8 @@ def named_model(model: str, dataset: str) -> ModelFolder:
 def _usual_model(dataset: str) -> str:
     if dataset in model_names() or dataset not in DATA_PRESETS:
         return dataset if dataset in model_names() else ""
-    imported = PULLED / dataset
-    fetch = f" or fetch it with `adanat pull {dataset}`" if dataset in known_models() else ""
-    require(
-        imported.is_dir(),
-        f"No --model was given for --dataset {dataset}, and {imported} does not exist; give the model whose NAT the "
-        f"policy is for{fetch}.",
-    )
-    return str(imported)
+    require(not is_absent(dataset, ""), f"{absent(dataset)}.")
+    return str(PULLED / dataset)
 
 
 def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) -> PolicyConfig:
@@ -235,12 +264,12 @@ def prepare(
     reporter: Reporter,
     images: tuple[ImageSource, ImageSource] | None = None,
 ) -> Setup:
-    """Load the model, and get a feature network: the model's own, the run's, or a new one.
+    """Load the model.
 
     Args:
         request: what was asked for.
         accelerator: devices and processes.
-        reporter: told of a new feature network.
+        reporter: told of new feature networks.
         images: as ``open_images`` gives them; None opens them.
 
     Raises:
@@ -261,21 +290,8 @@ def prepare(
     else:
         labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
         model = held_out_model = FrozenModel(network, tokenizer, labels, precision)
-    with accelerator.main_process_first():
-        features = small_networks(request, source, held_out, accelerator, reporter).measuring(folder)
-    references = [FrechetReference(feature_moments(features, part).gaussian()) for part in (source, held_out)]
-    return Setup(folder, model, held_out_model, source, held_out, features, *references)
-
-
-def small_networks(
-    request: TrainPolicyRequest,
-    source: ImageSource,
-    held_out: ImageSource,
-    accelerator: Accelerator,
-    reporter: Reporter,
-) -> SmallNetworks:
-    """What loads or trains the run's small networks."""
-    return SmallNetworks(request.dataset, request.output, source, held_out, accelerator.device, reporter)
+    networks = SmallNetworks(request.dataset, request.output, source, held_out, device, reporter)
+    return Setup(folder, model, held_out_model, source, held_out, networks, accelerator)
 
 
 def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:

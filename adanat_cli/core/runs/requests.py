@@ -152,8 +152,8 @@ def nat_request(
         row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": size})
     size = size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
     row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
-    if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
-        row = {**row, "held_out": 0.01 if saved["data"]["num_images"] > _HELD_OUT_FROM else 0.0}
+    if saved and "held_out" not in saved.get("training", {}):  # of a version that held out 1 % from 5,000 images on
+        row = {**row, "held_out": 0.01 if saved.get("data", {}).get("num_images", 0) > _HELD_OUT_FROM else 0.0}
     settled = _settled(NATTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if scale:
@@ -204,16 +204,16 @@ def policy_request(
         images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
         judged = f", discriminator {judge.backbone}" if settled.reward == "adversarial" else ""
         note = f"{_follows(scale)}: {images}{judged}; options set others."
-    row = chosen.get("ppo", {})
-    if row.get("baseline") == "pair" and not settled.paired:
-        row = {**row, "baseline": "class"}
+    optimisation = _settled(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
+    if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
+        optimisation = optimisation.replace(baseline="class")
     kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
     return TrainPolicyRequest(
         dataset=dataset,
         # The model's tokenizer says which size the images have.
         data=data_config(dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **_given(data)}),
         training=settled,
-        ppo=_settled(PPOConfig, row, saved.get("ppo", {}), ppo),
+        ppo=optimisation,
         discriminator=judge,
         policy={**chosen.get("policy", {}), **kept, **policy},
         output=output,
@@ -242,12 +242,12 @@ def _settled(kind: type[Settings], row: Asked, saved: Asked, asked: Asked | None
     """Build a configuration: what was asked goes before what was saved, and that before the row."""
     asked = _given(asked or {})
     known = {field.name for field in dataclasses.fields(kind)}
-    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items() if key in known}
+    kept = {key: value for key, value in saved.items() if key in known}
     fields = {**row, **kept, **asked}
-    config = kind(**fields)
+    config = kind.from_dict(fields, "Settings")
     if isinstance(config, TokenizerTrainingConfig | NATTrainingConfig) and "warmup_steps" not in kept:
         fields["warmup_steps"] = usual.fitting_warmup(config.steps, config.warmup_steps, "warmup_steps" in asked)
-    return kind(**fields)
+    return kind.from_dict(fields, "Settings")
 
 
 def _own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple[DataConfig, Scale, str]:

@@ -17,7 +17,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
-from adanat_cli.core.runs.devices import make_accelerator
+from adanat_cli.core.runs.devices import make_accelerator, require_multiple
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.policy_context import PromptContext
@@ -35,7 +35,6 @@ from adanat_cli.core.runs.policy_setup import (
     open_images,
     policy_shape,
     prepare,
-    small_networks,
 )
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
@@ -57,18 +56,9 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         AdaNATError: if model and data do not belong together, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
-    accelerator = make_accelerator(request.device, request.discriminator.batch_size)
-    require(
-        request.training.trajectories % accelerator.num_processes == 0,
-        f"{request.training.trajectories} trajectories cannot be split over {accelerator.num_processes} processes; "
-        "choose a multiple.",
-    )
-    check_groups(request.training, accelerator.num_processes)
-    require(request.ppo.baseline != "pair" or request.training.paired, "A baseline by pairs needs paired trajectories.")
-    require(
-        not request.training.paired or (request.training.trajectories // accelerator.num_processes) % 2 == 0,
-        f"{request.training.trajectories} trajectories do not make pairs on every process; choose an even number.",
-    )
+    judged = request.discriminator.batch_size if request.training.reward == "adversarial" else 0
+    accelerator = make_accelerator(request.device, judged, "--discriminator-batch")
+    check_processes(request, accelerator.num_processes)
     folder, nat = check_request(request)
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
@@ -84,9 +74,6 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
         reporter.log(part.describe())
     setup = prepare(request, accelerator, reporter, images)
     if request.kind in ("search", "tuned"):
-        require(
-            accelerator.num_processes == 1, f"--kind {request.kind} runs on one process; start it without a launcher."
-        )
         return search(request, setup, shape, run_folder, state, reporter)
     run = _Run(request, accelerator, reporter, run_folder, setup, shape)
     if state:
@@ -95,6 +82,23 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     run.train()
     accelerator.wait_for_everyone()
     return run.result() if accelerator.is_main_process else {}
+
+
+def check_processes(request: TrainPolicyRequest, num_processes: int) -> None:
+    """Refuse what cannot be shared out over the processes, before anything is loaded."""
+    training = request.training
+    require(
+        num_processes == 1 or request.kind not in ("search", "tuned"),
+        f"--kind {request.kind} runs on one process; start it without --nproc or a launcher.",
+    )
+    pairs, what = (2, "pairs on ") if training.paired else (1, "")
+    require_multiple(training.trajectories, pairs * num_processes, "--trajectories", f"{what}{num_processes} processes")
+    check_groups(training, num_processes)
+    require(
+        request.ppo.baseline != "pair" or training.paired,
+        "The baseline of PPO is a pair's mean, but trajectories do not come in pairs; pair them (--paired), or take "
+        "another baseline.",
+    )
 
 
 @dataclass
@@ -124,10 +128,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         request, setup, accelerator = self.request, self.setup, self.accelerator
-        self.evaluator = Evaluator(
-            setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
-        )
-        reward = _reward(request, setup, accelerator, self.reporter)
+        # First: of all that may be missing it is the likeliest, and a feature network takes minutes to train.
+        reward = _reward(request, setup, accelerator)
         self.trainer = PolicyTrainer(
             setup.model,
             self.shape,
@@ -137,6 +139,9 @@ class _Run:
             reward,
             self._real,
             accelerator,
+        )
+        self.evaluator = Evaluator(
+            setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
         )
         self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
 
@@ -292,7 +297,7 @@ class _Run:
         return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
 
 
-def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator, reporter: Reporter) -> PolicyReward:
+def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
     """Build what the policy is rewarded for."""
     config, nat = request.training, setup.model.nat.config
     if config.reward == "fid":
@@ -313,9 +318,8 @@ def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator,
     num_classes = 0 if text_width else nat.num_classes
     classifier = None
     if request.discriminator.backbone == "classifier":
-        networks = small_networks(request, setup.source, setup.held_out, accelerator, reporter)
         with accelerator.main_process_first():
-            classifier = networks.judging(request.discriminator.channels)
+            classifier = setup.networks.judging(request.discriminator.channels)
     return make_adversarial(
         request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator, classifier
     )
