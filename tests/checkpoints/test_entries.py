@@ -98,5 +98,7 @@ def test_mappings_that_lead_back_or_everywhere_are_seen_once(tmp_path: Path) -> 
     for _ in range(60):
         wide = {"a": wide, "b": wide}
     assert found(tmp_path, tree).entry == "model"
+    both = found(tmp_path, {"model": tree["model"], "model_ema": tree["model"]})
+    assert (both.entry, both.passed_over) == ("model_ema", ("model",))
     with pytest.raises(AdaNATError, match="holds no state dict"):
         found(tmp_path, wide)

@@ -34,12 +34,13 @@ _MAX_STRUCTURE = 8 * 2**20
 """Bytes of names and settings beside the weights; the published files have less than half a megabyte."""
 _MAX_HEADER = 10**8
 """Bytes of a safetensors header, by its specification."""
-_MAX_DEPTH = 5
-"""Mappings within mappings, of which the innermost holds weights."""
+_MAX_DEPTH, _MAX_PLACES = 5, 1000
+"""Mappings within mappings, of which the innermost holds weights; and how many of these are looked at."""
 _OLD_PYTORCH = re.compile(rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.")
 """How files begin that PyTorch wrote before it wrote zip archives."""
 _OLD_PICKLES = 5
 
+Tensors = dict[str, Tensor]
 Format = Literal["safetensors", "archive", "old"]
 
 
@@ -57,7 +58,7 @@ class ForeignWeights:
 
     path: Path
     sha256: str
-    state_dicts: Mapping[str, Mapping[str, Tensor]]
+    state_dicts: Mapping[str, Tensors]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -68,8 +69,8 @@ def read_foreign(path: Path) -> ForeignWeights:
         AdaNATError: if the file is missing, damaged, holds no weights, or needs code to be run.
     """
     tree = load_foreign(path)
-    state_dicts: dict[str, dict[str, Tensor]] = {}
-    _collect(tree, "", 0, state_dicts, set())
+    state_dicts: dict[str, Tensors] = {}
+    _collect(tree, "", 0, state_dicts, {})
     if not state_dicts:
         found = f"entries {', '.join(map(repr, list(tree)[:5]))}" if isinstance(tree, dict) else type(tree).__name__
         raise AdaNATError(
@@ -217,15 +218,16 @@ def _asked(file: IO[bytes], num_pickles: int) -> list[str]:
     return asked
 
 
-def _collect(node: Any, place: str, depth: int, state_dicts: dict[str, dict[str, Tensor]], seen: set[int]) -> None:
-    """Note every mapping that holds tensors, once, though others may lead to it, too."""
-    if not isinstance(node, dict) or depth > _MAX_DEPTH or id(node) in seen:
+def _collect(node: Any, place: str, depth: int, state_dicts: dict[str, Tensors], seen: dict[int, Tensors]) -> None:
+    """Note every mapping that holds tensors; what others lead to, too, is looked through once."""
+    if not isinstance(node, dict) or depth > _MAX_DEPTH:
         return
-    seen.add(id(node))
-    tensors = {str(name): value.detach() for name, value in node.items() if isinstance(value, Tensor)}
-    if tensors:
-        state_dicts[place] = tensors
-    for name, value in node.items():
+    known = id(node) in seen
+    if not known:
+        seen[id(node)] = {str(name): value.detach() for name, value in node.items() if isinstance(value, Tensor)}
+    if seen[id(node)] and len(state_dicts) < _MAX_PLACES:
+        state_dicts[place] = seen[id(node)]
+    for name, value in () if known else node.items():
         _collect(value, f"{place}.{name}" if place else str(name), depth + 1, state_dicts, seen)
 
 
