@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -27,15 +26,17 @@ from adanat_cli.commands import (
     train_tokenizer,
 )
 from adanat_cli.core.errors import AdaNATError, printable
+from adanat_cli.core.runs.group import is_main_process, num_processes, settle_group
+from adanat_cli.core.runs.interrupts import end_on_signals
 
-_INTERRUPTED = 130
-"""Exit code that Typer gives after Ctrl-C."""
+_ENDED = {130: "Interrupted", 129: "Ended by SIGHUP", 143: "Ended by SIGTERM"}
+"""What exit codes tell: that of Ctrl-C is Typer's, the others are those that make schedulers start again."""
 
 _LONGEST_LINE = 2000
 """Of a message, in letters."""
 
 _PATIENCE = 3.0
-"""Seconds for which processes other than the main one keep their error to themselves."""
+"""Seconds for which one of several processes keeps its error to itself; those other than the main one twice as long."""
 
 app = typer.Typer(
     name="adanat",
@@ -86,10 +87,12 @@ def callback(
 
 
 def main() -> None:
-    """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 130 interrupted."""
+    """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 128 + N ended by signal N."""
     streams.prepare()
     warnings.showwarning = _warn
     try:
+        end_on_signals()
+        settle_group()
         _run()
     except processes.ProcessesLeft:
         raise
@@ -97,26 +100,30 @@ def main() -> None:
         _tell(f"Error: {error}")
         sys.exit(1)
     except SystemExit as leaving:
-        if leaving.code == _INTERRUPTED and _is_main_process():
-            _tell("Interrupted. What was saved is kept; the same command resumes a training, tokens or a measurement.")
+        if leaving.code in _ENDED and is_main_process():
+            _tell(
+                f"{_ENDED[leaving.code]}. What was saved is kept; the same command resumes a training, tokens or a "
+                "measurement."
+            )
         raise
 
 
 def _run() -> None:
-    """Run the command; of several processes that fail, the main one is the first to say why."""
+    """Run the command; of several processes that fail, the one that knows why is the first to say so."""
     try:
         app()
-    except Exception:
-        if not _is_main_process():
-            # They mostly fail for the same reason, or because the main one has; then the launcher ends them here.
-            time.sleep(_PATIENCE)
+    except Exception as error:
+        # Others mostly fail for the same reason as the main process, or because one is gone; the launcher then ends
+        # them here, and says which it was.
+        main = is_main_process()
+        if not main or (num_processes() > 1 and not isinstance(error, AdaNATError)):
+            try:
+                time.sleep(_PATIENCE if main else 2 * _PATIENCE)
+            except SystemExit as ended:
+                raise processes.ProcessesLeft(ended.code) from error
         raise
     finally:
         sys.stdout.flush()  # what cannot be written any longer is told before Python's end, which could not tell it
-
-
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _tell(line: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Sequence
 
 from adanat_cli.core.errors import AdaNATError, require
 
 COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "stats")
 """Those that share their work between processes."""
-_INTERRUPTED = 130
 _SECONDS_TO_SAVE = "120"
 _ALONE = {"--dry-run", "--help", "-h"}
 """What is only printed needs one process."""
@@ -32,6 +33,8 @@ def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
         AdaNATError: if there cannot be so many, or the command knows one process only.
         ProcessesLeft: when they are done.
     """
+    from adanat_cli.core.runs.group import num_processes as already
+
     require(num_processes >= 1, f"--nproc is {num_processes}; expected the number of processes to start, 1 or more.")
     require(
         num_processes == 1 or command in COMMANDS,
@@ -40,7 +43,7 @@ def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
     if num_processes == 1 or _ALONE & set(arguments):
         return
     require(
-        int(os.environ.get("WORLD_SIZE", "1")) == 1,
+        already() == 1,
         "--nproc starts processes itself, but this is one of a group that torchrun or accelerate has started; leave "
         "one of the two out.",
     )
@@ -60,14 +63,26 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
     # Ctrl-C reaches the processes through the launcher, which would end them after 30 seconds.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
     logging.disable(logging.ERROR)  # the launcher's own words on every signal and exit code
+    signal.set_wakeup_fd(-1)  # this process ends when the others have saved
     group = ["--standalone", f"--nproc_per_node={num_processes}"]
     try:
         run.main([*group, "-m", "adanat_cli", *arguments])
     except ChildFailedError as error:
-        code = int(error.get_first_failure()[1].exitcode)
-        return 128 - code if code < 0 else code  # a signal, as shells tell it
-    except (SignalException, KeyboardInterrupt):
-        return _INTERRUPTED
+        rank, failure = error.get_first_failure()
+        code = int(failure.exitcode)
+        if code >= 0:
+            return code
+        print(
+            f"Process {rank} of {num_processes} was ended by {signal.Signals(-code).name}"
+            f"{', as the system does where memory runs out' if -code == signal.SIGKILL else ''}, and the others with "
+            "it. What was saved is kept; the same command resumes a training, tokens or a measurement.",
+            file=sys.stderr,
+        )
+        return 128 - code  # as shells tell it
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except OSError as error:
         raise AdaNATError(f"{num_processes} processes cannot be started: {error.strerror or error}.") from error
     finally:

@@ -188,7 +188,7 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     import torch  # here, so that reading JSON needs no PyTorch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

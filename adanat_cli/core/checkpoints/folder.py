@@ -262,6 +262,31 @@ class ModelFolder:
                 )
             )
 
+    def drop_broken(self) -> None:
+        """Forget components that cannot be read, to write them anew; a broken index then names what is whole."""
+        if not self.path.is_dir():
+            return
+        with locked(self.path, patience=_PATIENCE):
+            try:
+                index = self.index
+            except AdaNATError:
+                found = [file.parent.relative_to(self.path).as_posix() for file in self.path.glob(f"**/{_WEIGHTS}")]
+                index = ModelIndex(components=tuple(filter(_COMPONENT.fullmatch, found)))
+            whole = tuple(name for name in index.components if self._is_whole(name))
+            if whole != index.components or not self.exists():
+                self._write_index(replace(index, components=whole))
+
+    def _is_whole(self, component: str) -> bool:
+        """Whether the files of a component can be read, and its weights are those that were written."""
+        folder = self.path / component
+        try:
+            config, tensors = read_json(folder / _CONFIG), load_tensors(folder / _WEIGHTS)
+            noted = read_header(folder / _WEIGHTS).metadata.get("fingerprint")
+        except AdaNATError:
+            return False
+        whole = isinstance(config, dict) and noted in (None, fingerprint(tensors))
+        return whole and all((folder / file).is_file() for file in FURTHER_FILES.get(component, ()))
+
     def write_labels(self, labels: Mapping[int, str]) -> None:
         """Write class id -> name."""
         write_json(self.path / LABELS_FILE, {str(key): labels[key] for key in sorted(labels)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import load_tensors, save_tensors
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.checkpoints.files import load_tensors, raw_bytes, save_tensors
+from adanat_cli.core.errors import AdaNATError, require
 
 _TENSOR = "__tensor__"
 _INTEGER_KEYS = "__integer_keys__"
+_STRUCTURE, _HASH = "structure", "sha256"
 
 
 def save_tree(path: Path, tree: dict[str, Any]) -> None:
-    """Write nested dicts and lists of tensors and JSON values, whole or not at all."""
+    """Write nested dicts and lists of tensors and JSON values with a hash of all, whole or not at all."""
     tensors: dict[str, Tensor] = {}
-    structure = _split(tree, "", tensors)
-    save_tensors(path, tensors, {"structure": json.dumps(structure)})
+    structure = json.dumps(_split(tree, "", tensors))
+    save_tensors(path, tensors, {_STRUCTURE: structure, _HASH: _hash(structure, tensors)})
 
 
 def load_tree(path: Path) -> dict[str, Any]:
@@ -32,10 +34,49 @@ def load_tree(path: Path) -> dict[str, Any]:
     tensors = load_tensors(path)
     try:
         with safe_open(path, framework="pt") as file:
-            structure = json.loads((file.metadata() or {})["structure"])
-    except (KeyError, ValueError, SafetensorError) as error:
+            metadata = file.metadata() or {}
+        structure = metadata[_STRUCTURE]
+        # States of earlier editions have none.
+        whole = metadata.get(_HASH) in (None, _hash(structure, tensors))
+        tree = _join(json.loads(structure), tensors)
+    except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise AdaNATError(f"{path} is not a training state of this toolkit.") from error
-    return _join(structure, tensors)
+    require(whole, f"{path} is damaged: its content does not have the hash that was written with it.")
+    require(isinstance(tree, dict), f"{path} is not a training state of this toolkit.")
+    return dict(tree)
+
+
+def check_tree(tree: Any, expected: Any, name: str = "") -> None:
+    """Compare a saved state with that of freshly built networks, which it is to replace.
+
+    Args:
+        tree: what was saved; it may hold more, such as an optimizer's moments.
+        expected: what has to be there, with tensors of these shapes and number formats.
+        name: where the two are within the whole.
+
+    Raises:
+        AdaNATError: naming the first part that is missing or has another form.
+    """
+    if isinstance(expected, Tensor):
+        there = isinstance(tree, Tensor) and (tree.shape, tree.dtype) == (expected.shape, expected.dtype)
+        found = f"{tree.dtype} {tuple(tree.shape)}" if isinstance(tree, Tensor) else type(tree).__name__
+        require(there, f"{name} is {found}, expected {expected.dtype} {tuple(expected.shape)}")
+    elif isinstance(expected, dict):
+        require(isinstance(tree, dict) and expected.keys() <= tree.keys(), f"{name or 'it'} lacks some of its parts")
+        for key, part in expected.items():
+            check_tree(tree[key], part, f"{name}/{key}".lstrip("/"))
+    elif isinstance(expected, list | tuple):
+        require(isinstance(tree, list) and len(tree) == len(expected), f"{name} does not have {len(expected)} parts")
+        for index, part in enumerate(expected):
+            check_tree(tree[index], part, f"{name}/{index}")
+
+
+def _hash(structure: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(structure.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(raw_bytes(tensors[name]))
+    return digest.hexdigest()
 
 
 def _split(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:

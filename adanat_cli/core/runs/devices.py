@@ -6,16 +6,18 @@ import atexit
 import os
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs.group import num_processes, settle_group
 
 Job = Callable[[torch.dtype], object]
 """A typical piece of a run's work in a given number format."""
@@ -71,13 +73,14 @@ def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-s
     Raises:
         AdaNATError: if the device is absent, or the batch cannot be split over the processes.
     """
+    settle_group()
     device = pick_device(device_name)
-    if device.type == "cuda" and device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if device.type == "cuda" and device.index is not None and num_processes() == 1:
         torch.cuda.set_device(device)
     # Buffers follow from the same weights everywhere; copying them would break two passes before one backward.
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapper])
-    leave_group_at_exit()
+    _leave_group_at_exit()
     require_multiple(batch_size, accelerator.num_processes, option, f"{accelerator.num_processes} processes")
     return accelerator
 
@@ -101,7 +104,21 @@ def require_multiple(number: int, unit: int, option: str, over: str) -> None:
     )
 
 
-def leave_group_at_exit() -> None:
+def start_processes(device: str) -> tuple[PartialState, torch.device]:
+    """Find the other processes, if any, and this one's device, for work that is no training.
+
+    Raises:
+        AdaNATError: if the device is absent.
+    """
+    settle_group()
+    chosen = pick_device(device)  # before the group is formed, so that a mistake is told at once
+    # One process may still work, or compute the metrics, while the others wait for it.
+    state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
+    _leave_group_at_exit()
+    return state, state.device if state.num_processes > 1 else chosen
+
+
+def _leave_group_at_exit() -> None:
     """Take this process out of its group before Python ends: its threads would now and then abort a finished run."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         atexit.register(_leave_group)

@@ -17,11 +17,12 @@ from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.core.runs.clip_scorer import load_clip_scorer
 from adanat_cli.core.runs.conditions import make_conditions
+from adanat_cli.core.runs.devices import start_processes
 from adanat_cli.core.runs.evaluation_report import Row, draw_distances, other_classes, record
 from adanat_cli.core.runs.evaluation_run import Evaluation, Subject
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_networks import LARGEST_TRAINED
-from adanat_cli.core.runs.feature_pass import PART_SIZE, start_processes
+from adanat_cli.core.runs.feature_pass import PART_SIZE
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.image_folder import ImageFolder
 from adanat_cli.core.runs.models import nat_config, resolve_model

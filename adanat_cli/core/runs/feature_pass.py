@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.runs.clip_scorer import ClipScorer
-from adanat_cli.core.runs.devices import leave_group_at_exit, pick_device
 from adanat_cli.core.runs.feature_store import FeatureStore
 from adanat_cli.core.runs.image_sets import ImageBatch, Part
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
@@ -26,19 +24,6 @@ PART_SIZE = 250
 
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
-
-
-def start_processes(device: str) -> tuple[PartialState, torch.device]:
-    """Find the other processes, if any, and this one's device.
-
-    Raises:
-        AdaNATError: if the device is absent.
-    """
-    chosen = pick_device(device)  # before the group is formed, so that a mistake is told at once
-    # One process may still work, or compute the metrics, while the others wait for it.
-    state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
-    leave_group_at_exit()
-    return state, state.device if state.num_processes > 1 else chosen
 
 
 @dataclass(frozen=True)
@@ -89,6 +74,7 @@ def extract_features(
     Raises:
         AdaNATError: if images cannot be read, or the disk is full.
         KeyboardInterrupt: after Ctrl-C; parts that are whole are kept.
+        SystemExit: after SIGTERM or SIGHUP, as well.
     """
     start, num_rows = time.perf_counter(), 0
     with deferred_interrupts() as interrupt:
@@ -127,7 +113,7 @@ def _extract_part(
                     pieces.setdefault(name, []).append(column.cpu())
             task.advance(len(some.images))
             if interrupt.raised:
-                raise KeyboardInterrupt
+                raise interrupt.end()
     return {name: torch.cat(column) for name, column in pieces.items()}, skipped
 
 

@@ -1,25 +1,86 @@
-"""Ctrl-C between two updates instead of in the middle of one."""
+"""Signals that end a run: between two updates instead of in the middle of one, and in time."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from adanat_cli.core.runs.group import num_processes
+
+PATIENCE = 12.0
+"""Seconds between a signal from outside and the end of a run that has not come to a place to save by then. Schedulers
+kill 10 to 30 seconds after they ask."""
+_LONGEST_SAVE = 120.0
+_GONE = 1.0
+"""Seconds between two looks at whether the launcher is still there."""
+_busy = threading.Event()
+"""Set while a state is being saved."""
+
+
+def ending(number: int) -> BaseException:
+    """What a signal raises: Ctrl-C as usual; others leave with the exit code by which schedulers know to requeue."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _outside() -> list[signal.Signals]:
+    """Signals that schedulers, container engines and closed terminals send; not those that `nohup` has switched off."""
+    known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Which signal has asked the run to end, if any."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self.number = 0
+        self._at_once = False
+
+    @property
+    def raised(self) -> bool:
+        """Whether one has."""
+        return self.number != 0
+
+    def end(self) -> BaseException:
+        """What to raise then."""
+        return ending(self.number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let signals raise inside the block, which changes no weights."""
+        if self.raised:
+            raise self.end()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Let nothing but SIGKILL end the block."""
+        _busy.set()
+        try:
+            yield
+        finally:
+            _busy.clear()
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        impatient = self.raised and number == signal.SIGINT
+        self.number = self.number or number
+        if not _busy.is_set() and (impatient or self._at_once):
+            raise self.end()
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupt]:
-    """Note the first Ctrl-C instead of raising, so that an update is never cut in half; the second raises.
+    """Note the first signal instead of raising, so that an update is never cut in half; a second Ctrl-C raises.
 
     Off the main thread, where signals cannot be handled, nothing changes.
     """
@@ -27,18 +88,55 @@ def deferred_interrupts() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-
-    def note(_signal: int, _frame: FrameType | None) -> None:
-        if interrupt.raised:
-            raise KeyboardInterrupt
-        interrupt.raised = True
-
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {number: signal.signal(number, interrupt.note) for number in (signal.SIGINT, *_outside())}
     try:
         yield interrupt
     except RuntimeError as error:
-        if interrupt.raised and int(os.environ.get("RANK", "0")) > 0:
-            raise KeyboardInterrupt from error  # the main process has saved and left, so the group is broken
+        if interrupt.raised and num_processes() > 1:
+            raise interrupt.end() from error  # another process has left, so the group is broken
         raise
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def end_on_signals() -> None:
+    """Leave in order on SIGTERM and SIGHUP for the rest of this process: in time, whatever it is in the middle of.
+
+    Also leave, as on SIGTERM, when the launcher of a group of processes is no longer there.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise ending(number)
+
+    heard = _outside()
+    for number in heard:
+        signal.signal(number, leave)
+    # A byte comes out of the pipe even while the main thread is inside a library, where Python's handlers have to wait.
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(read, {int(number) for number in heard}), daemon=True).start()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_late(read: int, heard: set[int]) -> None:
+    """Wait for a signal, then end this process if it does not end by itself."""
+    while (number := os.read(read, 1)[0]) not in heard:
+        pass
+    time.sleep(PATIENCE)
+    deadline = time.monotonic() + _LONGEST_SAVE
+    while _busy.is_set() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)  # after a save the rest is quick
+    name = signal.Signals(number).name
+    print(f"Ended by {name} in the middle of its work; what was saved before is kept.", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+def _end_with(launcher: int) -> None:
+    """Ask this process to end when its launcher has died, which leaves it to another parent."""
+    while os.getppid() == launcher:
+        time.sleep(_GONE)
+    os.kill(os.getpid(), signal.SIGTERM)

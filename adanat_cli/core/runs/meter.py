@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +22,7 @@ class Meter:
 
     def _reset(self) -> None:
         self._sums = torch.zeros(len(self._names), device=self._accelerator.device)
-        self._num, self._start = 0, time.perf_counter()
+        self._num, self._num_before, self._start = 0, 0, time.perf_counter()
 
     def add(self, stats: Tensor) -> None:
         """Count one update's statistics, one number a name."""
@@ -37,9 +38,18 @@ class Meter:
         sums = self._accelerator.reduce(self._sums, reduction="mean")
         values = dict(zip(self._names, (sums / self._num).tolist(), strict=True))
         seconds = time.perf_counter() - self._start
-        values["images_per_second"] = self._num * self._batch_size / seconds
+        values["images_per_second"] = (self._num - self._num_before) * self._batch_size / seconds
         self._reset()
         return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was added since the last reading, by this process; a resumed run's means are of the whole interval."""
+        return {"sums": self._sums, "num": self._num}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was added before."""
+        self._sums.copy_(state["sums"])
+        self._num = self._num_before = state["num"]
 
     @contextmanager
     def paused(self) -> Iterator[None]:

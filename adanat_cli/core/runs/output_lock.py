@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from adanat_cli.core.checkpoints.files import clear_litter
 from adanat_cli.core.checkpoints.lock import locked
+from adanat_cli.core.runs.group import is_main_process
 from adanat_cli.core.runs.reporter import Reporter
 
 
@@ -29,7 +29,7 @@ def output_held(folder: Path, name: str = "") -> Iterator[None]:
 
     Of several processes the main one holds it; the others end with it where it is refused. See ``locked``.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not is_main_process():
         yield
         return
     with locked(folder, name):

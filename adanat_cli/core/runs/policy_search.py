@@ -86,12 +86,14 @@ def _best_of_grid(
         reporter.task("Measuring schedules", len(combinations), "schedules", len(measured)) as task,
     ):
         for _, schedule in combinations[len(measured) :]:
-            measured.append(distance(schedule))
+            with interrupt.at_once():  # a measurement that is broken off is taken again
+                measured.append(distance(schedule))
             folder.log(len(measured), distance=measured[-1], best_distance=min(measured))
-            folder.save(len(measured), {"distances": torch.tensor(measured, dtype=torch.float64)})
+            with interrupt.saving():
+                folder.save(len(measured), {"distances": torch.tensor(measured, dtype=torch.float64)})
             task.advance(1, best=min(measured))
             if interrupt.raised:
-                raise KeyboardInterrupt
+                raise interrupt.end()
     best = min(range(len(measured)), key=measured.__getitem__)
     factors, schedule = combinations[best]
     return schedule, {"factors": factors, "training_distance": measured[best]}
@@ -109,7 +111,7 @@ def _searched(
     training = request.training
     optimizer = TableSearch(start, training.seed)
     best_distance, best = float("inf"), start.table
-    if state:
+    if state is not None:
         optimizer.load_state_dict(state["search"], state["step"])
         best_distance, best = state["best_distance"], state["best"]
     else:
@@ -121,16 +123,18 @@ def _searched(
         while optimizer.generation < training.updates:
             points = optimizer.candidates()
             tables = [optimizer.table(point) for point in points]
-            distances = torch.tensor([distance(table) for table in tables], dtype=torch.float64)
+            with interrupt.at_once():  # a generation that is not whole begins anew
+                distances = torch.tensor([distance(table) for table in tables], dtype=torch.float64)
             if float(distances.min()) < best_distance:
                 best_distance, best = float(distances.min()), tables[int(distances.argmin())].table
             optimizer.tell(points, distances)
             folder.log(optimizer.generation, distance=float(distances.mean()), best_distance=best_distance)
-            folder.save(
-                optimizer.generation,
-                {"search": optimizer.state_dict(), "best_distance": best_distance, "best": best},
-            )
+            with interrupt.saving():
+                folder.save(
+                    optimizer.generation,
+                    {"search": optimizer.state_dict(), "best_distance": best_distance, "best": best},
+                )
             task.advance(1, distance=float(distances.mean()), best=best_distance)
             if interrupt.raised:
-                raise KeyboardInterrupt
+                raise interrupt.end()
     return optimizer.schedule(best), {"generations": optimizer.generation, "training_distance": best_distance}

@@ -13,11 +13,10 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
 from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
-from adanat_cli.core.errors import AdaNATError, hide_secrets, require
+from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
-from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.models import load_tokenizer
 from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out, spread
@@ -32,11 +31,12 @@ from adanat_cli.core.runs.nat_setup import (
 from adanat_cli.core.runs.nat_trainer import STATS, NATTrainer
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
-from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 from adanat_cli.core.runs.text import NO_CAPTION, CaptionContext, encoder_component
 from adanat_cli.core.runs.token_sets import resolve_tokens
+from adanat_cli.core.runs.training_loop import MeteredLoop, open_run, training_length
 from adanat_cli.core.text.encoder import TextEncoder
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
@@ -56,6 +56,7 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         AdaNATError: if tokens and tokenizer do not belong together, the run folder holds another run,
             or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SystemExit: after SIGTERM or SIGHUP, once the state is saved.
     """
     accelerator = make_accelerator(request.device, request.training.batch_size)
     with accelerator.main_process_first():
@@ -74,9 +75,7 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
         "training": config.to_dict(),
         "data": data_identity(tokens, train_rows),
     }
-    with accelerator.main_process_first():
-        folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
-        state = folder.latest()
+    folder, state = open_run(request.output, settings, accelerator, reporter, training_length(config))
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     context = CaptionContext(tokens, encoder, accelerator.device) if shape.condition == "text" else None
     trainer = NATTrainer(shape, config, accelerator, codes, context)
@@ -85,11 +84,9 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     run = _Run(
         request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context, encoder
     )
-    if state:
-        trainer.load_state_dict(state)
-        run.measured = state["measured"]
+    if state is not None:
+        run.resume(state)
         del state  # as large as the weights and the optimizer together
-        reporter.log(f"Resuming at update {trainer.step} of {config.steps}.")
     else:
         if request.note:
             reporter.log(request.note)
@@ -180,7 +177,7 @@ def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) ->
 
 
 @dataclass
-class _Run:
+class _Run(MeteredLoop):
     """One run's parts, and what the loop does with them."""
 
     request: PretrainNATRequest
@@ -197,69 +194,42 @@ class _Run:
     encoder: TextEncoder | None
     measured: dict[str, float] = field(default_factory=dict)
 
-    def train(self) -> None:
-        """Update until done; measure, show and save on the way."""
-        config, trainer, accelerator = self.config, self.trainer, self.accelerator
-        source, place = self._source(), (accelerator.process_index, accelerator.num_processes)
-        meter = Meter(STATS, config.batch_size, accelerator)
-        with (
-            deferred_interrupts() as interrupt,
-            self.reporter.task("Training", config.steps, "updates", trainer.step) as task,
-        ):
-            while trainer.step < config.steps:
-                update = source.update(trainer.step, *place, self.request.accumulate)
-                rate = config.learning_rate_at(trainer.step)
-                meter.add(trainer.update(update, rate))
-                fields = self._log(meter, rate) if self._due(config.log_every) else {}
-                task.advance(1, **fields)
-                with meter.paused():
-                    if self._due(config.sample_every):
-                        self._show(source)
-                    # Others go on until the main process, which alone saves, has left.
-                    stop = interrupt.raised and accelerator.is_main_process
-                    if stop or self._due(config.save_every):
-                        self._save(meter)
-                if stop:
-                    raise KeyboardInterrupt
-        if accelerator.is_main_process:
-            self._export()
+    advice = "a lower --learning-rate or --precision fp32"
 
-    def _due(self, every: int) -> bool:
-        return self.trainer.step % every == 0 or self.trainer.step == self.config.steps
+    def __post_init__(self) -> None:
+        self.num_updates, self.save_every = self.config.steps, self.config.save_every
+        self.meter = Meter(STATS, self.config.batch_size, self.accelerator)
+        self.source = self._source()
+
+    def update(self, task: Task) -> None:
+        """Learn from one batch."""
+        place = (self.accelerator.process_index, self.accelerator.num_processes)
+        update = self.source.update(self.trainer.step, *place, self.request.accumulate)
+        rate = self.config.learning_rate_at(self.trainer.step)
+        self.meter.add(self.trainer.update(update, rate))
+        task.advance(1, **(self._log(rate) if self.due(self.config.log_every) else {}))
+
+    def observe(self, task: Task) -> None:
+        """Measure and draw with the averaged weights."""
+        if self.due(self.config.sample_every) and self.accelerator.is_main_process:
+            self._show()
 
     def _source(self) -> UpdateSource:
         shape = self.trainer.nat.config
         null = shape.num_classes if shape.condition == "class" else NO_CAPTION
         return UpdateSource(self.tokens, self.rows, self.config, shape.num_tokens, null, self.tokens.info.has_flips)
 
-    def _log(self, meter: Meter, rate: float) -> dict[str, float]:
+    def _log(self, rate: float) -> dict[str, float]:
         """Note the means since the last note; returns what is shown beside the bar."""
-        self._check(meter)
-        values = meter.read()
+        self.check()
+        values = self.meter.read()
         self.folder.log(self.trainer.step, **values, learning_rate=rate)
         return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
 
-    def _check(self, meter: Meter) -> None:
-        """Stop before anything that is not a number reaches the disk."""
-        if not meter.is_finite():
-            raise AdaNATError(
-                f"Training diverged before update {self.trainer.step}: loss or gradient is not a number. The last "
-                f"saved state in {self.folder.path} is kept; try a lower --learning-rate or --precision fp32 "
-                "with another --output."
-            )
-
-    def _save(self, meter: Meter) -> None:
-        self._check(meter)
-        if self.accelerator.is_main_process:
-            self.folder.save(self.trainer.step, {**self.trainer.state_dict(), "measured": self.measured})
-            self._export()
-
-    def _show(self, source: UpdateSource) -> None:
+    def _show(self) -> None:
         """Measure the averaged weights, which are what is exported, and draw a grid with them."""
-        if not self.accelerator.is_main_process:
-            return
         name, rows = ("held_out", self.held_out) if len(self.held_out) else ("training", spread(self.rows))
-        values = self.trainer.measure(source.fixed(rows))
+        values = self.trainer.measure(self.source.fixed(rows))
         self.measured = {f"{name}_{key}": value for key, value in values.items()}
         self.folder.log(self.trainer.step, **self.measured)
         save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
@@ -280,7 +250,7 @@ class _Run:
         token_ids = sample_tokens(nat, _GRID_SCHEDULE, condition, seed, indices, null_condition=null)
         return decode_tokens(load_tokenizer(self.model, device, self.tokens.info.image_size), token_ids)
 
-    def _export(self) -> None:
+    def export(self) -> None:
         """Write the averaged weights and the tokenizer as a model folder."""
         exported = ModelFolder(self.folder.model)
         fingerprint = self.tokens.info.tokenizer_fingerprint

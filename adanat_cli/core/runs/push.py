@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.runs.card_pictures import draw_pictures
+from adanat_cli.core.runs.group import is_main_process
 from adanat_cli.core.runs.models import resolve_model
 from adanat_cli.core.runs.reporter import Reporter
 
@@ -55,7 +55,7 @@ def check_push(repo: str) -> HubId:
     """
     hub_id = HubId.parse(repo, "--push-to-hub")
     # Of the processes of a run, one pushes; the Hub answers this question only so often.
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         check_account(hub_id)
     return hub_id
 

@@ -26,9 +26,10 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import make_reference, write_reference
 from adanat_cli.core.runs.classes import find_classes
+from adanat_cli.core.runs.devices import start_processes
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_networks import SmallNetworks
-from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store, start_processes
+from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
 from adanat_cli.core.runs.measures import moments_of

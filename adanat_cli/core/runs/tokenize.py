@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from adanat_cli.core.data.token_set import (
 )
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.classes import find_classes
-from adanat_cli.core.runs.devices import images_at_once, pick_device
+from adanat_cli.core.runs.devices import images_at_once, start_processes
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.reconstruction import save_reconstructions
@@ -98,9 +97,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
     Raises:
         AdaNATError: if data or tokenizer cannot be opened, do not fit, or too many images are unreadable.
     """
-    # One process may still work while the others wait for it at the end.
-    state = PartialState(cpu=request.device == "cpu", timeout=timedelta(hours=24))
-    device = state.device if state.num_processes > 1 else pick_device(request.device)
+    state, device = start_processes(request.device)
     if not state.is_main_process:
         reporter = SilentReporter()
     folder = _tokenizer_folder(request.model)

@@ -18,7 +18,6 @@ from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
 from adanat_cli.core.runs.devices import make_accelerator, require_multiple
-from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.policy_context import PromptContext
 from adanat_cli.core.runs.policy_evaluation import Evaluator
@@ -38,9 +37,10 @@ from adanat_cli.core.runs.policy_setup import (
 )
 from adanat_cli.core.runs.policy_trainer import PolicyTrainer
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
-from adanat_cli.core.runs.run_folder import RunFolder
+from adanat_cli.core.runs.run_folder import Length, RunFolder
 from adanat_cli.core.runs.scalars import Scalars
 from adanat_cli.core.runs.seeding import stream_seed
+from adanat_cli.core.runs.training_loop import TrainingLoop, open_run
 
 _EVALUATION, _SHOWN = 20, 21
 
@@ -55,6 +55,7 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     Raises:
         AdaNATError: if model and data do not belong together, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SystemExit: after SIGTERM or SIGHUP, once the state is saved.
     """
     judged = request.discriminator.batch_size if request.training.reward == "adversarial" else 0
     accelerator = make_accelerator(request.device, judged, "--discriminator-batch")
@@ -63,9 +64,8 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
     images = open_images(request, folder, nat)
-    with accelerator.main_process_first():
-        run_folder = RunFolder(request.output, settings(request, shape), write=accelerator.is_main_process)
-        state = run_folder.latest()
+    length = Length("training.updates")
+    run_folder, state = open_run(request.output, settings(request, shape), accelerator, reporter, length)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     if request.note and not state:
@@ -76,7 +76,7 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     if request.kind in ("search", "tuned"):
         return search(request, setup, shape, run_folder, state, reporter)
     run = _Run(request, accelerator, reporter, run_folder, setup, shape)
-    if state:
+    if state is not None:
         run.resume(state)
         del state
     run.train()
@@ -111,7 +111,7 @@ class _Best:
 
 
 @dataclass
-class _Run:
+class _Run(TrainingLoop):
     """One run's parts, and what the loop does with them."""
 
     request: TrainPolicyRequest
@@ -125,9 +125,11 @@ class _Run:
     trainer: PolicyTrainer = field(init=False)
     evaluator: Evaluator = field(init=False)
     scalars: Scalars = field(init=False)
+    _stats: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         request, setup, accelerator = self.request, self.setup, self.accelerator
+        self.num_updates, self.save_every = request.training.updates, request.training.save_every
         # First: of all that may be missing it is the likeliest, and a feature network takes minutes to train.
         reward = _reward(request, setup, accelerator)
         self.trainer = PolicyTrainer(
@@ -145,33 +147,34 @@ class _Run:
         )
         self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
 
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.trainer.load_state_dict(state)
+    def recall(self, state: dict[str, Any]) -> None:
+        """Take back what was measured."""
         self.fixed_distance = state["fixed_distance"]
         self.best = _Best(state["best"]["step"], state["best"]["distance"], state["best"]["policy"])
-        self.reporter.log(f"Resuming at update {self.trainer.step} of {self.request.training.updates}.")
+
+    def notes(self) -> dict[str, Any]:
+        """What was measured."""
+        return {"fixed_distance": self.fixed_distance, "best": self._known_best().__dict__}
 
     def train(self) -> None:
         """Update until done; evaluate, show and save on the way."""
-        config, trainer = self.request.training, self.trainer
         if self.best is None:
             self._start()
-        with (
-            deferred_interrupts() as interrupt,
-            self.reporter.task("Training", config.updates, "updates", trainer.step) as task,
-        ):
-            while trainer.step < config.updates:
-                stats = trainer.update()
-                self._check(stats)
-                self._log(stats, task)
-                if self._due(config.eval_every):
-                    self._evaluate(task)
-                if self._due(config.show_every):
-                    self._show()
-                self._save_if_due(interrupt)
-        if self.accelerator.is_main_process:
-            self._export()
+        super().train()
+
+    def update(self, task: Task) -> None:
+        """Improve the policy once."""
+        self._stats = self.trainer.update()
+        self.check()
+        self._log(self._stats, task)
+
+    def observe(self, task: Task) -> None:
+        """Measure the policy on held-out images, and draw with it."""
+        config = self.request.training
+        if self.due(config.eval_every):
+            self._evaluate(task)
+        if self.due(config.show_every):
+            self._show()
 
     def result(self) -> dict[str, Any]:
         """What was reached."""
@@ -203,8 +206,9 @@ class _Run:
         config = self.request.training
         return self.evaluator.distance(schedule, stream_seed(_EVALUATION, config.seed), config.eval_images)
 
-    def _check(self, stats: dict[str, float]) -> None:
+    def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""
+        stats = self._stats
         if not (all(map(math.isfinite, stats.values())) and self.trainer.is_finite()):
             wrong = ", ".join(name for name, value in stats.items() if not math.isfinite(value)) or "a weight"
             raise AdaNATError(
@@ -240,19 +244,7 @@ class _Run:
             f"{self.request.kind} policy, {self.shape.num_steps} steps, update {step}",
         )
 
-    def _save_if_due(self, interrupt: Interrupt) -> None:
-        # Others go on until the main process, which alone saves, has left.
-        stop = interrupt.raised and self.accelerator.is_main_process
-        if stop or self._due(self.request.training.save_every):
-            best = self._known_best()
-            tree = {"fixed_distance": self.fixed_distance, "best": best.__dict__, **self.trainer.state_dict()}
-            self.folder.save(self.trainer.step, tree)
-            if self.accelerator.is_main_process:
-                self._export()
-        if stop:
-            raise KeyboardInterrupt
-
-    def _export(self) -> None:
+    def export(self) -> None:
         """Write the best policy."""
         best = self._known_best()
         policy = build_policy(self.shape)
@@ -275,9 +267,6 @@ class _Run:
         if self.best is None:
             raise RuntimeError("nothing was measured yet")
         return self.best
-
-    def _due(self, every: int) -> bool:
-        return self.trainer.step % every == 0 or self.trainer.step == self.request.training.updates
 
     def _real(self, first_batch: int) -> Iterator[Batch]:
         """Real images with their labels, or with the embeddings of their captions."""

@@ -16,17 +16,17 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DataConfig, PixelConfig, TokenizerTrainingConfig, VQAEConfig
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import require
 from adanat_cli.core.runs.devices import make_accelerator, settle_precision
-from adanat_cli.core.runs.interrupts import deferred_interrupts
 from adanat_cli.core.runs.meter import Meter
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import image_grid, save_png, to_uint8
 from adanat_cli.core.runs.reconstruction import psnr, reconstruct, spread_records
-from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.reporter import Reporter, SilentReporter, Task
 from adanat_cli.core.runs.run_folder import RunFolder
 from adanat_cli.core.runs.token_shards import as_images
 from adanat_cli.core.runs.tokenizer_trainer import STATS, TokenizerTrainer
+from adanat_cli.core.runs.training_loop import MeteredLoop, open_run, training_length
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import reconstruction_loss
 from adanat_cli.core.tokenizer.vqae import VQAE
@@ -69,6 +69,7 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     Raises:
         AdaNATError: if the data cannot be read, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SystemExit: after SIGTERM or SIGHUP, once the state is saved.
     """
     if isinstance(request.tokenizer, PixelConfig):
         return _write_pixels(request, request.tokenizer)
@@ -84,19 +85,15 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
         "tokenizer": request.tokenizer.to_dict(),
         "training": training.to_dict(),
     }
-    with accelerator.main_process_first():
-        folder = RunFolder(request.output, settings, write=accelerator.is_main_process)
-        state = folder.latest()
+    folder, state = open_run(request.output, settings, accelerator, reporter, training_length(training))
     trainer = TokenizerTrainer(shape, training, accelerator)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     reporter.log(source.describe())
     run = _Run(request, accelerator, reporter, folder, trainer, source, settings)
-    if state:
-        trainer.load_state_dict(state)
-        run.measured = state["measured"]
+    if state is not None:
+        run.resume(state)
         del state  # as large as the weights and the optimizers together
-        reporter.log(f"Resuming at update {trainer.step} of {training.steps}.")
     elif request.note:
         reporter.log(request.note)
     run.train()
@@ -145,7 +142,7 @@ def _memory(request: TrainTokenizerRequest, num_parameters: int) -> int:
 
 
 @dataclass
-class _Run:
+class _Run(MeteredLoop):
     """One run's parts, and what the loop does with them."""
 
     request: TrainTokenizerRequest
@@ -156,49 +153,37 @@ class _Run:
     source: ImageSource
     settings: dict[str, Any]
     measured: dict[str, float] = field(default_factory=dict)
+    exports_with_states = False
+    advice = "a lower --learning-rate"
+
+    def __post_init__(self) -> None:
+        config = self.trainer.config
+        self.num_updates, self.save_every = config.steps, config.save_every
+        self.meter = Meter(STATS, config.batch_size, self.accelerator)
 
     def train(self) -> None:
         """Update until done; measure, show and save on the way."""
-        trainer, config, main = self.trainer, self.trainer.config, self.accelerator.is_main_process
-        batches, meter = self._batches(), Meter(STATS, config.batch_size, self.accelerator)
-        shown = self._shown_images() if main else None
-        with (
-            deferred_interrupts() as interrupt,
-            self.reporter.task("Training", config.steps, "updates", trainer.step) as task,
-        ):
-            while trainer.step < config.steps:
-                meter.add(trainer.update(next(batches)))
-                task.advance(1, **(self._log(meter) if self._due(config.log_every) else {}))
-                with meter.paused():
-                    if shown is not None and self._due(config.sample_every):
-                        self._show(shown)
-                    stop = interrupt.raised and main
-                    if stop or self._due(config.save_every):
-                        self._check(meter)
-                        self.folder.save(trainer.step, {**trainer.state_dict(), "measured": self.measured})
-                if stop:
-                    raise KeyboardInterrupt
-        if main:
-            self._export()
+        self._images = self._batches()
+        self._shown = self._shown_images() if self.accelerator.is_main_process else None
+        super().train()
 
-    def _log(self, meter: Meter) -> dict[str, float]:
+    def update(self, task: Task) -> None:
+        """Learn from one batch."""
+        self.meter.add(self.trainer.update(next(self._images)))
+        task.advance(1, **(self._log() if self.due(self.trainer.config.log_every) else {}))
+
+    def observe(self, task: Task) -> None:
+        """Show what the averaged weights make of some images."""
+        if self._shown is not None and self.due(self.trainer.config.sample_every):
+            self._show(self._shown)
+
+    def _log(self) -> dict[str, float]:
         """Note the means since the last note; returns what is shown beside the bar."""
-        self._check(meter)
+        self.check()
         trainer = self.trainer
-        values = {**meter.read(), "perplexity": trainer.codebook.perplexity()}
+        values = {**self.meter.read(), "perplexity": trainer.codebook.perplexity()}
         self.folder.log(trainer.step, **values, learning_rate=trainer.config.learning_rate_at(trainer.step - 1))
         return {key: values[key] for key in ("reconstruction", "perplexity")} | {"img/s": values["images_per_second"]}
-
-    def _check(self, meter: Meter) -> None:
-        """Stop before anything that is not a number reaches the disk."""
-        if not meter.is_finite():
-            raise AdaNATError(
-                f"Training diverged before update {self.trainer.step}: a loss is not a number. The last saved state "
-                f"in {self.folder.path} is kept; try a lower --learning-rate with another --output."
-            )
-
-    def _due(self, every: int) -> bool:
-        return self.trainer.step % every == 0 or self.trainer.step == self.trainer.config.steps
 
     def _batches(self) -> Iterator[Tensor]:
         """Yield this process's share of every update's images, (B, 3, H, W) bytes."""
@@ -231,7 +216,7 @@ class _Run:
             self.folder.samples / f"step-{step:08d}.png", image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
         )
 
-    def _export(self) -> None:
+    def export(self) -> None:
         """Write the averaged weights as a model folder."""
         model = ModelFolder(self.folder.model)
         model.write(
