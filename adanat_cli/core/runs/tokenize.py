@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from adanat_cli.core.checkpoints.files import atomic_path, check_writable, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable, clear_litter, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
@@ -354,12 +354,13 @@ def _finish(
     seconds: float,
     num_read: int,
 ) -> TokenizeResult:
-    """Write the summary and the card once all shards are there."""
+    """Write the summary and the card once all shards are there, and clear away what a kill has left."""
     shards = _finished_shards(output, info, plan)
     skipped = {name: reason for header in shards.values() for name, reason in header.skipped.items()}
     SkippedImages(source.config.max_bad, _num_images(shards.values())).add(skipped)
     num_images = sum(header.num_rows for header in shards.values())
     require(num_images > 0, f"No image of {info.source} can be read; nothing was tokenized.")
+    clear_litter(output)
     with atomic_path(output / "README.md") as temporary:
         temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
