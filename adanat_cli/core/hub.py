@@ -220,7 +220,7 @@ def _of_connection(chain: list[BaseException]) -> str:
 
     place = scrub(constants.ENDPOINT)
     for error in chain:
-        if "Consistency check failed" in str(error):
+        if "Consistency check failed" in str(error):  # the client has no class for it; this chooses words only
             return "the transfer broke off; run the same command again, whole files are kept."
         if _named(error, "TimeoutException", "TimeoutError"):
             return f"{place} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."

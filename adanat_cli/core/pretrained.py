@@ -133,7 +133,7 @@ def require_timm(name_or_file: str, what: str, advice: str, pretrained: bool = T
         raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
 
 
-def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> Any:
+def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True, features_only: bool = False) -> Any:
     """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
 
     Args:
@@ -141,6 +141,7 @@ def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True
         what: the network is here, for messages, such as "Discriminator backbone".
         advice: what to try where it cannot be had.
         pretrained: False leaves a network without a file random, which downloads nothing.
+        features_only: whether it returns the feature maps of its levels instead of one vector.
 
     Raises:
         AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
@@ -151,23 +152,24 @@ def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True
 
     name, _, file = name_or_file.partition("=")
     overlay = {"file": file} if file else {"hf_hub_filename": _WEIGHTS}
+    shape = {"features_only": True} if features_only else {"num_classes": 0}
     random_state = torch.get_rng_state()
     try:
-        model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0)
-        if pretrained and file and (left := _left_random(model, name, random_state)):
+        model = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **shape)
+        if pretrained and file and (left := _left_random(model, name, shape, random_state)):
             raise ValueError(f"its weights are of another network: {left} is not among them")
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise AdaNATError(f"{what} {name_or_file!r} cannot be loaded ({one_line(error)}); {advice}.") from error
     return model
 
 
-def _left_random(model: nn.Module, name: str, random_state: torch.Tensor) -> str:
+def _left_random(model: nn.Module, name: str, shape: dict[str, Any], random_state: torch.Tensor) -> str:
     """Name of a weight that loading has left as it was drawn, if any: timm passes over what a file lacks."""
     import timm
 
     now = torch.get_rng_state()
     torch.set_rng_state(random_state)
-    drawn = dict(timm.create_model(name, pretrained=False, num_classes=0).named_parameters())
+    drawn = dict(timm.create_model(name, pretrained=False, **shape).named_parameters())
     torch.set_rng_state(now)
     for parameter, value in model.named_parameters():
         if parameter.endswith(".weight") and value.ndim > 1 and torch.equal(value, drawn[parameter]):

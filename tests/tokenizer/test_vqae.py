@@ -144,3 +144,14 @@ def test_the_perceptual_loss_reads_a_local_file_and_sees_blur(tmp_path: Path) ->
 def test_an_unknown_perceptual_backbone_is_one_clear_line() -> None:
     with pytest.raises(AdaNATError, match=r"no_such_backbone.*name=FILE"):
         PerceptualLoss("no_such_backbone")
+
+
+def test_a_perceptual_backbone_is_read_from_safetensors_that_hold_it_and_never_from_a_pickle(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "backbone.pth")
+    with pytest.raises(AdaNATError, match=r"backbone\.pth is not a \.safetensors file"):
+        PerceptualLoss(f"test_resnet={tmp_path / 'backbone.pth'}")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(AdaNATError, match="weights are of another network"):
+        PerceptualLoss(f"test_resnet={tmp_path / 'other.safetensors'}")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.pretrained import load_timm
 
 
 def reconstruction_loss(outputs: Tensor, images: Tensor) -> Tensor:
@@ -54,21 +54,9 @@ class PerceptualLoss(nn.Module):
             AdaNATError: if it cannot be had.
         """
         super().__init__()
-        import timm
-
-        name, _, file = backbone.partition("=")
-        try:
-            overlay = {"file": file} if file else None
-            self.backbone = timm.create_model(
-                name, pretrained=True, pretrained_cfg_overlay=overlay, features_only=True
-            ).eval()
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise AdaNATError(
-                f"Perceptual backbone {backbone!r} cannot be loaded ({reason}); give a timm name that can be "
-                "downloaded here, name=FILE.safetensors, or leave the option out."
-            ) from error
-        self.backbone.requires_grad_(False)
+        advice = "give a timm name that can be downloaded here, name=FILE.safetensors, or leave the option out"
+        network = load_timm(backbone, "Perceptual backbone", advice, features_only=True)
+        self.backbone = network.eval().requires_grad_(False)
         config = self.backbone.pretrained_cfg
         self.mean: Tensor
         self.std: Tensor
