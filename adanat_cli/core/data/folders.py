@@ -1,16 +1,45 @@
-"""Folders on disk: images by class, and the split that a file belongs to."""
+"""Folders on disk: the files below one, and the split that a file or folder belongs to by its name."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation", "test": "test"}
-_SPLITS |= {"validation": "validation", "dev": "validation"}
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi"),
+    # Read where Pillow can; counted as unreadable images elsewhere.
+    *(".heic", ".heif", ".jxl"),
+)
+_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+"""Folders that systems and programs leave beside data, beside hidden ones."""
+_MOST_OTHERS = 200_000
+"""Files and folders that may lie between few images, before a folder is taken for something else."""
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+_WORD = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev)(set|data|images?|imgs?|split)?\d*")
+_FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "photos", "jpg", "png"}
+
+
+@dataclass
+class Listing:
+    """What lies below a folder, with "/" between names; hidden files, litter and what links lead back to left out.
+
+    Attributes:
+        images: files with a suffix of images, sorted.
+        others: other files, sorted.
+        notes: what was left out, for people.
+    """
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def split_of(name: str) -> str:
@@ -19,44 +48,73 @@ def split_of(name: str) -> str:
     return next((_SPLITS[word] for word in words if word in _SPLITS), "")
 
 
-def split_folder(place: Path, split: str) -> Path:
-    """Return the subfolder of a split, or the folder itself where it has no such subfolders.
+def split_of_folder(name: str) -> str:
+    """Return the split that a folder is named after and nothing else (``training_set``, ``val2017``), or ""."""
+    words = [word for word in re.split(r"[-_. ]|(?<=[a-z])(?=[A-Z])", name) if word]
+    told = [word.lower() for word in words if word.lower() not in _FILLERS and not word.isdigit()]
+    found = _WORD.fullmatch(told[0]) if len(told) == 1 else None
+    return _SPLITS[found[1]] if found else ""
+
+
+def list_files(root: Path) -> Listing:
+    """List the files below a folder; every folder is read once, in its own place where a link leads there too.
 
     Raises:
-        AdaNATError: if other splits are there but not this one.
+        AdaNATError: if a folder cannot be read, or the files are so many and so few of them images that this is some
+            other place.
     """
-    folders = [child for child in sorted(place.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-    splits = {_SPLITS[child.name.lower()]: child for child in folders if child.name.lower() in _SPLITS}
-    # One such name among others is a class: trains are a thing to photograph.
-    if len(splits) < min(len(folders), 2):
-        splits = {}
-    if split in splits:
-        return splits[split]
-    if splits or split != "train":
-        there = ", ".join(sorted(splits)) or "no split folders, so all its images count as train"
-        raise AdaNATError(f"{place} has no {split} split; it has {there}.")
-    return place
+    require(root.resolve() != Path(root.resolve().anchor), f"{root} is the whole file system; give a folder of images.")
+    listing, seen, links = Listing(), {_identity(root)}, deque[str]()
+    folders = [""]
+    above = {_identity(folder) for folder in root.resolve().parents}
+    while folders or links:
+        if not folders:
+            link = links.popleft()
+            if (identity := _identity(root / link)) in seen | above:
+                listing.notes.append(f"the link {link} leads to what is read already")
+                continue
+            seen.add(identity)
+            folders.append(link)
+        folder = folders.pop()
+        for entry in _entries(root, folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not _is_folder(entry):
+                (listing.images if entry.name.lower().endswith(IMAGE_SUFFIXES) else listing.others).append(path)
+            elif entry.is_symlink():
+                # Last of all: a folder counts where it lies, not where a link to it does.
+                links.append(path)
+            elif (identity := _identity(Path(entry.path))) not in seen:
+                seen.add(identity)
+                folders.append(path)
+        require(
+            len(seen) + len(listing.others) < _MOST_OTHERS + 100 * len(listing.images),
+            f"{root} holds more than {_MOST_OTHERS:,} files and folders, and hardly an image among them; give the "
+            "folder of the images.",
+        )
+    listing.images.sort()
+    listing.others.sort()
+    return listing
 
 
-def class_files(place: Path, split: str) -> tuple[Path, list[str], list[str]]:
-    """List images by class.
+def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds, without hidden files and litter, in an order that no disk decides."""
+    try:
+        with os.scandir(root / folder) as entries:
+            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER]
+    except OSError as error:
+        raise AdaNATError(
+            f"{root / folder} cannot be read ({error.strerror}); correct its permissions, or move it away."
+        ) from error
+    return sorted(kept, key=lambda entry: entry.name)
 
-    Returns:
-        The folder of the split, the image files relative to it in sorted order, and the class folder
-        (the first folder of the relative path; "" at the top) of each.
 
-    Raises:
-        AdaNATError: if there are no images.
-    """
-    root = split_folder(place, split)
-    files: list[str] = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inside = os.path.relpath(folder, root)
-        prefix = "" if inside == "." else inside.replace(os.sep, "/") + "/"
-        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        files.extend(prefix + name for name in images)
-    if not files:
-        raise AdaNATError(f"{root} holds no images; expected one folder of images per class, Parquet files or tars.")
-    files.sort()
-    return root, files, [file.split("/")[0] if "/" in file else "" for file in files]
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
-from adanat_cli.core.data.classes import folder_classes
+import numpy as np
+
+from adanat_cli.core.data.classes import MAX_UNASKED, folder_classes
 from adanat_cli.core.errors import require
 
+ClassIds: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 RawLabel: TypeAlias = int | str | None
 """A class id, a word that has yet to get one, or no label."""
 
 _LARGEST = 2**31
-MAX_UNASKED = 100_000
-"""Most classes that are believed without --num-classes: networks grow with the largest label."""
 
 
 def read_label(value: Any) -> RawLabel:
@@ -54,3 +55,21 @@ def number_words(labels: Collection[RawLabel], shown: str) -> tuple[dict[RawLabe
     )
     ids, names, num_classes = folder_classes(words)
     return {label: ids[str(label)] for label in labels if label is not None}, names, num_classes
+
+
+def class_ids(labels: Sequence[RawLabel], shown: str) -> tuple[ClassIds, dict[int, str], int]:
+    """Give class ids to labels as they were read.
+
+    Returns:
+        (labels,) ids, -1 where there is no label; class id to name and the number of classes, of words.
+
+    Raises:
+        AdaNATError: if there are too many different words.
+    """
+    ids: dict[RawLabel, int] = {}
+    names: dict[int, str] = {}
+    num_classes = 0
+    if any(isinstance(label, str) for label in labels):
+        ids, names, num_classes = number_words(set(labels), shown)
+    numbers = (ids.get(label, label if isinstance(label, int) else -1) for label in labels)
+    return np.fromiter(numbers, np.int64, len(labels)), names, num_classes

@@ -17,11 +17,11 @@ import numpy as np
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data import tables, tar_files, tars
 from adanat_cli.core.data.captioned import Captioned, open_captioned
-from adanat_cli.core.data.classes import folder_classes
+from adanat_cli.core.data.classes import MAX_UNASKED
 from adanat_cli.core.data.columns import Columns, find_columns
 from adanat_cli.core.data.described import describe
-from adanat_cli.core.data.folders import class_files
-from adanat_cli.core.data.labels import MAX_UNASKED, RawLabel
+from adanat_cli.core.data.folder_images import open_folder
+from adanat_cli.core.data.labels import RawLabel
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
@@ -30,7 +30,6 @@ Labels = tables.Labels
 Fetch = Callable[[int], tuple[bytes | Path | None, tuple[str, ...], str]]
 """A row of a table to its encoded image, captions and name."""
 
-_IMAGENET = ("imagenet64", "ILSVRC/imagenet-1k")
 _HOMELESS = {
     "imagenet64": "the folder of its Parquet files",
     "mscoco": "the folder of train2014/, val2014/ and dataset_coco.json",
@@ -327,20 +326,12 @@ def _from_captioned(config: DataConfig, captioned: Captioned) -> TableSource:
 
 
 def _folder(config: DataConfig, place: Path) -> TableSource:
-    """A folder of images by class, optionally below train/ and val/."""
-    root, files, folders = class_files(place, config.split)
-    found = sorted(set(folders))
-    require(found != [""] or config.num_classes <= 1, f"{root} has no class folders; expected a folder for each class.")
-    ids, names, num_classes = folder_classes(found)
-    if config.source in _IMAGENET and num_classes != 1000 and not found[0].isdigit():
-        raise AdaNATError(f"{root} has the class folder {found[0]!r}; expected synset ids (n01440764) or class ids.")
-    labels = np.array([ids[folder] for folder in folders], np.int64)
-
-    def fetch(row: int) -> tuple[Path, tuple[str, ...], str]:
-        return root / files[row], (), files[row]
-
-    num_classes = _count_classes(config, labels, num_classes)
-    return TableSource(config, fetch, labels, np.arange(len(labels)), names, num_classes)
+    """Make a source of a folder of images."""
+    found = open_folder(config, place)
+    num_classes = _count_classes(config, found.labels, found.num_classes)
+    rows, has_captions = np.arange(len(found.files)), found.captions is not None
+    source = TableSource(config, found.fetch, found.labels, rows, found.names, num_classes, has_captions)
+    return dataclasses.replace(source, read_captions=found.captions, notes=found.notes)
 
 
 def _count_classes(config: DataConfig, labels: Labels, num_named: int) -> int:

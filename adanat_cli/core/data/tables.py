@@ -63,7 +63,8 @@ def data_files(place: Path, split: str) -> tuple[str, list[Path]] | None:
     found = {loader: files for loader, ends in _LOADERS.items() if (files := _files(place, ends))}
     # Tables without images tell of images elsewhere, as img2dataset writes them beside its tars.
     elsewhere = _class_folders(place) if found else []
-    if all(map(_lacks_images, found.get("parquet", []))) and ("tar" in found or elsewhere):
+    described = [file.name for file in found.get("parquet", [])] == ["metadata.parquet"]
+    if all(map(_lacks_images, found.get("parquet", []))) and ("tar" in found or elsewhere or described):
         found.pop("parquet", None)
     if not found:
         return None

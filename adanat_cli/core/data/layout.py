@@ -1,0 +1,207 @@
+"""What the folders below a data set mean: splits, classes, or levels without a meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from adanat_cli.core.data.classes import folder_classes
+from adanat_cli.core.data.described import listed
+from adanat_cli.core.data.folders import Listing, list_files, split_of_folder
+from adanat_cli.core.data.labels import ClassIds
+from adanat_cli.core.errors import MissingSplit, printable, require
+
+
+@dataclass
+class Part:
+    """Images below one folder, and what is to be said of them.
+
+    Attributes:
+        base: that folder, from the one that was opened: "", or with "/" at its end.
+        files: the images, from there as well.
+        notes: what was left out or decided, for people.
+    """
+
+    base: str
+    files: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    def within(self, file: str) -> str:
+        """The path of a file from the part's own folder."""
+        return file[len(self.base) :]
+
+    def strays(self) -> list[str]:
+        """Images that lie in no folder."""
+        return [file for file in self.files if "/" not in self.within(file)]
+
+    def folders(self, level: int = 0) -> dict[str, list[str]]:
+        """Images by the folder that they lie in, so many levels down."""
+        found: dict[str, list[str]] = {}
+        for file in self.files:
+            parts = self.within(file).split("/", level + 1)
+            if len(parts) > level + 1:
+                found.setdefault(parts[level], []).append(file)
+        return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies in a folder, and which of it belongs to a split.
+
+    Attributes:
+        root: the folder that was opened.
+        listing: all that lies in it.
+        part: images of the split.
+        train: those of the train split, whose class folders are given ids; the same part if it is the only one.
+    """
+
+    root: Path
+    listing: Listing
+    part: Part
+    train: Part
+
+    @property
+    def place(self) -> Path:
+        """The folder of the split."""
+        return self.root / self.part.base
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Images by class folder.
+
+    Attributes:
+        files: from the folder that was opened, sorted.
+        labels: (files,) class ids.
+        names: class id to name; empty where there are no class folders.
+        num_classes: of the numbering.
+    """
+
+    files: list[str]
+    labels: ClassIds
+    names: dict[int, str]
+    num_classes: int
+
+
+def read_layout(place: Path, split: str) -> Layout:
+    """List the images of a split and tell what the levels of folders mean.
+
+    A class is a folder beside others, whatever lies in it: torchvision's rule, after levels of one folder
+    (``flowers/photos/<class>``) are passed. Splits lie above classes (``train/<class>``) or in them
+    (``<class>/train``).
+
+    Raises:
+        MissingSplit: if there are other splits but not this one.
+        AdaNATError: if there are no images, or what they mean cannot be told.
+    """
+    listing = list_files(place)
+    require(
+        bool(listing.images),
+        f"{place} holds no images; expected one folder of images per class, Parquet files or tars.",
+    )
+    whole = _pass_lone_folders(Part("", listing.images, listing.notes))
+    splits = _splits_above(whole, place) or _splits_inside(whole)
+    if split not in splits and (splits or split != "train"):
+        there = ", ".join(sorted(splits)) or "no split folders, so all its images count as train"
+        raise MissingSplit(f"{place} has no {split} split; it has {there}.")
+    part = splits.get(split, whole)
+    return Layout(place, listing, part, splits.get("train", part))
+
+
+def number_folders(layout: Layout) -> Classes:
+    """Take the folders of a split for classes and give them the ids that the train split gives them.
+
+    Raises:
+        AdaNATError: if many images lie beside them, or train lacks some and they would change the others' ids.
+    """
+    part = layout.part
+    files, folders = _by_class(part, layout.place)
+    numbered = folders if layout.train is part else _by_class(layout.train, layout.root / layout.train.base)[1]
+    ids, names, num_classes = folder_classes(sorted(set(numbered)))
+    if strange := sorted(set(folders) - set(ids)):
+        every, names, num_classes = folder_classes(sorted({*ids, *strange}))
+        told = [f"{printable(name)}/" if name else "images without a folder" for name in strange]
+        require(
+            all(every[name] == label for name, label in ids.items()),
+            f"{layout.place} has {listed(told)}, which the train split lacks; expected the same class folders in every "
+            "split.",
+        )
+        ids = every
+    others = [part.within(file) for file in layout.listing.others if file.startswith(part.base)]
+    if bare := {file.split("/")[0] for file in others if "/" in file} - set(folders):
+        part.notes.append(f"no images in {listed([f'{printable(name)}/' for name in sorted(bare)])}")
+    labels = np.fromiter((ids[name] for name in folders), np.int64, len(folders))
+    return Classes(files, labels, {label: printable(name) for label, name in names.items() if name}, num_classes)
+
+
+def _pass_lone_folders(part: Part) -> Part:
+    """Go down while the images lie in folders of one folder that is no split."""
+    while len(folders := part.folders()) == 1:
+        (name,) = folders
+        inside = Part(f"{part.base}{name}/", folders[name])
+        num_deeper = len(inside.files) - len(inside.strays())
+        if split_of_folder(name) or num_deeper <= len(part.files) / 2:
+            break
+        if strays := part.strays():
+            inside.notes.append(_left_out(strays, part, f"{printable(name)}/"))
+        part = Part(inside.base, inside.files, part.notes + inside.notes)
+    return part
+
+
+def _splits_above(part: Part, place: Path) -> dict[str, Part]:
+    """Folders named after splits; one such name among others is a class: trains are a thing to photograph."""
+    folders = part.folders()
+    named = {name: told for name in folders if (told := split_of_folder(name))}
+    if len(set(named.values())) < min(len(folders), 2):
+        return {}
+    notes = list(part.notes)
+    if left := [printable(name) for name in folders if name not in named]:
+        notes.append(f"left out: {listed(left)}, beside the folders of the splits")
+    if strays := part.strays():
+        notes.append(_left_out(strays, part, "the folders of the splits"))
+    splits: dict[str, Part] = {}
+    for name, told in named.items():
+        require(told not in splits, f"{place} has several folders of the {told} split, among them {name}; keep one.")
+        splits[told] = _pass_lone_folders(Part(f"{part.base}{name}/", folders[name], list(notes)))
+    return splits
+
+
+def _splits_inside(part: Part) -> dict[str, Part]:
+    """Splits that every class folder has by itself."""
+    folders = part.folders(1)
+    named = {name: split_of_folder(name) for name in folders}
+    if len(set(named.values())) < 2 or "" in named.values():
+        return {}
+    notes = [*part.notes, f"the folders {listed(sorted(map(printable, folders)))} in the class folders are the splits"]
+    splits: dict[str, Part] = {}
+    for name, told in named.items():
+        splits.setdefault(told, Part(part.base, [], list(notes))).files.extend(folders[name])
+    return splits
+
+
+def _by_class(part: Part, place: Path) -> tuple[list[str], list[str]]:
+    """Images and the class folder of each, without those beside class folders."""
+    folders, strays = part.folders(), part.strays()
+    if not folders:
+        return sorted(strays), [""] * len(strays)
+    files = sorted(file for found in folders.values() for file in found)
+    if strays:
+        require(
+            2 * len(strays) <= len(files),
+            f"{place} holds {len(files)} images in folders and {len(strays)} beside them; expected a folder for each "
+            "class, or no folders at all.",
+        )
+        part.notes.append(_left_out(strays, part, "the class folders"))
+    deeper = part.folders(1)
+    if sum(map(len, deeper.values())) == len(files) and len(deeper) > 1:
+        inside = listed([f"{printable(name)}/" for name in sorted(deeper)])
+        part.notes.append(f"classes are the outer folders, with all images in {inside} inside them")
+    return files, [part.within(file).split("/")[0] for file in files]
+
+
+def _left_out(files: Sequence[str], part: Part, where: str) -> str:
+    shown = listed([printable(part.within(file)) for file in files])
+    return f"left out: {len(files):,} {'image' if len(files) == 1 else 'images'} beside {where} ({shown})"
