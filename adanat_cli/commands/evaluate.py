@@ -222,6 +222,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
         f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
         *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),
+        *([f"All but distances, accuracy and CLIP score: of {rows[0]['held']:,} images."] if "held" in rows[0] else []),
         *_clip_line(settings),
         "",
         *markdown(rows),

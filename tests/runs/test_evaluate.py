@@ -362,6 +362,62 @@ def test_few_images_are_warned_of(toy: Path, tmp_path: Path) -> None:
     assert row["metrics"]["kid"] is not None
 
 
+@pytest.mark.parametrize("changes", [{"mu": 1e200}, {"sigma": 1e308}, {"mu": 1e300, "sigma": 1e307}])
+def test_a_distance_beyond_all_numbers_is_null_with_a_reason(
+    toy: Path, tmp_path: Path, changes: dict[str, float]
+) -> None:
+    with np.load(toy / "stats.npz") as arrays:
+        values = dict(arrays)
+    values |= {"mu": values["mu"] + changes.get("mu", 0)}
+    if "sigma" in changes:
+        values["sigma"] = np.eye(len(values["mu"])) * changes["sigma"]
+    np.savez(tmp_path / "huge.npz", **values)
+    found = rows(toy, tmp_path, reference=tmp_path / "huge.npz", steps=(1, 2), num_samples=6)
+    assert all(row["metrics"]["fid"] is None and "not a finite number" in row["absent"]["fid"] for row in found)
+    assert all(row["metrics"]["kid"] is not None for row in found)
+    json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    assert (tmp_path / "plots" / "distance.png").exists()
+
+
+def test_features_are_held_of_so_many_images_at_most(
+    toy: Path, unbroken: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = rows(toy, tmp_path / "first", num_samples=12)
+    for module in ("measures", "evaluation_run"):
+        monkeypatch.setattr(f"adanat_cli.core.runs.{module}.MOST_HELD", 12)
+    (row,) = rows(toy, tmp_path / "all")
+    assert row["held"] == 12
+    whole = ("fid", "accuracy")
+    assert {name: row["metrics"][name] for name in whole} == {name: unbroken["metrics"][name] for name in whole}
+    assert row["metrics"]["inception_score"] == pytest.approx(first["metrics"]["inception_score"], rel=1e-5)
+    assert row["metrics"]["inception_score"] != pytest.approx(unbroken["metrics"]["inception_score"], rel=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "no settings", "other settings", "stray"])
+def test_damaged_features_are_told_in_one_line(toy: Path, tmp_path: Path, damage: str) -> None:
+    rows(toy, tmp_path, keep_features=True, num_samples=10)
+    (tmp_path / "evaluation.json").unlink()
+    folder = tmp_path / "features" / "cosine-2"
+    part, state = folder / "part-00001.safetensors", folder / "state.json"
+    content = bytearray(part.read_bytes())
+    if damage == "flipped":
+        content[-3] ^= 1
+        part.write_bytes(content)
+    elif damage == "cut":
+        part.write_bytes(content[:-9])
+    elif damage == "stray":
+        (folder / "part-a.safetensors").write_bytes(b"")
+        assert rows(toy, tmp_path, num_samples=10)[0]["metrics"]["fid"] > 0
+        return
+    else:
+        state.unlink() if damage == "no settings" else state.write_text("[]")
+    with pytest.raises(
+        AdaNATError, match=r"(is|or) damaged; remove .* and run|is missing or damaged; remove"
+    ) as caught:
+        rows(toy, tmp_path, num_samples=10)
+    assert "\n" not in str(caught.value)
+
+
 def broken_npz(folder: Path, how: str) -> Path:
     path, images = folder / f"{how}.npz", np.zeros((8, 16, 16, 3), np.uint8)
     if how == "pickled":

@@ -141,6 +141,7 @@ def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp
         ({"output": Path("/proc/nowhere/stats.npz")}, "Cannot write"),
         ({"output": Path("/tmp")}, "is a folder"),
         ({"num_features": -1}, "--num-features is -1"),
+        ({"num_features": 50_001}, "expected 0 to 50,000"),
         ({"inception": Path("a")}, "has no meaning with protocol small"),
         ({"model": "/no/such/model"}, "/no/such/model"),
     ],

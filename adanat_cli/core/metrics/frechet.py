@@ -219,7 +219,7 @@ def checked_gaussian(gaussian: Gaussian) -> Gaussian:
         asymmetry <= _ASYMMETRY * largest,
         f"The covariance is not symmetric (entries differ by up to {asymmetry:.3g}); check where it came from.",
     )
-    return Gaussian(mean, (covariance + covariance.T) / 2)
+    return Gaussian(mean, covariance / 2 + covariance.T / 2)  # their sum may be out of the range of numbers
 
 
 def _group_distances(features: Tensor, reference: FrechetReference) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
+_WIDE = 1e6
+"""Numbers from here on are written by their power of ten."""
 _COLUMNS = {
     "fid": ("FID", ".3f"),
     "sfid": ("sFID", ".3f"),
@@ -95,7 +98,9 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "—" if value is None else f"{value:{form}}"
+    if value is None:
+        return "—"
+    return f"{value:{form}}" if abs(value) < _WIDE else f"{value:.4g}"
 
 
 def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -112,7 +117,7 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
     by_steps, by_compute = figure.subplots(1, 2, sharey=True)
     for name in dict.fromkeys(row["name"] for row in rows):
         line = sorted((row for row in rows if row["name"] == name), key=lambda row: row["settings"]["num_steps"])
-        distances = [row["metrics"]["fid"] for row in line]
+        distances = [math.nan if row["metrics"]["fid"] is None else row["metrics"]["fid"] for row in line]
         by_steps.plot([row["settings"]["num_steps"] for row in line], distances, "o-", label=plot_text(name))
         by_compute.plot([row["cost"]["tera_flops_per_image"] for row in line], distances, "o-", label=plot_text(name))
     by_steps.set_xlabel("steps")

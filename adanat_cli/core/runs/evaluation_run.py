@@ -20,7 +20,7 @@ from adanat_cli.core.runs.feature_pass import Speed, extract_features, open_stor
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.generated_images import GeneratedImages
 from adanat_cli.core.runs.image_sets import ImageSet, num_of_rank, parts_of
-from adanat_cli.core.runs.measures import Measured, measure
+from adanat_cli.core.runs.measures import MOST_HELD, Measured, measure
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.sample_file import SampleFile
 
@@ -145,6 +145,7 @@ class Evaluation:
             "absent": absent,
             "reference": about,
             **({"classes": differing} if differing else {}),
+            **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
             "cost": cost,
         }
 

@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.runs.clip_scorer import ClipScorer
 from adanat_cli.core.runs.feature_store import FeatureStore
@@ -24,6 +25,9 @@ PART_SIZE = 250
 
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
+
+
+_NOT_FINITE = "The {} of some images by {} are not finite numbers; check the network's weights and the images."
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ def _extract_part(
                 columns["clip"] = scorer(some.images, some.prompts)
             for name, column in columns.items():
                 if column is not None:
+                    require(bool(column.isfinite().all()), _NOT_FINITE.format(name, extractor.name))
                     pieces.setdefault(name, []).append(column.cpu())
             task.advance(len(some.images))
             if interrupt.raised:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import clear_litter, read_json, save_tensors, write_json
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.run_folder import refuse_changes
 
-_STATE, _PARTS = "state.json", "part-*.safetensors"
+_STATE, _CHECKSUMS = "state.json", "crc32"
+_PART = re.compile(r"part-\d{5,9}\.safetensors")
 
 
 class FeatureStore:
@@ -38,12 +41,23 @@ class FeatureStore:
         if write:
             clear_litter(folder)
         if self._files():
-            saved = read_json(folder / _STATE)
-            refuse_changes(saved, json.loads(json.dumps(settings)), folder)
+            refuse_changes(self._saved(), json.loads(json.dumps(settings)), folder)
         elif write:
             write_json(folder / _STATE, dict(settings))
         # Parts that are there now; other processes' appear later, and matter only once all are done.
         self._done = {self._number(file) for file in self._files()}
+
+    def _saved(self) -> dict[str, Any]:
+        """The settings of the parts that are there."""
+        try:
+            saved = read_json(self.folder / _STATE)
+            require(isinstance(saved, dict), "no object")
+        except AdaNATError as error:
+            raise AdaNATError(
+                f"{self.folder / _STATE}, which says what the features beside it are of, is missing or damaged; remove "
+                f"{self.folder} to measure anew."
+            ) from error
+        return dict(saved)
 
     def has(self, number: int) -> bool:
         """Whether the part was there when the folder was opened."""
@@ -63,14 +77,16 @@ class FeatureStore:
             skipped: images that could not be read, name to reason.
         """
         file = self.folder / f"part-{number:05d}.safetensors"
-        save_tensors(file, columns, {"skipped": json.dumps(dict(skipped))})
+        checksums = {name: _checksum(column) for name, column in columns.items()}
+        told = {"skipped": json.dumps(dict(skipped)), _CHECKSUMS: json.dumps(checksums)}
+        save_tensors(file, columns, told)
 
     def skipped(self) -> dict[str, str]:
         """Images that could not be read, of all parts, name to reason."""
         reasons: dict[str, str] = {}
         for file in self._files():
             with _opened(file) as part:
-                reasons.update(json.loads((part.metadata() or {}).get("skipped", "{}")))
+                reasons.update(_told(part, "skipped"))
         return reasons
 
     def num_rows(self) -> int:
@@ -86,16 +102,23 @@ class FeatureStore:
         for file in self._files():
             with _opened(file) as part:
                 if column in part.keys():  # noqa: SIM118 — the file is no mapping
-                    yield part.get_tensor(column)
+                    piece, noted = part.get_tensor(column), _told(part, _CHECKSUMS).get(column)
+                    if noted not in (None, _checksum(piece)):  # parts of older versions have none
+                        raise ValueError(f"the checksum of {column} is another")
+                    yield piece
 
-    def column(self, name: str) -> Tensor | None:
-        """A whole column (n, …), held once, or None where the parts do not have it."""
+    def column(self, name: str, most: int | None = None) -> Tensor | None:
+        """The first ``most`` rows of a column (n, …), or all, held once; None where the parts do not have it."""
         whole, start = None, 0
         for piece in self.pieces(name):
             if whole is None:
-                whole = piece.new_empty(self.num_rows(), *piece.shape[1:])
-            whole[start : start + len(piece)] = piece
-            start += len(piece)
+                num_rows = self.num_rows()
+                whole = piece.new_empty(num_rows if most is None else min(num_rows, most), *piece.shape[1:])
+            rows = whole[start : start + len(piece)]
+            rows[:] = piece[: len(rows)]
+            start += len(rows)
+            if start == len(whole):
+                break
         return whole
 
     def rows(self, name: str, indices: Tensor) -> Tensor:
@@ -113,11 +136,24 @@ class FeatureStore:
         return torch.cat(chosen)
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(_PARTS), key=self._number)
+        files = self.folder.glob("part-*.safetensors")
+        return sorted((file for file in files if _PART.fullmatch(file.name)), key=self._number)
 
     @staticmethod
     def _number(file: Path) -> int:
         return int(file.stem.removeprefix("part-"))
+
+
+def _checksum(column: Tensor) -> int:
+    return zlib.crc32(column.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _told(part: Any, key: str) -> dict[str, Any]:
+    """JSON in a part's metadata."""
+    values = json.loads((part.metadata() or {}).get(key, "{}"))
+    if not isinstance(values, dict):
+        raise TypeError(f"{key} is not an object")
+    return values
 
 
 def remove_store(folder: Path) -> None:
@@ -134,5 +170,5 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, framework="pt") as part:
             yield part
-    except (OSError, SafetensorError) as error:
-        raise AdaNATError(f"{file} is not whole; remove it and run the same command again.") from error
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise AdaNATError(f"{file} is damaged; remove it and run the same command again.") from error

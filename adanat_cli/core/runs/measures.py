@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from adanat_cli.core.runs.feature_store import FeatureStore
 _LEAST_FOR_MANIFOLD = 6
 """Density and coverage look at the 5 nearest of the other images."""
 _LEAST_FOR_KERNEL = 2
+MOST_HELD = 50_000
+"""Images whose features or logits are held together: all that published numbers are of. Of more images, the first so
+many count for all but the Fréchet distances, the accuracy and the CLIP score, which go through the store in parts."""
 _INCEPTION_SPLITS, _ADM_SPLIT_SIZE = 10, 5000
 
 
@@ -70,7 +74,7 @@ def inception(measured: Measured) -> dict[str, float]:
     Over 10 parts of shuffled images as torch-fidelity does, and for ``adm`` over parts of 5,000 in the order given
     as guided-diffusion's evaluator does.
     """
-    logits = measured.store.column("logits")
+    logits = measured.store.column("logits", MOST_HELD)
     if logits is None:
         raise AbsentError("the feature network classifies nothing")
     if len(logits) < _INCEPTION_SPLITS:
@@ -107,12 +111,15 @@ def accuracy(measured: Measured) -> dict[str, float]:
         raise AbsentError("only the classifier of the protocol small shares the classes' numbering")
     if measured.missing_labels:
         raise AbsentError(measured.missing_labels)
-    logits, labels = measured.store.column("logits"), measured.store.column("labels")
-    if logits is None or labels is None:
+    num_right = num = 0
+    for logits, labels in zip(measured.store.pieces("logits"), measured.store.pieces("labels"), strict=False):
+        if len(labels) and int(labels.max()) >= logits.shape[1]:
+            raise AbsentError(f"class {int(labels.max())} is none of the classifier's {logits.shape[1]}")
+        num_right += int((logits.argmax(1) == labels).sum())
+        num += len(labels)
+    if not num:
         raise AbsentError("the feature network classifies nothing")
-    if int(labels.max()) >= logits.shape[1]:
-        raise AbsentError(f"class {int(labels.max())} is none of the classifier's {logits.shape[1]}")
-    return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+    return {"accuracy": num_right / num}
 
 
 def clip_score(measured: Measured) -> dict[str, float]:
@@ -146,11 +153,23 @@ def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]
     absent: dict[str, str] = {}
     for names, function in MEASURES.items():
         try:
-            values |= function(measured)
+            values |= _finite(function, measured)
         except AbsentError as reason:
             values |= dict.fromkeys(names)
             absent |= dict.fromkeys(names, str(reason))
     return values, absent
+
+
+def _finite(function: Measure, measured: Measured) -> dict[str, float]:
+    """What a measure gives; one that is beyond all numbers does not exist."""
+    undefined = AbsentError("it is not a finite number: what it is computed from is out of the range of numbers")
+    try:
+        values = function(measured)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # PyTorch documents it
+        raise undefined from error
+    if not all(map(math.isfinite, values.values())):
+        raise undefined
+    return values
 
 
 def moments_of(store: FeatureStore, column: str, device: torch.device) -> Moments | None:
@@ -172,11 +191,11 @@ def _distance(measured: Measured, column: str, reference: Gaussian) -> float:
 def _reference_features(measured: Measured) -> Tensor:
     if measured.reference_features is None:
         raise AbsentError("the reference holds neither features nor images")
-    return measured.reference_features
+    return measured.reference_features[:MOST_HELD]
 
 
 def _features(measured: Measured) -> Tensor:
-    features = measured.store.column("features")
+    features = measured.store.column("features", MOST_HELD)
     if features is None:
         raise AbsentError("there are no features")
     return features

@@ -32,7 +32,7 @@ from adanat_cli.core.runs.feature_networks import SmallNetworks
 from adanat_cli.core.runs.feature_pass import PART_SIZE, extract_features, open_store
 from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
 from adanat_cli.core.runs.image_sets import ImageBatch, Part, images_to_read, num_of_rank
-from adanat_cli.core.runs.measures import moments_of
+from adanat_cli.core.runs.measures import MOST_HELD, moments_of
 from adanat_cli.core.runs.models import nat_config, read_config, resolve_model
 from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
@@ -90,7 +90,10 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
     """
     require(request.num_images is None or request.num_images >= 2, "--num-images is below 2, too few for statistics.")
-    require(request.num_features >= 0, f"--num-features is {request.num_features}; expected 0 or more.")
+    require(
+        0 <= request.num_features <= MOST_HELD,
+        f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
+    )
     require(not request.output.is_dir(), f"--output {request.output} is a folder; give a file such as stats.npz.")
     state, device = start_processes(request.device)
     if not state.is_main_process:
