@@ -25,8 +25,6 @@ PART_SIZE = 250
 
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
-
-
 _NOT_FINITE = "The {} of some images by {} are not finite numbers; check the network's weights and the images."
 
 

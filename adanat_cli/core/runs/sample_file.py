@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import weakref
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,10 @@ class SampleFile:
         self._labels = self._read_labels(archive)
         self.missing_labels = "" if self._labels is not None else f"{path.name} holds no classes (arr_1)"
         # One handle for the whole run: in a compressed file, a seek forward only reads on.
-        self._zip = zipfile.ZipFile(path)
-        self._stream = self._zip.open("arr_0.npy")
+        opened = ExitStack()
+        self._zip = opened.enter_context(zipfile.ZipFile(path))
+        self._stream = opened.enter_context(self._zip.open("arr_0.npy"))
+        weakref.finalize(self, opened.close)
 
     @property
     def origin(self) -> str:
