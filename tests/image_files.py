@@ -47,7 +47,7 @@ def patch_tokenizer(image_size: int = 16) -> Tokenizer:
     class PatchTokenizer(Tokenizer):
         def __init__(self) -> None:
             super().__init__()
-            self.config = VQAEConfig(image_size=image_size, codebook_size=64, channels=(4, 4))
+            self.config = VQAEConfig(image_size=image_size, codebook_size=64, channels=(8, 8))
             self.scale = nn.Parameter(torch.tensor(63.0))
 
         def encode(self, images: Tensor) -> Tensor:

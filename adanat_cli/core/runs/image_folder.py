@@ -6,15 +6,15 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
-from adanat_cli.core.data.folders import IMAGE_SUFFIXES
+from adanat_cli.core.data.folders import list_files
 from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
@@ -76,7 +76,7 @@ class ImageFolder:
         digest = hashlib.sha256()
         for file in self._files:
             status = (self._folder / file).stat()
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(file) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return {"files": len(self._files), "files_digest": digest.hexdigest()[:16]}
 
     def _size(self, file: str) -> tuple[int, int]:
@@ -108,17 +108,13 @@ class ImageFolder:
         return pixels
 
 
-def _is_another_run(folder: Path, place: str, name: str) -> bool:
-    """Whether a folder below holds images of a run of its own, and so does the one that is measured."""
-    return (folder / RECORD).exists() and Path(place, name, RECORD).exists()
-
-
 def _list_images(folder: Path) -> list[str]:
-    """Image files relative to a folder, sorted; hidden ones and the pictures of `adanat sample` are left out."""
-    files = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _is_another_run(folder, place, name)]
-        inside = os.path.relpath(place, folder)
-        images = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
-        files += [name if inside == "." else f"{inside}/{name}" for name in images if not is_picture(name)]
-    return sorted(files)
+    """Image files below a folder, without the pictures of `adanat sample`, and in a run's folder without other runs."""
+
+    @cache
+    def is_another_run(inside: PurePosixPath) -> bool:
+        return inside != PurePosixPath() and ((folder / inside / RECORD).exists() or is_another_run(inside.parent))
+
+    is_run = (folder / RECORD).exists()
+    paths = ((file, PurePosixPath(file)) for file in list_files(folder).images)
+    return [file for file, path in paths if not is_picture(path.name) and not (is_run and is_another_run(path.parent))]
