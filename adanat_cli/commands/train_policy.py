@@ -202,8 +202,8 @@ def _lines(values: dict[str, Any]) -> list[str]:
     best = f", of update {values['best_update']}" if "best_update" in values else ""
     lines = [
         f"Policy: {values['model']}/{values['policy']}",
-        f"Distance to held-out images: {values['distance']:.4g}{best}; fixed schedule {values['fixed_distance']:.4g} "
-        f"({values['num_images']} images)",
+        f"Distance to {values['measured_on']}: {values['distance']:.4g}{best}; fixed schedule "
+        f"{values['fixed_distance']:.4g} ({values['num_images']} images)",
     ]
     if "table" in values:
         lines.append(f"Table: {values['table']}, for `adanat sample --schedule table:FILE`")

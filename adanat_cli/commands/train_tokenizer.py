@@ -9,7 +9,7 @@ import typer
 from adanat_cli.commands import console, options, push
 
 _TRAINING = "Training"
-_MEASURED = (("PSNR (dB)", "psnr", ".2f"), ("perplexity", "perplexity", ".0f"))
+_MEASURED = (("PSNR on training images (dB)", "psnr", ".2f"), ("perplexity", "perplexity", ".0f"))
 
 
 def command(

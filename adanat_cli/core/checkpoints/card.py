@@ -204,8 +204,8 @@ def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> I
         text = f"## Policy for {num_steps} steps\n\n{kind}, {base}."
         if {"distance", "fixed_distance"} <= set(told):
             text += (
-                f" Fréchet distance to held-out images, in training: {_number(told['distance'])}; fixed schedule "
-                f"{_number(told['fixed_distance'])}."
+                f" Fréchet distance to {told.get('measured_on', 'real images')}, in training: "
+                f"{_number(told['distance'])}; fixed schedule {_number(told['fixed_distance'])}."
             )
         if name in pictures:
             curves, samples = pictures[name]

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from adanat_cli.core.data.folders import split_of
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 
 _KARPATHY = "dataset_coco.json"
 _READ_AT_ONCE = 2**24
@@ -26,6 +26,10 @@ class Captioned(Protocol):
     @property
     def num_images(self) -> int:
         """Rows."""
+
+    @property
+    def files(self) -> list[Path]:
+        """What it is read from."""
 
     def fetch(self, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
         """Encoded image, captions and name of a row."""
@@ -48,6 +52,8 @@ def open_captioned(place: Path, split: str) -> Captioned | None:
     if not files:
         return None
     of_split = [file for file in files if (split_of(file.name) or "train") == split]
+    if files and not of_split:
+        raise MissingSplit(f"{place} has no TSV file of the {split} split; it has {', '.join(f.name for f in files)}.")
     require(
         len(of_split) == 1,
         f"{place} has {len(of_split)} TSV files of the {split} split ({', '.join(file.name for file in files)}); "
@@ -85,14 +91,19 @@ class TsvImages:
             f"{index} does not fit {path.name}: its offsets are not the starts of lines; remove it to have them found.",
         )
         columns = self._line(0).split(b"\t")
-        require(
-            b"caption" not in columns[: _NUM_COLUMNS - 1],
-            f"{path} holds captions and addresses, but no images; as a validation split it serves for captions only.",
-        )
+        if b"caption" in columns[: _NUM_COLUMNS - 1]:
+            raise MissingSplit(
+                f"{path} holds captions and addresses, but no images; as a validation part it serves for captions."
+            )
         require(
             len(columns) == _NUM_COLUMNS,
             f"{path} holds {len(columns)} columns; expected 4: key, number, caption, base64 image.",
         )
+
+    @property
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.path]
 
     @property
     def num_images(self) -> int:
@@ -184,7 +195,13 @@ class KarpathyImages:
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AdaNATError(f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions: {error}.") from error
-        require(bool(self._rows), f"{folder / _KARPATHY} has no images of the {split} split.")
+        if not self._rows:
+            raise MissingSplit(f"{folder / _KARPATHY} has no images of the {split} split.")
+
+    @property
+    def files(self) -> list[Path]:
+        """The list, and the images that it names."""
+        return [self._folder / _KARPATHY, *(self._folder / name for name, _ in self._rows)]
 
     @property
     def num_images(self) -> int:

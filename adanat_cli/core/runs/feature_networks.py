@@ -11,6 +11,7 @@ import torch
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
@@ -114,7 +115,8 @@ class SmallNetworks:
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
         provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
         if held_out is not None:
-            provenance["accuracy"] = accuracy = measure_accuracy(network, held_out, words=words)
-            reporter.log(f"Its accuracy on {held_out.num_images} held-out images: {accuracy:.1%}.")
+            accuracy = measure_accuracy(network, held_out, words=words)
+            provenance |= {"accuracy": accuracy, "measured_on": measured_on(held_out)}
+            reporter.log(f"Its accuracy on {held_out.num_images} {measured_on(held_out)}: {accuracy:.1%}.")
         target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
         return network

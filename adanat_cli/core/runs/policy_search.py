@@ -9,6 +9,7 @@ import torch
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.tables import write_table
 from adanat_cli.core.policy import build_policy
@@ -35,7 +36,7 @@ def search(
     """Find a table; ``training.trajectories`` images judge each candidate, always the same ones.
 
     Returns:
-        Where it is and its distance to held-out images.
+        Where it is and its distance to images that it was not searched with.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
@@ -60,6 +61,7 @@ def search(
         schedule_table=tuple(map(tuple, table.table.tolist())),
     )
     facts = {"command": "train-policy", "kind": request.kind, **facts, "distance": reached, "fixed_distance": fixed}
+    facts |= {"measured_on": measured_on(setup.held_out)}
     export_policy(request, setup, build_policy(found), facts)
     file = request.output / "table.yaml"
     with atomic_path(file) as temporary:
@@ -71,7 +73,7 @@ def search(
         "distance": reached,
         "fixed_distance": fixed,
         "num_images": training.eval_images,
-        **{key: value for key, value in facts.items() if key in ("factors", "generations")},
+        **{key: value for key, value in facts.items() if key in ("factors", "generations", "measured_on")},
     }
 
 

@@ -22,7 +22,8 @@ from adanat_cli.core.config import (
     PPOConfig,
     tokenizer_config,
 )
-from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.held_out import open_parts
+from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
@@ -100,7 +101,7 @@ class Setup:
         folder: the model.
         model: its networks.
         held_out_model: the same, with the held-out images' captions as prompts.
-        source, held_out: real images of the model's classes, to train on and to measure with.
+        source, held_out: real images of the model's classes, to train on and to measure with (``open_parts``).
         networks: loads or trains the small networks.
         accelerator: devices and processes, all of which must come to what is made at the same time.
     """
@@ -213,7 +214,7 @@ def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) 
 
 
 def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:
-    """Open the real images of the model's classes, and those held out.
+    """Open the real images of the model's classes to train on, and others to measure with.
 
     Raises:
         AdaNATError: if there are none, or only one.
@@ -221,7 +222,19 @@ def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig
     tokenizer = read_config(folder, "tokenizer", tokenizer_config)
     data = request.data.replace(image_size=tokenizer.image_size)
     seen = folder.labels()
-    source = open_source(data)
+    source, held_out = open_parts(data, lambda part: _keep(_fitting(part, folder, nat), seen, folder))
+    for images, part in ((source, "training"), (held_out, "held-out")):
+        require(
+            images.num_images is None or images.num_images >= 2,
+            f"{data.source} holds {images.num_images} {part} image of the model's classes; expected at least 2, and "
+            "some hundreds for a distance that means something.",
+        )
+    return source, held_out
+
+
+def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageSource:
+    """Refuse data of another kind than the NAT was trained on."""
+    data, seen = source.config, folder.labels()
     require(
         source.has_captions == (nat.condition == "text"),
         f"{data.source} has {'captions' if source.has_captions else 'class labels'}, but the NAT of {folder.path} is "
@@ -232,20 +245,7 @@ def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig
         f"{data.source} numbers {source.num_classes} classes, but the NAT of {folder.path} knows {nat.num_classes}; "
         "give the data set that it was trained on.",
     )
-    source = _keep(source, seen, folder)
-    try:
-        held_out = _keep(open_source(data.replace(split="validation")), seen, folder)
-    except AdaNATError as error:
-        if "validation" not in str(error):
-            raise
-        held_out = source
-    for images, part in ((source, "training"), (held_out, "held-out")):
-        require(
-            images.num_images is None or images.num_images >= 2,
-            f"{data.source} holds {images.num_images} {part} image of the model's classes; expected at least 2, and "
-            "some hundreds for a distance that means something.",
-        )
-    return source, held_out
+    return source
 
 
 def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> ImageSource:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
@@ -187,6 +188,7 @@ class _Run(TrainingLoop):
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
             "num_images": self.request.training.eval_images,
+            "measured_on": measured_on(self.setup.held_out),
         }
 
     def _start(self) -> None:
@@ -256,6 +258,7 @@ class _Run(TrainingLoop):
             "update": best.step,
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
+            "measured_on": measured_on(self.setup.held_out),
             "settings": settings(self.request, self.shape),
         }
         export_policy(self.request, self.setup, policy, facts)

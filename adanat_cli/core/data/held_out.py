@@ -1,0 +1,48 @@
+"""Real images to measure with: the validation part of the data, or a share that is kept from a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adanat_cli.core.config import DataConfig
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.errors import MissingSplit, require
+
+_STRIDE = 10
+
+
+def open_parts(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -> tuple[ImageSource, ImageSource]:
+    """Open the images to train on and those to measure with, which have none in common.
+
+    Where the data has no validation part, every tenth image, class by class, is kept back to measure with. Other
+    trainings, such as those of a tokenizer, may have seen them, so ``measured_on`` does not call them held out.
+
+    Args:
+        config: of the training part.
+        keep: chooses among the images of a part, before any is kept back.
+
+    Raises:
+        AdaNATError: if the data cannot be opened, or there are too few images to keep some back.
+    """
+    source = keep(open_source(config))
+    try:
+        validation = open_source(config.replace(split="validation"))
+    except MissingSplit:
+        validation = None
+    # A single file or address is the same data under the name of any split.
+    if validation is not None and not (source.files and source.files == validation.files):
+        return source, keep(validation)
+    num = source.num_images
+    require(
+        num is None or num >= 2 * _STRIDE,
+        f"{config.source} holds {num} training image{'s' if num != 1 else ''} of the model's classes and no validation "
+        f"part, too few to keep some back to measure with; give at least {2 * _STRIDE}, or split them into train/ and "
+        "val/.",
+    )
+    note = "it has no validation part, so every tenth image is kept from this training"
+    return source.share(_STRIDE, False, note), source.share(_STRIDE, True, "every tenth image, kept from this training")
+
+
+def measured_on(source: ImageSource) -> str:
+    """What the images to measure with are, for results and cards: only a validation part is held out."""
+    return "held-out images" if source.config.split == "validation" else "images kept from the policy's training"
