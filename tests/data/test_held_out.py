@@ -75,7 +75,7 @@ def test_a_validation_part_that_cannot_be_read_is_an_error_and_no_reason_to_meas
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AdaNATError, match=r"no validation part .* 19 images .* too few"):
+    with pytest.raises(AdaNATError, match=r"holds 19 training images .* no validation part, too few"):
         parts(write_class_folder(tmp_path, 19))
 
 

@@ -55,7 +55,10 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_policy_toy(tmp_path_factory.mktemp("policy"))
     said = Said()
     train_policy(policy_request(folder), said)
-    assert said.logged[0] == "images (train): 24 images in 3 classes, 8 each."
+    assert said.logged[0].startswith(
+        "images (train): 22 images in 3 classes, from 7 (two) to 8 (one) each; it has no val"
+    )
+    assert said.logged[1].startswith("images (train): 2 images in 2 of 3 classes, 1 each; every tenth image")
     return folder
 
 

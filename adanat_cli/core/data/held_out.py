@@ -29,8 +29,7 @@ def open_parts(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -
         validation = open_source(config.replace(split="validation"))
     except MissingSplit:
         validation = None
-    # A single file or address is the same data under the name of any split.
-    if validation is not None and not (source.files and source.files == validation.files):
+    if validation is not None and not same_files(source, validation):
         return source, keep(validation)
     num = source.num_images
     require(
@@ -41,6 +40,11 @@ def open_parts(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -
     )
     note = "it has no validation part, so every tenth image is kept from this training"
     return source.share(_STRIDE, False, note), source.share(_STRIDE, True, "every tenth image, kept from this training")
+
+
+def same_files(one: ImageSource, other: ImageSource) -> bool:
+    """Whether two parts are one: a single file or address is the same data under the name of any split."""
+    return one.files is not None and one.files == other.files
 
 
 def measured_on(source: ImageSource) -> str:

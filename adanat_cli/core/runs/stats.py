@@ -20,6 +20,7 @@ from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
+from adanat_cli.core.data.held_out import same_files
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
@@ -219,7 +220,8 @@ def _give_features(
         training, held_out = source, None
         if source.config.split != "train":
             asked = replace(request, data_fields={**request.data_fields, "split": "train"})
-            training, held_out = _open(asked, folder, "small", SilentReporter())[0], source
+            training = _open(asked, folder, "small", SilentReporter())[0]
+            held_out = None if same_files(training, source) else source
         reporter.log(f"Model {folder.name} has no features/ to measure with; it gets a small network.")
         SmallNetworks(request.dataset, request.output, training, held_out, device, reporter).install(folder)
         write_card(folder)
