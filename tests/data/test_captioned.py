@@ -97,6 +97,17 @@ def test_coco_is_split_into_train2014_and_val2014(tmp_path: Path) -> None:
     assert sources[1].captions(0)[4] == "Picture 1, said 4."
 
 
+def test_a_list_of_coco_never_leads_out_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_coco(tmp_path / "coco")
+    (tmp_path / "outside.png").write_bytes(png(9))
+    listed = (folder / "dataset_coco.json").read_text().replace("train2014/", "").replace('"train2014"', '".."')
+    (folder / "dataset_coco.json").write_text(listed.replace("COCO_train2014_000000000000.png", "outside.png"))
+    monkeypatch.chdir(folder)
+    for place in (".", str(folder)):
+        source = open_source(data_config("mscoco", data_dir=place, image_size=SIZE))
+        assert source.load(0).error == "no image data, or none within the data set"
+
+
 def test_missing_and_damaged_coco_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match=r"mscoco has no public home.*--data-dir"):
         open_source(data_config("mscoco"))

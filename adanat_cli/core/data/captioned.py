@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from adanat_cli.core.data.folders import split_of
+from adanat_cli.core.data.source_files import file_within
 from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 
 _KARPATHY = "dataset_coco.json"
@@ -208,10 +209,10 @@ class KarpathyImages:
         """Images of the split."""
         return len(self._rows)
 
-    def fetch(self, row: int) -> tuple[Path, tuple[str, ...], str]:
-        """Image file, captions and name of a row."""
+    def fetch(self, row: int) -> tuple[Path | None, tuple[str, ...], str]:
+        """Image file, captions and name of a row; no file where the list leads out of the folder."""
         name, captions = self._rows[row]
-        return self._folder / name, captions, name
+        return file_within([str(self._folder)], name), captions, name
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Captions of a row."""

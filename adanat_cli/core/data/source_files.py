@@ -45,3 +45,12 @@ class SourceFiles:
                 told = ""
             digest.update(f"{name}\0{told}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()[:16]
+
+
+def file_within(folders: Sequence[str], path: str) -> Path | None:
+    """The file at a path that a stranger wrote, unless it leads out of the folders."""
+    for folder in folders:
+        file = Path(os.path.abspath(os.path.join(folder, path)))
+        if file.is_relative_to(os.path.abspath(folder)):
+            return file
+    return None

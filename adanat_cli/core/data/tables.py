@@ -32,6 +32,7 @@ from adanat_cli.core.data.columns import (
 )
 from adanat_cli.core.data.folders import IMAGE_SUFFIXES, split_of
 from adanat_cli.core.data.labels import RawLabel, number_words, read_label
+from adanat_cli.core.data.source_files import file_within
 from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 from adanat_cli.core.hub import explain, scrub
 
@@ -360,7 +361,7 @@ def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
     path = ""
     if isinstance(image, dict):
         path, image = image.get("path") or "", image.get("bytes")
-    file = image or (_file_within(columns.roots, path) if path else None)
+    file = image or (file_within(columns.roots, path) if path else None)
     captions = texts(inside(values, columns.caption))
     label = read_label(inside(values, columns.label))
     # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody more.
@@ -376,12 +377,3 @@ def roots(config: DataConfig) -> tuple[str, ...]:
         folder = place if place.is_dir() else place.parent
         return str(folder.absolute()), str(folder.resolve())
     return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE
-
-
-def _file_within(folders: tuple[str, ...], path: str) -> Path | None:
-    """The file at a path that a stranger wrote, unless it leads out of the folders."""
-    for folder in folders:
-        file = Path(os.path.normpath(os.path.join(folder, path)))
-        if file.is_relative_to(folder):
-            return file
-    return None
