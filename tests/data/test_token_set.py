@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
-from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSet, TokenSetInfo, read_header, write_shard
+from adanat_cli.core.data.token_rows import sha256_of
+from adanat_cli.core.data.token_set import (
+    SUMMARY,
+    Shard,
+    TokenSet,
+    TokenSetInfo,
+    read_header,
+    shard_files,
+    write_shard,
+)
 from adanat_cli.core.errors import AdaNATError
 
 INFO = TokenSetInfo(
@@ -127,4 +139,102 @@ def test_a_set_without_its_last_shard_is_refused(tmp_path: Path) -> None:
     write_set(tmp_path)
     (tmp_path / "tokens-00001-of-00002.parquet").unlink()
     with pytest.raises(AdaNATError, match="holds 1 shards, but"):
+        TokenSet.open(tmp_path)
+
+
+def hashed(folder: Path) -> Path:
+    """The set with a summary as `tokenize` writes it."""
+    hashes = {file.name: sha256_of(file) for file in shard_files(folder)}
+    (folder / SUMMARY).write_text(json.dumps({"num_shards": len(hashes), "sha256": hashes}))
+    return folder
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_flipped_bit_never_passes(tmp_path: Path, noted: bool) -> None:
+    write_set(tmp_path)
+    if noted:
+        hashed(tmp_path)
+    file = tmp_path / "tokens-00001-of-00002.parquet"
+    whole = file.read_bytes()
+    # Without the hash, the checksums guard the pages, which come first; the rest is the description of the file.
+    end = len(whole) if noted else pq.ParquetFile(file).metadata.row_group(0).column(0).total_compressed_size
+    for place in range(4, end, 37):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(AdaNATError, match=r"tokens-00001-of-00002\.parquet|Column"):
+            TokenSet.open(tmp_path)
+    file.write_bytes(whole)
+    assert len(TokenSet.open(tmp_path)) == 8
+
+
+def test_sets_without_hashes_and_checksums_are_read(tmp_path: Path) -> None:
+    file = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
+    table = pq.read_table(file)
+    about = json.loads(table.schema.metadata[b"adanat_shard"])
+    del about["skipped_at"]
+    table = table.replace_schema_metadata({**table.schema.metadata, b"adanat_shard": json.dumps(about)})
+    pq.write_table(table, file, compression="zstd")
+    assert len(TokenSet.open(tmp_path)) == 8
+    assert read_header(file).skipped_at is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": 1024}, "holds token id 1024, but the codebook has 1,024; remove it"),
+        ({"tokens_flipped": 65535}, "holds token id 65535"),
+        ({"labels": 3}, "holds label 3, but the set has 3 classes"),
+        ({"labels": -1}, "holds label -1"),
+    ],
+)
+def test_ids_and_labels_that_do_not_exist_are_refused(tmp_path: Path, changes: dict[str, int], message: str) -> None:
+    second = shard(5, 8)
+    for name, value in changes.items():
+        array = getattr(second, name).copy()
+        array.reshape(-1)[-1] = value
+        second = replace(second, **{name: array})
+    with pytest.raises(AdaNATError, match=f"tokens-00001-of-00002.parquet {message}"):
+        TokenSet.open(write_set(tmp_path, second=second))
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("tokens", [[1.5] * 16] * 5),
+        ("tokens", [[1] * 15] * 5),
+        ("tokens", [[1] * 16] * 4 + [None]),
+        ("label", [0, 1, 2, None, 1]),
+        ("label", ["a"] * 5),
+        ("label", None),
+    ],
+)
+def test_columns_of_another_kind_are_refused(tmp_path: Path, name: str, column: list[object] | None) -> None:
+    file = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
+    table = pq.read_table(file)
+    metadata, place = table.schema.metadata, table.column_names.index(name)
+    kind = table.schema.field(name).type if None in (column or []) else None
+    table = table.remove_column(place)
+    if column is not None:
+        table = table.add_column(place, name, pa.array(column, kind))
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(AdaNATError, match=rf"olumn {name}\b.*tokenize` again"):
+        TokenSet.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"grid": [4]}, {"grid": [4, -4]}, {"codebook_size": 10**9}, {"num_classes": "x"}, {"condition": "z"}, {"a": 1}],
+)
+def test_a_shard_whose_description_cannot_be_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    file = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
+    table = pq.read_table(file)
+    info = json.dumps({**json.loads(table.schema.metadata[b"adanat"]), **changes})
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"adanat": info}), file)
+    with pytest.raises(AdaNATError, match="not a whole shard"):
+        TokenSet.open(tmp_path)
+
+
+@pytest.mark.parametrize("summary", ["[]", "{", '{"num_shards": 2, "sha256": [1]}'])
+def test_a_damaged_summary_is_named(tmp_path: Path, summary: str) -> None:
+    (write_set(tmp_path) / SUMMARY).write_text(summary)
+    with pytest.raises(AdaNATError, match=r"token_set\.json"):
         TokenSet.open(tmp_path)

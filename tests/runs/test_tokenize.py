@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.sources import ImageSource, open_source
-from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_set import TokenSet, recorded_hashes
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import SilentReporter
@@ -99,6 +102,52 @@ def test_unreadable_images_are_left_out_and_listed(images: Path, tmp_path: Path)
     assert sorted(run(open_folder(images, max_bad=0.1), tmp_path / "tokens").skipped) == sorted(result.skipped)
     with pytest.raises(AdaNATError, match=r"2 of 30 images cannot be read.*cat/004\.png.*--max-bad"):
         run(open_folder(images, max_bad=0.05), tmp_path / "strict")
+
+
+def as_older_editions_wrote_it(tokens: Path) -> None:
+    """A set without hashes, whose shards do not tell where the skipped images are."""
+    for file in tokens.glob("*.parquet"):
+        table = pq.read_table(file)
+        about = json.loads(table.schema.metadata[b"adanat_shard"])
+        about.pop("skipped_at", None)
+        table = table.replace_schema_metadata({**table.schema.metadata, b"adanat_shard": json.dumps(about)})
+        pq.write_table(table, file)
+    summary = json.loads((tokens / "token_set.json").read_text())
+    del summary["sha256"]
+    (tokens / "token_set.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_an_image_that_was_repaired_is_taken_in(images: Path, tmp_path: Path, old: bool) -> None:
+    run(open_folder(images), tmp_path / "whole")
+    (images / "cat/004.png").write_bytes(b"nothing")
+    (images / "dog/025.png").write_bytes(b"nothing")
+    run(open_folder(images, max_bad=0.1), tmp_path / "tokens")
+    if old:
+        as_older_editions_wrote_it(tmp_path / "tokens")
+    (images / "cat/004.png").write_bytes(png(4, 16))
+    again = run(open_folder(images, max_bad=0.1), tmp_path / "tokens")
+    assert (again.num_images, again.num_shards_written, list(again.skipped)) == (29, 1, ["dog/025.png"])
+    (images / "dog/025.png").write_bytes(png(25, 16))
+    run(open_folder(images), tmp_path / "tokens")
+    assert old or shard_bytes(tmp_path / "tokens") == shard_bytes(tmp_path / "whole")
+    assert len(TokenSet.open(tmp_path / "tokens")) == 30
+
+
+def test_a_shard_that_was_damaged_since_is_not_taken_for_whole(images: Path, tmp_path: Path) -> None:
+    run(open_folder(images), tmp_path / "tokens")
+    hashes = recorded_hashes(tmp_path / "tokens")
+    name, content = next(iter(shard_bytes(tmp_path / "tokens").items()))
+    assert hashes[name] == hashlib.sha256(content).hexdigest()
+    (tmp_path / "tokens" / name).write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
+    for has_summary in (True, False):  # without one, the checksums of its pages tell
+        if not has_summary:
+            (tmp_path / "tokens" / "token_set.json").unlink()
+        with pytest.raises(AdaNATError, match=rf"{name} is .*remove it and run the same"):
+            run(open_folder(images), tmp_path / "tokens")
+    (tmp_path / "tokens" / name).unlink()
+    assert run(open_folder(images), tmp_path / "tokens").num_shards_written == 1
+    assert recorded_hashes(tmp_path / "tokens") == hashes
 
 
 @pytest.mark.parametrize(

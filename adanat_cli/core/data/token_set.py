@@ -14,8 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from adanat_cli.core.config.base import require_within
+from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.data.caption_states import CaptionStates
+from adanat_cli.core.data.token_rows import read_rows
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import parse_json, read_object
 
 Ids = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -23,6 +27,8 @@ Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 SUMMARY = "token_set.json"
 """Written when all shards are there."""
+_LARGEST_SUMMARY = 2**28
+"""Bytes; it names every image that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,14 @@ class TokenSetInfo:
     text_width: int = 0
     text_length: int = 0
 
+    def __post_init__(self) -> None:
+        sizes = {"image_size": self.image_size, "grid": min(self.grid), "num_classes": self.num_classes}
+        for name, value in sizes.items():
+            require_within(name, value, 1, 2**20)
+        require_within("codebook_size", self.codebook_size, 1, 2**16)
+        require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens an image are too many.")
+        require(self.condition in ("class", "text"), f"condition is {self.condition!r}; expected class or text.")
+
     @property
     def num_tokens(self) -> int:
         """N."""
@@ -69,9 +83,12 @@ class TokenSetInfo:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TokenSetInfo:
-        """Undo ``to_json``."""
-        names = {int(label): name for label, name in values["class_names"].items()}
-        return cls(**{**values, "grid": tuple(values["grid"]), "class_names": names})
+        """Undo ``to_json``.
+
+        Raises:
+            AdaNATError: if that is not what the values are.
+        """
+        return build(cls, values, "token set")
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,7 @@ class Shard:
         plan: what decides the content of every shard, for telling one run's shards from another's.
         start, stop: range of the source, before unreadable images are left out.
         skipped: unreadable images, name to reason.
+        skipped_at: their positions in the source.
         tokens: (n, N) ids.
         tokens_flipped: (n, N) ids of the flipped images, or None.
         labels: (n,) class ids.
@@ -96,11 +114,16 @@ class Shard:
     tokens_flipped: Ids | None
     labels: Labels
     captions: Sequence[Sequence[str]] = ()
+    skipped_at: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard says of itself without its rows."""
+    """What a shard says of itself without its rows; see ``Shard``.
+
+    Attributes:
+        skipped_at: None in shards of older editions, which do not tell.
+    """
 
     info: TokenSetInfo
     plan: Mapping[str, Any]
@@ -108,6 +131,7 @@ class ShardHeader:
     stop: int
     skipped: Mapping[str, str]
     num_rows: int
+    skipped_at: tuple[int, ...] | None = None
 
 
 def write_shard(path: Path, info: TokenSetInfo, shard: Shard) -> None:
@@ -126,13 +150,17 @@ def write_shard(path: Path, info: TokenSetInfo, shard: Shard) -> None:
         columns["label"] = pa.array(shard.labels, pa.int64())
         features["label"] = _label_feature(info)
     about = {"plan": shard.plan, "start": shard.start, "stop": shard.stop, "skipped": shard.skipped}
+    if shard.skipped:
+        about["skipped_at"] = list(shard.skipped_at)
     metadata = {
         b"huggingface": json.dumps({"info": {"features": features}}),
         b"adanat": json.dumps(info.to_json(), sort_keys=True),
         b"adanat_shard": json.dumps(about, sort_keys=True),
     }
     table = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    pq.write_table(
+        table, path, compression="zstd", use_dictionary=False, write_statistics=False, write_page_checksum=True
+    )
 
 
 def _ids_array(ids: Ids, kind: pa.DataType) -> pa.Array:
@@ -158,12 +186,24 @@ def read_header(path: Path) -> ShardHeader:
     try:
         with pq.ParquetFile(path) as file:
             metadata, num_rows = file.schema_arrow.metadata or {}, file.metadata.num_rows
-        about = json.loads(metadata[b"adanat_shard"])
-        return ShardHeader(TokenSetInfo.from_json(json.loads(metadata[b"adanat"])), num_rows=num_rows, **about)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        about = parse_json(metadata[b"adanat_shard"], str(path))
+        about |= {"info": parse_json(metadata[b"adanat"], str(path)), "num_rows": num_rows}
+        return build(ShardHeader, about, str(path))
+    except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise AdaNATError(
             f"{path} is not a whole shard of a token set; remove it and run `adanat tokenize` again."
         ) from error
+
+
+def recorded_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each shard by its name, as the summary notes it; empty where it notes none.
+
+    Raises:
+        AdaNATError: if the summary is damaged.
+    """
+    noted = read_object(folder / SUMMARY, _LARGEST_SUMMARY).get("sha256", {})
+    hashes: dict[str, str] = conform(noted, Mapping[str, str], f"{folder / SUMMARY}: sha256")
+    return hashes
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -215,14 +255,15 @@ class TokenSet:
                 f"{file.name} belongs to another token set than {files[0].name}; keep one set in {folder}.",
             )
             require(header.start == start, f"A shard is missing before {file} (images {start} to {header.start - 1}).")
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_object(folder / SUMMARY, _LARGEST_SUMMARY)
         require(
             summary.get("num_shards") == len(files),
             f"{folder} holds {len(files)} shards, but {SUMMARY} tells of {summary.get('num_shards')}; run the same "
             "`adanat tokenize` again.",
         )
         try:
-            tables = [pq.read_table(file) for file in files]
+            hashes = recorded_hashes(folder)
+            tables = [read_rows(file, first.info, hashes.get(file.name)) for file in files]
             tokens = cls._from_table(first.info, pa.concat_tables(tables))
             if first.info.text_width == 0:
                 return tokens

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
-from adanat_cli.core.data.token_set import Ids, Shard
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.data.token_set import Ids, Shard, ShardHeader
 from adanat_cli.core.errors import require
 from adanat_cli.core.runs.devices import images_at_once
 from adanat_cli.core.runs.reporter import Task
@@ -61,12 +62,14 @@ def encode_shard(
     device = next(tokenizer.parameters()).device
     batch: list[ImageRecord] = []
     bad: dict[str, str] = {}
+    bad_at: list[int] = []
     num_read = 0
     for record in in_order(part.pending, options.num_workers):
         num_read += 1
         skipped.see(record)
         if record.pixels is None:
             bad[record.name] = record.error
+            bad_at.append(record.index)
             task.advance(1, skipped=len(skipped.reasons))
             continue
         batch.append(record)
@@ -77,7 +80,16 @@ def encode_shard(
     if batch:
         rows.add(batch)
         task.advance(len(batch))
-    return rows.shard(plan, part.start, part.start + num_read, bad)
+    return rows.shard(plan, part.start, part.start + num_read, bad, bad_at)
+
+
+def is_repaired(header: ShardHeader, source: ImageSource) -> bool:
+    """Whether an image that a shard had to skip can be read today; of a stream, that is not asked."""
+    if not header.skipped or source.num_images is None:
+        return False
+    places = range(header.start, header.stop) if header.skipped_at is None else header.skipped_at
+    records = (source.load(place) for place in places if header.start <= place < header.stop)
+    return any(record.pixels is not None and record.name in header.skipped for record in records)
 
 
 class _Rows:
@@ -100,14 +112,16 @@ class _Rows:
         # An image without a caption goes with the empty prompt.
         self._captions.extend(record.captions or ("",) for record in records)
 
-    def shard(self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str]) -> Shard:
+    def shard(
+        self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
+    ) -> Shard:
         """Return what was added as the shard of a range."""
         # Without any readable image there is no id that tells N; the writer needs only its own.
         none = np.empty((0, 1), np.uint16)
         flipped = (np.concatenate(self._flipped_ids) if self._flipped_ids else none) if self._flips else None
         ids = np.concatenate(self._ids) if self._ids else none
         labels = np.array(self._labels, np.int64)
-        return Shard(plan, start, stop, skipped, ids, flipped, labels, self._captions)
+        return Shard(plan, start, stop, skipped, ids, flipped, labels, self._captions, skipped_at)
 
 
 def as_images(records: list[ImageRecord], tokenizer: Tokenizer) -> Tensor:

@@ -7,6 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_card import token_set_card
+from adanat_cli.core.data.token_rows import read_rows, sha256_of
 from adanat_cli.core.data.token_set import (
     SUMMARY,
     ShardHeader,
     TokenSetInfo,
     read_header,
+    recorded_hashes,
     shard_files,
     write_shard,
 )
@@ -38,7 +41,7 @@ from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
 from adanat_cli.core.runs.text import encoded, load_encoder, recorded_name, usual_encoder, write_encoder
-from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, shard_name
+from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, is_repaired, shard_name
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.core.tokenizer.build import build_tokenizer
@@ -235,7 +238,11 @@ def tokenize(
     info = _info(source, tokenizer, fingerprint, options, encoder)
     plan = {**source.identity(), "shard_size": options.shard_size, "num_images": options.num_images}
     rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
+    known: dict[str, str] = {}
+    with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
+        known = recorded_hashes(output)
     done = _finished_shards(output, info, plan)
+    done = {name: header for name, header in done.items() if not is_repaired(header, source)}
     skipped = SkippedImages(
         source.config.max_bad, num_covered(source, options.num_images), num_seen=_num_images(done.values())
     )
@@ -257,6 +264,7 @@ def tokenize(
                 # Before the shard itself, whose presence says that both are whole.
                 captions = [caption for texts in shard.captions for caption in texts]
                 _write_states(states_file(output / name), encoder, captions)
+            (output / SUMMARY).unlink(missing_ok=True)  # until all shards are there again
             with atomic_path(output / name) as temporary:
                 write_shard(temporary, info, shard)
             num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
@@ -268,7 +276,8 @@ def tokenize(
     if rank != 0:
         return None
     seconds = time.monotonic() - start_time
-    return _finish(output, info, plan, source, num_written, seconds, num_read)
+    known = {name: sha256 for name, sha256 in known.items() if name in done}
+    return _finish(output, info, plan, source, known, num_written, seconds, num_read)
 
 
 def _write_states(path: Path, encoder: TextEncoder, captions: list[str]) -> None:
@@ -350,12 +359,18 @@ def _finish(
     info: TokenSetInfo,
     plan: dict[str, Any],
     source: ImageSource,
+    known: dict[str, str],
     num_written: int,
     seconds: float,
     num_read: int,
 ) -> TokenizeResult:
-    """Write the summary and the card once all shards are there, and clear away what a kill has left."""
+    """Write the summary and the card once all shards are there and whole.
+
+    ``known`` are the hashes of shards that an earlier run has left, as it noted them.
+    """
     shards = _finished_shards(output, info, plan)
+    for name in shards:
+        read_rows(output / name, info, known.get(name))
     skipped = {name: reason for header in shards.values() for name, reason in header.skipped.items()}
     SkippedImages(source.config.max_bad, _num_images(shards.values())).add(skipped)
     num_images = sum(header.num_rows for header in shards.values())
@@ -364,7 +379,8 @@ def _finish(
     with atomic_path(output / "README.md") as temporary:
         temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
-    write_json(output / SUMMARY, {**summary, "plan": plan})
+    hashes = {name: sha256_of(output / name) for name in shards}
+    write_json(output / SUMMARY, {**summary, "plan": plan, "sha256": hashes})
     return TokenizeResult(
         output=str(output),
         num_images=num_images,
