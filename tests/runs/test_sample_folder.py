@@ -88,6 +88,19 @@ def test_images_without_a_record_are_never_removed(model: str, tmp_path: Path) -
     assert len(names(tmp_path)) == 5
 
 
+def test_a_measured_folder_holds_one_whole_run(model: str, tmp_path: Path) -> None:
+    drawn = draw(model, tmp_path)["files"]
+    assert not ImageFolder(tmp_path, 0, torch.device("cpu")).incomplete
+    Path(drawn[0]).rename(tmp_path / "older.png")
+    with pytest.raises(AdaNATError, match=r"a run of `adanat sample`, and others such as older.png"):
+        measured(tmp_path)
+    (tmp_path / "older.png").unlink()
+    assert "3 of the 4 images of its run" in ImageFolder(tmp_path, 0, torch.device("cpu")).incomplete
+    draw(model, tmp_path / "npz", image_format="npz")
+    with pytest.raises(AdaNATError, match=r"is measured with --samples .*npz/samples.npz"):
+        measured(tmp_path / "npz")
+
+
 def test_a_record_removes_nothing_elsewhere(model: str, tmp_path: Path) -> None:
     draw(model, tmp_path / "a")
     (tmp_path / "b.png").write_text("kept")

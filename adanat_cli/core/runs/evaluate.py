@@ -298,7 +298,10 @@ def _subjects(
     if request.samples is not None:
         return [_given(request, SampleFile(request.samples, device))]
     if request.images is not None or folder is None:
-        return [_given(request, ImageFolder(request.images or Path(), request.workers, device))]
+        images = ImageFolder(request.images or Path(), request.workers, device)
+        if images.incomplete:
+            reporter.warn(images.incomplete)
+        return [_given(request, images)]
     generator = _generator(request, folder, state, device, reporter)
     num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
     subjects: dict[str, Subject] = {}

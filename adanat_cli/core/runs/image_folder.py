@@ -19,7 +19,7 @@ from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_ima
 from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
-from adanat_cli.core.runs.sample_folder import RECORD, is_picture
+from adanat_cli.core.runs.sample_folder import NPZ, RECORD, check_measured, is_picture
 
 
 class ImageFolder:
@@ -28,6 +28,7 @@ class ImageFolder:
     Attributes:
         num_images: of the folder.
         height, width: of every image, in pixels.
+        incomplete: what the run of `adanat sample` that wrote them lacks; "" if it is whole, or there was none.
         missing_labels, missing_prompts: why there are no classes and no prompts to compare with.
     """
 
@@ -45,8 +46,10 @@ class ImageFolder:
         self._files = _list_images(folder)
         require(
             bool(self._files),
-            f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below.",
+            f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below."
+            + (f" Its {NPZ} is measured with --samples {folder / NPZ}." if (folder / NPZ).exists() else ""),
         )
+        self.incomplete = check_measured(folder, self._files)
         self.num_images = len(self._files)
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             sizes = list(pool.map(self._size, self._files))

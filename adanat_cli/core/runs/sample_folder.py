@@ -81,6 +81,37 @@ def add_to_record(folder: Path, names: Sequence[str]) -> None:
         raise AdaNATError(f"Cannot write {folder / RECORD}: {error.strerror or error}.") from error
 
 
+def check_measured(folder: Path, names: Sequence[str]) -> str:
+    """Refuse a run's folder that holds other images too.
+
+    Args:
+        folder: to be measured.
+        names: of its images, relative to it.
+
+    Returns:
+        What the run lacks, in words; "" if it is whole, or the folder is not a run's.
+
+    Raises:
+        AdaNATError: naming an image that the run did not write.
+    """
+    run = _read_run(folder)
+    if run is None:
+        return ""
+    recorded = set(_recorded_files(folder))
+    foreign = next((name for name in names if name not in recorded), None)
+    require(
+        foreign is None,
+        f"{folder} holds images of a run of `adanat sample`, and others such as {foreign}; move those away, or remove "
+        f"{RECORD} if they belong together.",
+    )
+    if len(names) == run.num_images:
+        return ""
+    return (
+        f"{folder} holds {len(names)} of the {run.num_images} images of its run; the same `adanat sample` command "
+        "completes it."
+    )
+
+
 def is_picture(name: str) -> bool:
     """Whether a file of this name is one that stands beside the images: the grid, or a trace."""
     return name == "grid.png" or name.endswith("_trace.png")
