@@ -16,7 +16,8 @@ MAX_BYTES = 2**24
 """Of a file of settings, labels or results; the largest that this toolkit writes has a hundredth."""
 _MAX_DEPTH = 32
 """Of objects and lists within each other; what this toolkit writes has a quarter."""
-_MAX_DIGITS = 20
+_MAX_DIGITS = 100
+"""Of a whole number; transformers writes 31 for a length without a limit."""
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -69,7 +70,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
         source: where it came from, for the message.
 
     Raises:
-        AdaNATError: if it is no JSON, is nested deeply or holds a whole number of more than 20 digits.
+        AdaNATError: if it is no JSON, is nested deeply or holds a whole number of more than 100 digits.
     """
     try:
         values = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=lambda _: None)

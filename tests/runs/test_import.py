@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,20 @@ def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, change: A
         imported(tmp_path / "model", saved(tmp_path / "file.pth", state), num_steps=8)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "model").exists()
+
+
+def test_odd_names_of_files_and_entries_are_escaped_where_they_are_kept(tmp_path: Path) -> None:
+    for name in (os.fsdecode(b"\xff.pth"), "a\x1b[2Jb|c\n.pth"):
+        with (tmp_path / name).open("wb") as file:
+            torch.save({"x\x1b[2J\ud800": policy_state()}, file)
+        imported(tmp_path / "model", tmp_path / name, num_steps=4, replace=True)
+        folder = ModelFolder(tmp_path / "model")
+        told = folder.index.provenance["policies/steps-4"]
+        assert told["entry"] == r"x\u001b[2J\ud800"
+        assert told["file"] in (r"\udcff.pth", r"a\u001b[2Jb|c\u000a.pth")
+        row = next(line for line in folder.card().splitlines() if line.startswith("| policies/steps-4"))
+        assert row.replace(r"\|", "").count("|") == 4
+        assert "Parts of a model" in folder.card()
 
 
 def without(state: dict[str, Any], name: str) -> dict[str, Any]:

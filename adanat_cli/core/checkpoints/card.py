@@ -12,6 +12,7 @@ import yaml
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import CARD_FILE, ModelFolder, policy_component
 from adanat_cli.core.config import DATA_PRESETS
+from adanat_cli.core.errors import printable
 
 _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
 _PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
@@ -77,7 +78,8 @@ def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
         sections.append("## Results\n\n" + "\n\n".join(_results(folder.index.results)))
     sections += _training(folder)
     sections.append("## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(folder, _license(folder, details))))
-    return "\n\n".join(sections) + "\n"
+    text = "\n\n".join(section for section in sections if section)
+    return "".join(f"{printable(line)}\n" for line in text.split("\n"))
 
 
 def _metadata(folder: ModelFolder, details: CardDetails, name: str) -> dict[str, Any]:
@@ -153,6 +155,8 @@ def _hub_result(result: Mapping[str, Any], task: str) -> dict[str, Any]:
 
 def _summary(folder: ModelFolder) -> str:
     size, condition = folder.index.image_size, _condition(folder)
+    if not condition and not folder.has("tokenizer"):
+        return "Parts of a model, made with `adanat`; its tokenizer and its transformer are not among them."
     if not condition:
         return f"A tokenizer for images of {size} x {size} pixels, made with `adanat`."
     what = "prompts" if condition == "text" else f"{len(folder.labels()) or 'numbered'} classes"
@@ -163,10 +167,12 @@ def _summary(folder: ModelFolder) -> str:
 
 
 def _use(folder: ModelFolder, details: CardDetails) -> str:
-    """Lines that run as they are."""
+    """Lines that run as they are; none for a model that lacks its tokenizer."""
     model, place = details.repo or ".", "" if details.repo else ", from within this folder"
     head = f"## Use\n\nWith `adanat` installed{place}:\n\n```bash\n"
     condition = _condition(folder)
+    if not folder.has("tokenizer"):
+        return ""
     if not condition:
         return f"{head}adanat tokenize --dataset <images> --tokenizer {model} --output tokens\n```"
     steps = next(iter(folder.policy_steps()), 8)
@@ -182,9 +188,9 @@ def _use(folder: ModelFolder, details: CardDetails) -> str:
 
 
 def _components(folder: ModelFolder) -> str:
+    origins = {part: _cell(_origin(folder.index.provenance.get(part, {}))) for part in folder.index.components}
     rows = [
-        f"| {part} | {folder.header(part).num_parameters:,} | {_origin(folder.index.provenance.get(part, {}))} |"
-        for part in folder.index.components
+        f"| {part} | {folder.header(part).num_parameters:,} | {origins[part]} |" for part in folder.index.components
     ]
     return "| component | parameters | from |\n|---|---|---|\n" + "\n".join(rows)
 
@@ -221,7 +227,7 @@ def _results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     tables: dict[str, dict[str, dict[str, float]]] = {}
     for result in results:
         facts = {key: value for key, value in result.items() if key not in ("metric", "value")}
-        what = ", ".join(f"{key} {facts.pop(key)}" for key in _VARIED if key in facts)
+        what = _cell(", ".join(f"{key} {facts.pop(key)}" for key in _VARIED if key in facts))
         how = ", ".join(f"{key} {value}" for key, value in facts.items())
         tables.setdefault(how, {}).setdefault(what, {})[str(result.get("metric"))] = result.get("value", "")
     for how, rows in tables.items():
@@ -264,6 +270,11 @@ def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
     if license_name == "unknown":
         yield "The license of these weights is not known; ask their authors before you use them."
     yield "What it draws follows its training data, biases included, and is not filtered."
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a table."""
+    return printable(text).replace("|", r"\|")
 
 
 def _origin(provenance: Any) -> str:

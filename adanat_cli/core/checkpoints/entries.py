@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.foreign import ForeignWeights
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, printable
 
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)", re.IGNORECASE)
 _UNDOTTED = "model_ema."
@@ -73,7 +73,7 @@ def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
 
 def shown(entry: str) -> str:
     """An entry as a message says it."""
-    return ascii(entry[:100])[1:-1] or "its top level"
+    return printable(entry[:100]) or "its top level"
 
 
 def _rank(entry: str, preferred: str) -> tuple[bool, bool]:

@@ -103,11 +103,12 @@ def load_foreign(path: Path) -> Any:
     unknown = next((name for name in asked if not _PLAIN.fullmatch(name)), None)
     require(
         unknown is None,
-        f"{path} is refused: beside tensors it asks for {ascii(unknown)[1:-1][:80]}, and anything but tensors and "
+        f"{path} is refused: beside tensors it asks for {unknown and unknown[:80]}, and anything but tensors and "
         "plain values could run code on loading; give a file that holds weights only, or convert it to safetensors "
         "where you trust it.",
     )
-    mapped = form == "archive" and path.suffix != ".safetensors"  # of which PyTorch takes the suffix's word
+    # PyTorch takes the suffix's word for safetensors, and maps files by names in UTF-8 only.
+    mapped = form == "archive" and path.suffix != ".safetensors" and str(path).isprintable()
     try:
         with (
             path.open("rb") as file,

@@ -15,7 +15,7 @@ from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.strict import check_weights
 from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.runs.models import nat_config, read_config
@@ -232,7 +232,7 @@ def _component(
     """Check the weights against the network, name by name, and note where they came from."""
     kind, entry = file.network.kind, file.network.entry
     check_weights(lambda: network(config), tensors, f"{file.source} ({kind})")
-    origin = {"kind": kind, "file": file.weights.path.name, "sha256": file.weights.sha256}
+    origin = {"kind": kind, "file": printable(file.weights.path.name), "sha256": file.weights.sha256}
     origin |= {"entry": shown(entry)} if entry else {}
     return Component(name, config.to_dict(), tensors, {**origin, **provenance})
 
