@@ -269,11 +269,14 @@ class ModelFolder:
         with locked(self.path, patience=_PATIENCE):
             try:
                 index = self.index
+                named = index.components
             except AdaNATError:
                 found = [file.parent.relative_to(self.path).as_posix() for file in self.path.glob(f"**/{_WEIGHTS}")]
-                index = ModelIndex(components=tuple(filter(_COMPONENT.fullmatch, found)))
-            whole = tuple(name for name in index.components if self._is_whole(name))
-            if whole != index.components or not self.exists():
+                # Those that every training exports come back with where they are from.
+                others = [name for name in found if name not in ("tokenizer", "nat", TEXT)]
+                index, named = ModelIndex(), tuple(filter(_COMPONENT.fullmatch, others))
+            whole = tuple(sorted(filter(self._is_whole, named), key=_order))
+            if whole != index.components or not whole:
                 self._write_index(replace(index, components=whole))
 
     def _is_whole(self, component: str) -> bool:
