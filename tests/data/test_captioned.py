@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from adanat_cli.core.config import data_config
-from adanat_cli.core.data.captioned import read_caption_list
+from adanat_cli.core.data.captioned import is_caption_list, read_caption_list
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
-from tests.image_files import SIZE, png
+from tests.image_files import SIZE, png, write_class_folder
 
 
 def opened(place: Path, **fields: object) -> ImageSource:
@@ -70,6 +70,39 @@ def test_a_validation_file_without_images_serves_for_captions(tmp_path: Path) ->
         read_caption_list(tmp_path / "cc3m_train.tsv")
 
 
+def test_quotes_around_captions_are_no_part_of_them(tmp_path: Path) -> None:
+    image = base64.b64encode(png(1)).decode()
+    captions = ['"a ""red"" bus"', '"with a\ttab"', '"to be" or "not"', '"', '5" wide', "plain"]
+    (tmp_path / "cc3m_train.tsv").write_text("".join(f"k\t1\t{caption}\t{image}\r\n" for caption in captions))
+    plain = ['a "red" bus', "with a\ttab", '"to be" or "not"', '"', '5" wide', "plain"]
+    assert [record.caption for record in opened(tmp_path).read()] == plain
+    assert [opened(tmp_path).captions(row)[0] for row in range(6)] == plain
+    (tmp_path / "cc3m_val.tsv").write_text('"caption"\t"url"\n' + "".join(f"{text}\tx\n" for text in captions))
+    assert read_caption_list(tmp_path / "cc3m_val.tsv") == plain
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_caption_lists_are_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "cc3m_val.tsv").write_bytes("caption\turl\r\nein Café\u2028dort\tx\r\n".encode(encoding))
+    assert is_caption_list(tmp_path / "cc3m_val.tsv")
+    assert read_caption_list(tmp_path / "cc3m_val.tsv") == ["ein Café\u2028dort"]
+
+
+def test_other_tables_beside_images_decide_nothing(tmp_path: Path) -> None:
+    write_class_folder(tmp_path, 2)
+    (tmp_path / "sizes.tsv").write_text("cat/000.png\t8\t8\n")
+    assert open_source(data_config(str(tmp_path), image_size=SIZE)).class_names == {0: "cat", 1: "dog"}
+
+
+def test_a_file_that_git_has_not_fetched_is_told(tmp_path: Path) -> None:
+    for name in ("cc3m_train.tsv", "train.parquet", "train.tar"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        for place in (tmp_path, tmp_path / name):
+            with pytest.raises(AdaNATError, match=rf"{name} is a Git LFS pointer"):
+                open_source(data_config(str(place), image_size=SIZE))
+        (tmp_path / name).unlink()
+
+
 def write_coco(folder: Path) -> Path:
     """Karpathy's four splits, one image each, five captions each."""
     rows = []
@@ -111,6 +144,15 @@ def test_a_list_of_coco_never_leads_out_of_its_folder(tmp_path: Path, monkeypatc
 def test_missing_and_damaged_coco_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match=r"mscoco has no public home.*--data-dir"):
         open_source(data_config("mscoco"))
-    (tmp_path / "dataset_coco.json").write_text('{"images": [{}]}')
-    with pytest.raises(AdaNATError, match="not Karpathy's list"):
-        open_source(data_config("mscoco", data_dir=str(tmp_path)))
+    row = {"filepath": "train2014", "filename": "1.jpg", "split": "train", "sentences": [{"raw": "x"}]}
+    for change, told in [
+        ({"sentences": [{"raw": 5}]}, "not Karpathy's list"),
+        ({"split": "val"}, "no images of the train split"),
+    ]:
+        (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [{**row, **change}]}))
+        with pytest.raises(AdaNATError, match=told):
+            open_source(data_config("mscoco", data_dir=str(tmp_path)))
+    for damaged in ('{"images": [{}]}', "[1]", "5"):
+        (tmp_path / "dataset_coco.json").write_text(damaged)
+        with pytest.raises(AdaNATError, match="not Karpathy's list"):
+            open_source(data_config("mscoco", data_dir=str(tmp_path)))

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data.columns import find_conditions, inside, texts
 from adanat_cli.core.data.described import listed
+from adanat_cli.core.data.folders import inside_folder
 from adanat_cli.core.data.labels import RawLabel, is_label, read_label
 from adanat_cli.core.data.layout import Layout
 from adanat_cli.core.data.text_files import decode_text, text_lines
@@ -55,17 +56,6 @@ def read_annotations(layout: Layout, config: DataConfig) -> Annotated | None:
         AdaNATError: if they cannot be read, leave the folder, or name few of the images.
     """
     return _read_metadata(layout, config) or _find_captions(layout)
-
-
-def inside_folder(folder: str, name: str) -> str:
-    """Return a file's path below the root of a data set, as its lists name it; "" if it leads out of that.
-
-    Args:
-        folder: of the list, from the root: "", or with "/" at its end.
-        name: as listed.
-    """
-    path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
-    return "" if path.startswith(("..", "/")) or re.match(r"[a-zA-Z]:", path) or "\0" in path else path
 
 
 def _read_metadata(layout: Layout, config: DataConfig) -> Annotated | None:

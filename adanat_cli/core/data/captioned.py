@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import weakref
 from pathlib import Path
@@ -14,11 +13,14 @@ import numpy as np
 
 from adanat_cli.core.data.folders import split_of
 from adanat_cli.core.data.source_files import file_within
-from adanat_cli.core.errors import AdaNATError, MissingSplit, require
+from adanat_cli.core.data.text_files import decode_text, fields_of, first_fields, refuse_pointer
+from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
+from adanat_cli.core.reading import read_bytes, read_json
 
 _KARPATHY = "dataset_coco.json"
 _READ_AT_ONCE = 2**24
 _NUM_COLUMNS = 4
+_LARGEST_LIST = 2**30
 
 
 class Captioned(Protocol):
@@ -49,18 +51,23 @@ def open_captioned(place: Path, split: str) -> Captioned | None:
         return TsvImages(place) if place.suffix == ".tsv" else None
     if (place / _KARPATHY).is_file():
         return KarpathyImages(place, split)
-    files = sorted(file for file in place.glob("*.tsv") if not file.name.startswith("."))
+    files = sorted(
+        file for file in place.glob("*.tsv") if not file.name.startswith(".") and file.is_file() and _is_captioned(file)
+    )
     if not files:
         return None
     of_split = [file for file in files if (split_of(file.name) or "train") == split]
-    if files and not of_split:
-        raise MissingSplit(f"{place} has no TSV file of the {split} split; it has {', '.join(f.name for f in files)}.")
-    require(
-        len(of_split) == 1,
-        f"{place} has {len(of_split)} TSV files of the {split} split ({', '.join(file.name for file in files)}); "
-        "expected one, such as cc3m_train.tsv.",
-    )
+    names = ", ".join(file.name for file in files)
+    if not of_split:
+        raise MissingSplit(f"{place} has no TSV file of the {split} split, but {names}; expected cc3m_{split}.tsv.")
+    require(len(of_split) == 1, f"{place} has {len(of_split)} TSV files of the {split} split ({names}); expected one.")
     return TsvImages(of_split[0])
+
+
+def _is_captioned(file: Path) -> bool:
+    """Whether a TSV is of images or captions, and not some list beside image files."""
+    refuse_pointer(file)
+    return len(fields := first_fields(file)) == _NUM_COLUMNS or "caption" in fields
 
 
 class TsvImages:
@@ -77,6 +84,7 @@ class TsvImages:
             AdaNATError: if it cannot be read, holds no images, or its index is another file's.
         """
         self.path = path
+        refuse_pointer(path)
         try:
             self._file = os.open(path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
@@ -91,14 +99,14 @@ class TsvImages:
             starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0)) and self._ends_a_line(),
             f"{index} does not fit {path.name}: its offsets are not the starts of lines; remove it to have them found.",
         )
-        columns = self._line(0).split(b"\t")
-        if b"caption" in columns[: _NUM_COLUMNS - 1]:
+        if "caption" in first_fields(path)[: _NUM_COLUMNS - 1]:
             raise MissingSplit(
                 f"{path} holds captions and addresses, but no images; as a validation part it serves for captions."
             )
+        num_columns = len(_split(self._line(0))[0]) + 1
         require(
-            len(columns) == _NUM_COLUMNS,
-            f"{path} holds {len(columns)} columns; expected 4: key, number, caption, base64 image.",
+            num_columns == _NUM_COLUMNS,
+            f"{path} holds {num_columns} columns; expected 4: key, number, caption, base64 image.",
         )
 
     @property
@@ -113,19 +121,19 @@ class TsvImages:
 
     def fetch(self, row: int) -> tuple[bytes | None, tuple[str, ...], str]:
         """Encoded image, captions and name of a row; no image where the line is damaged."""
-        columns = self._line(row).split(b"\t")
-        name = f"{self.path.name} (row {row})"
-        if len(columns) != _NUM_COLUMNS:
+        fields, encoded = _split(self._line(row))
+        name = f"{printable(self.path.name)} (row {row})"
+        if len(fields) != _NUM_COLUMNS - 1:
             return None, (), name
         try:
-            image = base64.b64decode(columns[3], validate=True)
+            image = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             image = None
-        return image, _captions(columns), name
+        return image, _captions(fields), name
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Captions of a row, without its image."""
-        return _captions(self._line(row).split(b"\t", _NUM_COLUMNS - 1))
+        return _captions(_split(self._line(row))[0])
 
     def _line(self, row: int) -> bytes:
         """One line; threads may read at the same time, since no position is kept."""
@@ -138,8 +146,14 @@ class TsvImages:
         return last == 0 or os.pread(self._file, 1, last - 1) == b"\n"
 
 
-def _captions(columns: list[bytes]) -> tuple[str, ...]:
-    text = columns[2].decode("utf-8", errors="replace").strip() if len(columns) > 2 else ""
+def _split(line: bytes) -> tuple[list[str], bytes]:
+    """Fields before the last, as text, and the last as it is."""
+    head, _, image = line.rpartition(b"\t")
+    return fields_of(head.decode("utf-8", errors="replace")), image
+
+
+def _captions(fields: list[str]) -> tuple[str, ...]:
+    text = fields[2].strip() if len(fields) > 2 else ""
     return (text,) if text else ()
 
 
@@ -159,18 +173,25 @@ def _find_lines(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return starts[starts < offset]
 
 
+def is_caption_list(path: Path) -> bool:
+    """Whether a TSV begins with the names of its columns, one of which is ``caption``."""
+    return path.is_file() and "caption" in first_fields(path)
+
+
 def read_caption_list(path: Path) -> list[str]:
     """Captions of a TSV with a header and no images, as Conceptual Captions' validation is published.
 
     Raises:
-        AdaNATError: if there is no column ``caption``.
+        AdaNATError: if it cannot be read, or there is no column ``caption``.
     """
-    with path.open(encoding="utf-8", newline="\n") as file:
-        names = file.readline().rstrip("\r\n").split("\t")
-        require("caption" in names, f"{path} has no column caption; its first line is {', '.join(names)[:60]}.")
-        column = names.index("caption")
-        rows = (line.rstrip("\r\n").split("\t") for line in file)
-        return [row[column].strip() for row in rows if len(row) == len(names) and row[column].strip()]
+    try:
+        lines = decode_text(read_bytes(path, _LARGEST_LIST)).split("\n")
+    except ValueError as error:
+        raise AdaNATError(f"{path} cannot be read: {error}; expected UTF-8 or UTF-16 text.") from error
+    names, *rows = (fields_of(line.rstrip("\r")) for line in lines)
+    require("caption" in names, f"{path} has no column caption; its first line is {', '.join(names)[:60]}.")
+    column = names.index("caption")
+    return [row[column].strip() for row in rows if len(row) == len(names) and row[column].strip()]
 
 
 class KarpathyImages:
@@ -188,14 +209,16 @@ class KarpathyImages:
         """
         self._folder = folder
         try:
-            images = json.loads((folder / _KARPATHY).read_text(encoding="utf-8"))["images"]
+            images = read_json(folder / _KARPATHY, _LARGEST_LIST)["images"]
             self._rows = [
                 (f"{image['filepath']}/{image['filename']}", tuple(text["raw"].strip() for text in image["sentences"]))
                 for image in images
                 if (image["split"] == "train") == (split == "train")
             ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AdaNATError(f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions: {error}.") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise AdaNATError(
+                f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions ({type(error).__name__}: {error})."
+            ) from error
         if not self._rows:
             raise MissingSplit(f"{folder / _KARPATHY} has no images of the {split} split.")
 
@@ -212,7 +235,7 @@ class KarpathyImages:
     def fetch(self, row: int) -> tuple[Path | None, tuple[str, ...], str]:
         """Image file, captions and name of a row; no file where the list leads out of the folder."""
         name, captions = self._rows[row]
-        return file_within([str(self._folder)], name), captions, name
+        return file_within([str(self._folder)], name), captions, printable(name)
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Captions of a row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections import deque
 from dataclasses import dataclass, field
@@ -54,6 +55,17 @@ def split_of_folder(name: str) -> str:
     told = [word.lower() for word in words if word.lower() not in _FILLERS and not word.isdigit()]
     found = _WORD.fullmatch(told[0]) if len(told) == 1 else None
     return _SPLITS[found[1]] if found else ""
+
+
+def inside_folder(folder: str, name: str) -> str:
+    """Return a file's path below the root of a data set, as its lists name it; "" if it leads out of that.
+
+    Args:
+        folder: of the list, from the root: "", or with "/" at its end.
+        name: as listed.
+    """
+    path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
+    return "" if path.startswith(("..", "/")) or re.match(r"[a-zA-Z]:", path) or "\0" in path else path
 
 
 def list_files(root: Path) -> Listing:

@@ -12,6 +12,8 @@ from typing import IO, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from adanat_cli.core.data.text_files import LFS_POINTER
+
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 _T = TypeVar("_T")
 
@@ -20,7 +22,6 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Chunks of a PNG that Pillow bounds and that no pixel depends on."""
-_POINTER = b"version https://git-lfs"
 _MOST_RESAMPLED = 2**26
 """Pixels of a resampled picture before its square is cut out."""
 
@@ -53,8 +54,8 @@ def why_unreadable(file: bytes | Path, error: Exception) -> str:
     """Say in a few words what is wrong with an image, and not where it lies."""
     if isinstance(error, UnidentifiedImageError):
         with _opened(file) as stream:
-            head = stream.read(len(_POINTER))
-        if head == _POINTER:
+            head = stream.read(len(LFS_POINTER))
+        if head == LFS_POINTER:
             return "a Git LFS pointer instead of the image; fetch it with `git lfs pull`"
         return "not an image file that Pillow knows" + ("" if head else ": it is empty")
     if isinstance(error, OSError) and error.strerror:

@@ -18,6 +18,7 @@ from adanat_cli.core.data.columns import Columns, find_columns
 from adanat_cli.core.data.folder_images import open_folder
 from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource
 from adanat_cli.core.data.source_files import SourceFiles
+from adanat_cli.core.data.text_files import refuse_pointer
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 
@@ -52,6 +53,8 @@ def open_source(config: DataConfig) -> ImageSource:
         return _from_table(config, saved, files).keep(config.classes)
     if found := tables.data_files(place, config.split):
         loader, paths = found
+        for path in paths:
+            refuse_pointer(path)
         files = SourceFiles.of(place, paths)
         if loader == "tar":
             return _from_tars(config, [str(path) for path in paths], files).keep(config.classes)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import re
+from pathlib import Path
+
+from adanat_cli.core.errors import AdaNATError, require
 
 _MARKS = {  # UTF-32 first: its mark begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -11,6 +15,12 @@ _MARKS = {  # UTF-32 first: its mark begins like that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
+
+
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that Git has not fetched."""
+_FIELD = re.compile(r'(?:^|\t)(?:"([^"]*(?:""[^"]*)*)"(?=\t|$)|([^\t]*))')
+_HEAD = 2**16
 
 
 def decode_text(content: bytes) -> str:
@@ -37,3 +47,33 @@ def text_lines(text: str) -> list[str]:
     """
     lines = (line.lstrip("\ufeff").strip() for line in text.split("\n"))
     return [line for line in lines if line]
+
+
+def fields_of(line: str) -> list[str]:
+    """Fields between tabs; those in quotes without them, as spreadsheets write what holds quotes or tabs."""
+    found = (field.groups() for field in _FIELD.finditer(line))
+    return [plain if quoted is None else quoted.replace('""', '"') for quoted, plain in found]
+
+
+def first_fields(path: Path) -> list[str]:
+    """Fields of a table's first line, whatever its encoding."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
+    return fields_of(head.decode(encoding, errors="replace").split("\n")[0].rstrip("\r"))
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that Git LFS has not fetched.
+
+    Raises:
+        AdaNATError: if it is one, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(LFS_POINTER))
+    except OSError as error:
+        raise AdaNATError(f"{path} cannot be read: {error.strerror}.") from error
+    require(
+        head != LFS_POINTER, f"{path} is a Git LFS pointer instead of the file; fetch it with `git lfs pull` there."
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.config import BENCHMARKS, DataConfig, data_config
-from adanat_cli.core.data.captioned import read_caption_list
+from adanat_cli.core.data.captioned import is_caption_list, read_caption_list
 from adanat_cli.core.data.folders import split_of
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import require
@@ -80,9 +80,7 @@ def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
     place = Path(config.data_dir or config.source).expanduser()
     files = [place] if place.suffix == ".tsv" else sorted(place.glob("*.tsv")) if place.is_dir() else []
     for file in files:
-        with file.open("rb") as opened:
-            names = opened.readline().rstrip(b"\r\n").split(b"\t")
-        if b"caption" in names and (file == place or split_of(file.name) == config.split):
+        if is_caption_list(file) and (file == place or split_of(file.name) == config.split):
             return [(caption,) for caption in read_caption_list(file)]
     source = open_source(config)
     require(source.has_captions, f"{config.source} has class labels, not captions.")
