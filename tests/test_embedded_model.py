@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adanat_cli.core.checkpoints.card import model_card
 from adanat_cli.core.runs.info import describe
 from adanat_cli.core.runs.models import resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
@@ -22,6 +23,21 @@ def test_it_knows_imagenets_numbers_and_its_parts_belong_together() -> None:
     assert set(about["matches"].values()) == {"yes"}
     assert about["image_size"] == 64
     assert "/" not in str(about["provenance"]["nat"]["data"])
+
+
+def test_its_card_is_written_from_its_index_and_tells_its_policies_and_what_was_measured() -> None:
+    folder = resolve_model("")
+    card = folder.card()
+    assert card == model_card(folder), "write it again: `write_card(resolve_model(''))`"
+    for words in ("# imagenet64", "license: mit", "## Policy for 4 steps", "## Policy for 8 steps", "protocol small"):
+        assert words in card
+    measured = {(one["schedule"], one["num_steps"]): one for one in folder.index.results if one["metric"] == "fid"}
+    assert set(measured) == {("cosine", 4), ("cosine", 8), ("learned", 4), ("learned", 8)}
+    for (schedule, steps), one in measured.items():
+        assert folder.fingerprint("nat").startswith(str(one["nat"]))
+        if schedule == "learned":
+            assert folder.fingerprint(f"policies/steps-{steps}").startswith(str(one["policy"]))
+    assert "<" not in card.split("## Use")[1].split("| component")[0]  # its lines run as they are
 
 
 def test_goldfish_are_warmer_than_the_seashore(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def _metadata(folder: ModelFolder, details: CardDetails, name: str) -> dict[str,
         metadata["datasets"] = datasets
     if bases := _bases(folder):
         metadata["base_model"] = bases
-    if entries := [_hub_result(result, task) for result in index.results if {"metric", "value"} <= set(result)]:
+    if entries := _hub_results(index.results, task):
         metadata["model-index"] = [{"name": name, "results": entries}]
     return metadata
 
@@ -142,15 +142,27 @@ def _bases(folder: ModelFolder) -> list[str]:
     return list(dict.fromkeys(str(part["hub"]).partition("@")[0] for part in parts if "hub" in part))
 
 
-def _hub_result(result: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """One measured result in the Hub's model-index form; what it was measured with goes into its arguments."""
-    dataset, metric = str(result.get("dataset", "unknown")), str(result["metric"])
+def _hub_results(results: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
+    """Measured results in the Hub's model-index form, an entry for every data set."""
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if {"metric", "value"} <= set(result):
+            metrics.setdefault(str(result.get("dataset", "unknown")), []).append(_hub_metric(result))
+    return [
+        {"task": {"type": task}, "dataset": {"type": dataset, "name": dataset}, "metrics": measured}
+        for dataset, measured in metrics.items()
+    ]
+
+
+def _hub_metric(result: Mapping[str, Any]) -> dict[str, Any]:
+    """One of them; what it was measured with goes into its arguments."""
+    metric = str(result["metric"])
     arguments = {key: value for key, value in result.items() if key not in _RESULT_KEYS}
     shown = ", ".join(f"{key} {value}" for key, value in arguments.items() if isinstance(value, str | int))
     entry: dict[str, Any] = {"type": metric, "value": result["value"]}
     if arguments:
         entry |= {"name": f"{metric} ({shown})" if shown else metric, "args": arguments}
-    return {"task": {"type": task}, "dataset": {"type": dataset, "name": dataset}, "metrics": [entry]}
+    return entry
 
 
 def _summary(folder: ModelFolder) -> str:
@@ -264,9 +276,9 @@ def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
         yield "No quality metric has been measured on it."
     elif any("protocol" in result for result in folder.index.results):
         yield "Results compare with results of the same protocol, data set and number of images only."
-    for part in folder.index.components:
-        if set(folder.header(part).dtypes) & {"F16", "BF16"}:
-            yield f"`{part}` is stored in 16 bits."
+    short = [f"`{part}`" for part in folder.index.components if {"F16", "BF16"} & set(folder.header(part).dtypes)]
+    if short:
+        yield f"Stored in 16 bits: {', '.join(short)}."
     if license_name == "unknown":
         yield "The license of these weights is not known; ask their authors before you use them."
     yield "What it draws follows its training data, biases included, and is not filtered."
@@ -284,4 +296,6 @@ def _origin(provenance: Any) -> str:
     if "file" in provenance:
         place = f" of `{provenance['hub']}`" if "hub" in provenance else ""
         return f"`{provenance['file']}`{place}, sha256 {str(provenance.get('sha256', ''))[:12]}"
-    return ", ".join(f"{key} {value}" for key, value in provenance.items() if not isinstance(value, dict | list))
+    return ", ".join(
+        f"{key} {_number(value)}" for key, value in provenance.items() if not isinstance(value, dict | list)
+    )
