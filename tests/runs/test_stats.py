@@ -166,12 +166,29 @@ def test_a_model_that_cannot_be_written_is_told_before_any_work(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # tests may run as root, who may write anywhere
     monkeypatch.setattr(f"adanat_cli.core.runs.{job}.load_extractor", lambda *_, **__: pytest.fail("worked"))
+    new = tmp_path / "new"
     work = {
-        "stats": lambda: run(toy, tmp_path / "a.npz", install=True),
-        "evaluate": lambda: rows(toy, "a", record=True),
+        "stats": lambda: run(toy, new / "a.npz", install=True),
+        "evaluate": lambda: rows(toy, new, record=True),
     }
     with pytest.raises(AdaNATError, match=r"Cannot write to .*model.*Read-only.*leave --(install|record) out"):
         work[job]()
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("job", ["stats", "evaluate"])
+def test_a_run_that_cannot_start_leaves_nothing(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    def absent(*_: Any, **__: Any) -> None:
+        raise AdaNATError("no network")
+
+    monkeypatch.setattr(f"adanat_cli.core.runs.{job}.load_extractor", absent)
+    new = tmp_path / "new" / "place"
+    work = {"stats": lambda: run(toy, new / "a.npz"), "evaluate": lambda: rows(toy, new)}
+    with pytest.raises(AdaNATError, match="no network"):
+        work[job]()
+    assert not new.parent.exists()
 
 
 def test_statistics_of_another_network_are_not_installed(toy: Path, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
     subjects = _subjects(request, folder, state, device, reporter)
-    output = _check_places(request, folder)
+    _check_model(request, folder)
+    output = request.output or Path("evaluations") / _name(request, folder)
     with output_held(output):
         extractor = load_extractor(
             protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
@@ -157,17 +158,14 @@ def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str
     return protocol
 
 
-def _check_places(request: EvaluateRequest, folder: ModelFolder | None) -> Path:
-    """Return the folder of the results, once what will be written can be."""
-    output = request.output or Path("evaluations") / _name(request, folder)
-    check_writable(output)
+def _check_model(request: EvaluateRequest, folder: ModelFolder | None) -> None:
+    """Refuse a model into which results cannot be noted in the end."""
     if request.record and folder is not None:
         require(
             folder.writable,
             f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
         )
         check_writable(folder.path, "leave --record out, or take a copy of the model that you can write to")
-    return output
 
 
 def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
@@ -298,10 +296,10 @@ def _subjects(
     if request.samples is not None:
         return [_given(request, SampleFile(request.samples, device))]
     if request.images is not None or folder is None:
-        images = ImageFolder(request.images or Path(), request.workers, device)
-        if images.incomplete:
-            reporter.warn(images.incomplete)
-        return [_given(request, images)]
+        given = ImageFolder(request.images or Path(), request.workers, device)
+        if given.incomplete:
+            reporter.warn(given.incomplete)
+        return [_given(request, given)]
     generator = _generator(request, folder, state, device, reporter)
     num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
     subjects: dict[str, Subject] = {}

@@ -103,24 +103,16 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     source, num_kept = _open(request, folder, protocol, reporter)
     reporter.log(source.describe())
-    _check_places(request, folder, protocol)
-    if request.install and folder is not None:
-        _give_features(request, folder, source, state, device, reporter)
-    extractor = load_extractor(
-        protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
-    )
-    # Beside the output, so that nothing has to be named twice to go on.
-    work = request.output.with_name(f"{request.output.name}.parts")
-    settings = {
-        **source.identity(),
-        "num_images": request.num_images,
-        "protocol": extractor.protocol,
-        "extractor": extractor.name,
-        "weights_hash": extractor.weights_hash,
-        "part_size": request.part_size,
-    }
+    _check_model(request, folder, protocol)
     with output_held(request.output.parent, request.output.name):
-        store = open_store(work, json.loads(json.dumps(settings)), state)
+        if request.install and folder is not None:
+            _give_features(request, folder, source, state, device, reporter)
+        extractor = load_extractor(
+            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+        )
+        # Beside the output, so that nothing has to be named twice to go on.
+        work = request.output.with_name(f"{request.output.name}.parts")
+        store = open_store(work, _settings(request, source, extractor), state)
         speed = _extract(request, source, extractor, store, state, device, reporter)
         if not state.is_main_process:
             return {}
@@ -132,9 +124,21 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     return {**values, "installed": installed, "images_per_second": speed}
 
 
-def _check_places(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
-    """Refuse, before any work, what cannot be written in the end."""
-    check_writable(request.output.parent)
+def _settings(request: StatsRequest, source: ImageSource, extractor: Extractor) -> dict[str, Any]:
+    """What decides the features, as JSON values."""
+    settings = {
+        **source.identity(),
+        "num_images": request.num_images,
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "part_size": request.part_size,
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _check_model(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
+    """Refuse a model into which nothing can be installed in the end."""
     if not request.install:
         return
     if folder is None or not folder.writable or protocol != "small":
