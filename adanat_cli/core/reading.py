@@ -62,18 +62,20 @@ def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     return values
 
 
-def parse_json(text: str | bytes, source: str) -> Any:
+def parse_json(text: str | bytes, source: str, infinite: bool = False) -> Any:
     """Parse JSON; what older editions wrote for numbers that are not finite is read as null.
 
     Args:
         text: as UTF-8, UTF-16 or UTF-32 where it is bytes.
         source: where it came from, for the message.
+        infinite: keep such numbers, as training states hold them.
 
     Raises:
         AdaNATError: if it is no JSON, is nested deeply or holds a whole number of more than 100 digits.
     """
     try:
-        values = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=lambda _: None)
+        number = float if infinite else _finite
+        values = json.loads(text, parse_int=_integer, parse_float=number, parse_constant=number)
         _check_depth(values)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from adanat_cli.core.data.token_set import (
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError
+from tests.mutations import as_json, mutations
 
 INFO = TokenSetInfo(
     image_size=16,
@@ -238,3 +240,14 @@ def test_a_damaged_summary_is_named(tmp_path: Path, summary: str) -> None:
     (write_set(tmp_path) / SUMMARY).write_text(summary)
     with pytest.raises(AdaNATError, match=r"token_set\.json"):
         TokenSet.open(tmp_path)
+
+
+@pytest.mark.parametrize("key", [b"adanat", b"adanat_shard"])
+def test_one_wrong_value_in_a_shards_description_is_one_line(tmp_path: Path, key: bytes) -> None:
+    path = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
+    table = pq.read_table(path)
+    metadata = dict(table.schema.metadata)
+    for _, changed in mutations(json.loads(metadata[key]), sparse=7):
+        pq.write_table(table.replace_schema_metadata({**metadata, key: as_json(changed)}), path)
+        with suppress(AdaNATError):
+            TokenSet.open(tmp_path)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from adanat_cli.core.checkpoints.trees import save_tree
+from adanat_cli.core.config import NATConfig, NATTrainingConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.ema import Ema
+from adanat_cli.core.runs.requests import saved_settings
 from adanat_cli.core.runs.run_folder import RunFolder
+from tests.mutations import as_json, mutations
 
 CONFIG = {"data": {"source": "x", "classes": [1, 2]}, "steps": 10}
 
@@ -89,3 +94,27 @@ def test_a_short_training_forgets_its_first_weights() -> None:
     for step in range(40):
         ema.update(layer, step)
     assert float(ema.state_dict()["weight"]) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_names_and_lines_that_no_run_writes_are_passed_over(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", {"a": 1}).log(1, loss=float("inf"))
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    assert metrics.read_text() == '{"step": 1, "loss": null}\n'
+    state = tmp_path / "run" / "checkpoints" / "step-00000001.safetensors"
+    save_tree(state, {"step": 1})  # as older editions, without a count of the lines
+    for name in ("step-abc", "step-", "step-" + "9" * 200, "step-1.5"):
+        state.with_stem(name).touch()
+    odd = b'[1]\n{"step": "x"}\n{"step": []}\n\xff\n{"step": 2}\n' + b"[" * 10_000 + b"\n"
+    metrics.write_bytes(odd + b'{"step": 1, "loss": NaN}\n')
+    assert RunFolder(tmp_path / "run", {"a": 1}).latest() == {"step": 1}
+    assert metrics.read_text() == '{"step": 1, "loss": NaN}\n'
+
+
+def test_one_wrong_value_in_the_settings_is_one_line(tmp_path: Path) -> None:
+    settings = {"nat": {"width": 8}, "training": {"steps": 6, "precision": "fp32"}, "data": {"num_images": 64}}
+    RunFolder(tmp_path, settings).save(1, {})
+    for _, changed in mutations(settings):
+        (tmp_path / "config.json").write_text(as_json(changed))
+        with suppress(AdaNATError):
+            saved_settings(tmp_path, training=NATTrainingConfig, nat=NATConfig)
+            RunFolder(tmp_path, settings)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import load_tensors, raw_bytes, save_tensors
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import parse_json
 
 _TENSOR = "__tensor__"
 _INTEGER_KEYS = "__integer_keys__"
@@ -38,8 +39,8 @@ def load_tree(path: Path) -> dict[str, Any]:
         structure = metadata[_STRUCTURE]
         # States of earlier editions have none.
         whole = metadata.get(_HASH) in (None, _hash(structure, tensors))
-        tree = _join(json.loads(structure), tensors)
-    except (KeyError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        tree = _join(parse_json(structure, "its structure", infinite=True), tensors)
+    except (AdaNATError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise AdaNATError(f"{path} is not a training state of this toolkit.") from error
     require(whole, f"{path} is damaged: its content does not have the hash that was written with it.")
     require(isinstance(tree, dict), f"{path} is not a training state of this toolkit.")

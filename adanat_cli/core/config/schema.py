@@ -52,6 +52,17 @@ def build(kind: type[Built], values: Any, source: str) -> Built:
         raise AdaNATError(f"{source}: {error}") from error
 
 
+def conform_fields(kind: type[Any], values: Any, source: str) -> dict[str, Any]:
+    """Return JSON values of which those that a dataclass names fit it; the others, of another edition, stay.
+
+    Raises:
+        AdaNATError: if one does not fit, or the values are no object.
+    """
+    hints = _hints(kind)
+    given = conform(values, Mapping[str, Any], source)
+    return {key: conform(part, hints.get(key, Any), f"{source}: {key}") for key, part in given.items()}
+
+
 def conform(value: Any, hint: Any, source: str) -> Any:
     """Return a JSON value as the type that a hint names: lists become tuples, keys that are numbers become numbers.
 
@@ -67,7 +78,7 @@ def conform(value: Any, hint: Any, source: str) -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, value, source)
+        return value if isinstance(value, hint) else build(hint, value, source)
     if origin in (Union, types.UnionType):
         return _first_fit(value, hint, source)
     if origin is tuple and isinstance(value, list | tuple):

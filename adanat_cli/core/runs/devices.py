@@ -14,9 +14,9 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
-from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_object
 from adanat_cli.core.runs.group import num_processes, settle_group
 
 Job = Callable[[torch.dtype], object]
@@ -178,7 +178,8 @@ def settle_precision(
     if accelerator.is_main_process:
         if saved.exists():
             # A folder with another config.json is refused later, by name.
-            chosen = [str(read_json(saved).get("training", {}).get("precision", "fp32"))]
+            told = read_object(saved).get("training")
+            chosen = [str(told.get("precision", "fp32") if isinstance(told, dict) else "fp32")]
         else:
             fast = pick_precision("auto", accelerator.device, make_job())
             chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config.schema import build, conform
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
@@ -33,6 +35,29 @@ Row = dict[str, Any]
 """One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference``, ``cost``."""
 
 
+@dataclass(frozen=True)
+class _About:
+    """What a row says of its reference; older ones say less."""
+
+    file: str
+    source: str
+    num_images: int | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The types of a row's parts that are read from a file again."""
+
+    name: str
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+    reference: _About
+    absent: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, float | None] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
 class Results:
     """``evaluation.json`` of a folder: all that was ever measured into it, one row for the same settings."""
 
@@ -47,9 +72,13 @@ class Results:
         if self.path.exists():
             values = read_json(self.path)
             known = isinstance(values, dict) and values.get("format_version") == _FORMAT_VERSION
-            if not known or not all(isinstance(row, dict) and "settings" in row for row in values.get("results", [{}])):
-                raise AdaNATError(f"{self.path} is no result of this toolkit; choose another --output.")
-            self._rows = values["results"]
+            require(known, f"{self.path} is no result of this toolkit; choose another --output.")
+            try:
+                for row in conform(values.get("results"), tuple[dict[str, Any], ...], "results"):
+                    build(_Row, {key: part for key, part in row.items() if key in _Row.__dataclass_fields__}, "a row")
+                    self._rows.append(row)
+            except AdaNATError as error:
+                raise AdaNATError(f"{self.path} is damaged ({error}); choose another --output.") from error
 
     def find(self, settings: Mapping[str, Any]) -> Row | None:
         """The row that was measured with these settings, if any."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import adanat_cli
+from adanat_cli.core.config.schema import conform
+from adanat_cli.core.reading import read_json
 
 MODELS = Path(adanat_cli.__file__).parent / "models"
 """Models that this installation carries, and the registry of others."""
@@ -62,11 +63,16 @@ class KnownModel:
         return PULLED / self.name
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A model of the registry, below its name."""
+
+    about: str
+    sources: tuple[WeightSource, ...]
+
+
 @cache
 def known_models() -> dict[str, KnownModel]:
     """All models of the registry, by name."""
-    rows: dict[str, dict[str, Any]] = json.loads((MODELS / "registry.json").read_text(encoding="utf-8"))
-    return {
-        name: KnownModel(name, row["about"], tuple(WeightSource(**source) for source in row["sources"]))
-        for name, row in rows.items()
-    }
+    rows = conform(read_json(MODELS / "registry.json"), dict[str, _Entry], "the registry")
+    return {name: KnownModel(name, row.about, row.sources) for name, row in rows.items()}

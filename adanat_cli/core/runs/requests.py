@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.config import (
     BENCHMARKS,
     DATA_PRESETS,
@@ -24,8 +23,10 @@ from adanat_cli.core.config import (
     TRAINING_PRESETS,
     DataConfig,
     DiscriminatorConfig,
+    NATConfig,
     NATTrainingConfig,
     PixelConfig,
+    PolicyConfig,
     PolicyTrainingConfig,
     PPOConfig,
     Recipe,
@@ -33,13 +34,16 @@ from adanat_cli.core.config import (
     VQAEConfig,
     data_config,
     recipe,
+    tokenizer_config,
 )
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
+from adanat_cli.core.config.schema import conform_fields
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
+from adanat_cli.core.reading import read_object
 from adanat_cli.core.runs.devices import device_memory, pick_device
 from adanat_cli.core.runs.nat_setup import PretrainNATRequest, training_rows
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, named_model
@@ -57,6 +61,13 @@ _CHANNELS = (32, 64, 128, 256, 256)
 _TOKENS, _LOOKED_AT = 64, 16
 _HELD_OUT_FROM = 4900
 _POLICY_SHAPE = ("hidden_width", "residual", "smoothing", "base_floor")
+
+
+@dataclasses.dataclass(frozen=True)
+class _SavedData:
+    """What a NAT's run has saved of its data that is read again."""
+
+    num_images: int
 
 
 def tokenizer_request(
@@ -84,15 +95,15 @@ def tokenizer_request(
     """
     output = output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
     data, shape, training = _given(data), _given(shape), _given(training)
-    saved, preset = saved_settings(output), TRAINING_PRESETS.get(dataset, {})
+    saved, preset = saved_settings(output, training=TokenizerTrainingConfig), TRAINING_PRESETS.get(dataset, {})
     benchmark, colour = BENCHMARKS.get(dataset), bool(shape.pop("colour", False))
-    was = saved.get("tokenizer", {})
-    if was.get("kind") == "vqae":
-        shape = {"codebook_size": was["codebook_size"], "downsampling": 2 ** len(was["channels"])} | shape
+    was = tokenizer_config(saved["tokenizer"], str(output / "config.json")) if "tokenizer" in saved else None
+    if isinstance(was, VQAEConfig):
+        shape = {"codebook_size": was.codebook_size, "downsampling": was.downsampling} | shape
     if not saved and dataset not in DATA_PRESETS:
         config, scale, line = _own_images(dataset, data, others.get("device", ""), dry_run)
     else:
-        size = {"image_size": was["image_size"]} if was else {}
+        size = {"image_size": was.image_size} if was else {}
         config, scale, line = data_config(dataset, **{**size, **data}), Scale(None), ""
     usual_shape = usual.usual_shape(scale, config.image_size, colour)
     if benchmark:
@@ -136,7 +147,8 @@ def nat_request(
         AdaNATError: if a setting is invalid or a token set is damaged.
     """
     output, training = output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}", _given(training)
-    saved, preset, row = saved_settings(output), TRAINING_PRESETS.get(dataset, {}), {}
+    saved = saved_settings(output, training=NATTrainingConfig, nat=NATConfig, data=_SavedData)
+    preset, row = TRAINING_PRESETS.get(dataset, {}), {}
     if benchmark := BENCHMARKS.get(dataset):
         preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
     scale = None
@@ -152,8 +164,8 @@ def nat_request(
         row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": size})
     size = size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
     row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
-    if saved and "held_out" not in saved.get("training", {}):  # of a version that held out 1 % from 5,000 images on
-        row = {**row, "held_out": 0.01 if saved.get("data", {}).get("num_images", 0) > _HELD_OUT_FROM else 0.0}
+    if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
+        row = {**row, "held_out": 0.01 if saved["data"].get("num_images", 0) > _HELD_OUT_FROM else 0.0}
     settled = _settled(NATTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if scale:
@@ -192,7 +204,9 @@ def policy_request(
     kind, num_steps = others["kind"], others["num_steps"]
     output = output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
     training, policy = _given(training), _given(policy or {})
-    saved, chosen, scale = saved_settings(output), recipe(recipe_name, dataset), None
+    parts = {"training": PolicyTrainingConfig, "ppo": PPOConfig, "discriminator": DiscriminatorConfig}
+    saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
+    chosen = recipe(recipe_name, dataset)
     if recipe_name == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
         chosen, scale = _own_recipe(dataset, training, others)
     settled = _settled(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
@@ -222,10 +236,23 @@ def policy_request(
     )
 
 
-def saved_settings(output: Path) -> dict[str, Any]:
-    """The settings of a run that can be resumed; empty where there is nothing to resume."""
+def saved_settings(output: Path, **parts: type[Any]) -> dict[str, Any]:
+    """The settings of a run that can be resumed; empty where there is nothing to resume.
+
+    Args:
+        output: run folder.
+        parts: name of a part of the settings -> dataclass whose fields it holds, of any edition.
+
+    Raises:
+        AdaNATError: if the file is damaged.
+    """
     file = output / "config.json"
-    return read_json(file) if file.exists() and any((output / "checkpoints").glob("step-*.safetensors")) else {}
+    if not (file.exists() and any((output / "checkpoints").glob("step-*.safetensors"))):
+        return {}
+    values = read_object(file)
+    return values | {
+        name: conform_fields(kind, values.get(name, {}), f"{file}: {name}") for name, kind in parts.items()
+    }
 
 
 def scale_of(num_images: int | None, device_name: str) -> Scale:

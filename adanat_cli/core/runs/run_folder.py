@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, sync, write_json, writing
+from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, sync, write_json, writing
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
+from adanat_cli.core.config.schema import conform, shown
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import json_text, parse_json, read_object
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 
 _CHECKPOINT = re.compile(r"step-(\d{8,18})\.safetensors")
@@ -54,11 +58,11 @@ class RunFolder:
         self.path, self._write, self._num_kept = path, write, num_kept
         self.samples, self.plots, self.model = path / "samples", path / "plots", path / "model"
         self._metrics = path / "metrics.jsonl"
-        saved, config = path / "config.json", json.loads(json.dumps(config))
+        saved, config = path / "config.json", json.loads(json_text(config))
         if write:
             clear_litter(path)
         if self._steps():
-            before = read_json(saved)
+            before = read_object(saved)
             refuse_changes(before, config, path, length)
             if write and before != config:
                 write_json(saved, config)
@@ -72,7 +76,7 @@ class RunFolder:
         """Append one line to ``metrics.jsonl``."""
         if self._write:
             with writing(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json_text({"step": step, **values}) + "\n")
 
     def num_logged(self) -> int:
         """Lines that were logged so far."""
@@ -148,11 +152,19 @@ class RunFolder:
         if state is None:
             lines = []
         elif _NUM_LOGGED in state:
-            lines = lines[: state[_NUM_LOGGED]]
+            lines = lines[: conform(state[_NUM_LOGGED], int, "the state's number of logged lines")]
         else:  # a state of an edition that did not note how much was logged
-            lines = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= state["step"]]
+            lines = [line for line in lines if line.endswith("\n") and _step_of(line) <= state["step"]]
         with atomic_path(self._metrics) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The update of a line that was logged; of one that no run writes, later than all."""
+    try:
+        return float(conform(parse_json(line, "it"), Mapping[str, Any], "it").get("step", math.inf))
+    except (AdaNATError, TypeError, ValueError):
+        return math.inf
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, length: Length | None = None) -> None:
@@ -170,7 +182,7 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, len
         else:
             advice += f"; {length.fixed or 'a run may become longer, not shorter'}"
     if keys:
-        changes = ", ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
+        changes = ", ".join(f"{key} was {shown(before.get(key))}, now {shown(now.get(key))}" for key in keys)
         raise AdaNATError(f"{path} holds a run with other settings: {changes}; {advice}.")
 
 
