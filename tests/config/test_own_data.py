@@ -89,6 +89,11 @@ def test_the_policy_training_follows_from_the_number_of_images_and_the_machine(
     assert config.paired == (PPOConfig(**row["ppo"]).baseline == "pair")
 
 
+@pytest.mark.parametrize(("num_images", "steps"), [(40, 200), (300, 230), (5_000, 1000), (None, 1000)])
+def test_a_small_classifier_of_few_images_is_trained_shortly(num_images: int | None, steps: int) -> None:
+    assert usual.usual_features(replace(CPU, num_images=num_images))["steps"] == steps
+
+
 def test_what_is_asked_for_goes_first_and_the_rest_follows_from_it() -> None:
     row = usual.usual_nat(replace(CPU, num_images=300), 64, {"size": "micro", "batch_size": 10, "steps": 40})
     assert (row["size"], row["batch_size"], row["steps"], row["warmup_steps"]) == ("micro", 10, 40, 2)

@@ -162,6 +162,11 @@ def usual_policy(scale: Scale, image_size: int, asked: Mapping[str, Any]) -> dic
     }
 
 
+def usual_features(scale: Scale) -> Fields:
+    """Arguments of a small classifier's training: every image is seen 50 times, in 1,000 updates at most."""
+    return {"steps": min(1000, max(200, _updates(50 * scale.images, 64))), "batch_size": 64, "learning_rate": 2e-3}
+
+
 def usual_held_out(scale: Scale) -> float:
     """Share of the images to measure on: none of fewer than 100, 5 % of some thousands, 1 % of more."""
     return 0.0 if scale.images < 100 else 0.05 if scale.images < _FEW else 0.01

@@ -11,6 +11,7 @@ import torch
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.config.own_data import Scale, usual_features
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
@@ -110,8 +111,8 @@ class SmallNetworks:
         what = f"{num_classes} {'words of captions' if words else 'classes'}"
         reporter.log(f"Training a small classifier of {what} on {source.config.source}.")
         config = FeatureConfig(image_size=size, num_classes=num_classes, **shape)
-        training: dict[str, Any] = {"steps": 1000, "batch_size": 64, "learning_rate": 2e-3}
-        training |= {**FEATURE_TRAINING.get(self.dataset, {}).get("training", {}), "seed": seed}
+        preset = FEATURE_TRAINING.get(self.dataset, {}).get("training", {})
+        training = {**usual_features(Scale(source.num_images, self.device.type)), **preset, "seed": seed}
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
         provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
         if held_out is not None:
