@@ -63,6 +63,14 @@ def test_prefixes_of_wrappers_are_removed_in_any_order(tmp_path: Path, prefixes:
     assert set(found(tmp_path, wrapped).tensors) == set(NAMES)
 
 
+def test_wrappers_within_names_are_removed(tmp_path: Path) -> None:
+    wrapped = {
+        "_fsdp_wrapped_module.encoder._orig_mod.conv_in.weight": torch.ones(2),
+        "quantize._checkpoint_wrapped_module._orig_mod.embedding.weight": torch.ones(2),
+    }
+    assert set(found(tmp_path, {"model": wrapped}).tensors) == set(NAMES)
+
+
 @pytest.mark.parametrize("entry", ["module", "state_dict", "params", "net", "anything"])
 def test_an_entry_needs_no_known_name(tmp_path: Path, entry: str) -> None:
     assert found(tmp_path, {entry: state(), "step": 4}).entry == entry

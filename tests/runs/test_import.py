@@ -190,6 +190,13 @@ def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, change: A
     assert not (tmp_path / "model").exists()
 
 
+def test_weights_of_8_bits_are_widened(tmp_path: Path) -> None:
+    state = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in policy_state().items()}
+    imported(tmp_path / "model", saved(tmp_path / "file.pth", state), num_steps=4)
+    tensors = ModelFolder(tmp_path / "model").read("policies/steps-4")[1]
+    assert torch.equal(tensors["linear1.weight"], state["linear1.weight"].float())
+
+
 def test_odd_names_of_files_and_entries_are_escaped_where_they_are_kept(tmp_path: Path) -> None:
     for name in (os.fsdecode(b"\xff.pth"), "a\x1b[2Jb|c\n.pth"):
         with (tmp_path / name).open("wb") as file:

@@ -128,6 +128,11 @@ def _not_found(weights: ForeignWeights, found: Sequence[tuple[Kind, str]], kind:
     )
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Return floats of 8 bits, which model folders do not hold, as float32; others as they are."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
 def vqgan_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring both published spellings of the VQGAN's names to the authors' one."""
     renamed = {}

@@ -10,7 +10,9 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.foreign import ForeignWeights
 from adanat_cli.core.errors import AdaNATError, printable
 
-_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)", re.IGNORECASE)
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)([._]|$)", re.IGNORECASE)
+_WRAPPED = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What PyTorch's wrappers put between the names of modules, wherever they wrap one."""
 _UNDOTTED = "model_ema."
 """Latent diffusion's programs keep the average of ``encoder.conv_in.weight`` as ``model_ema.encoderconv_inweight``."""
 
@@ -28,7 +30,7 @@ def entries(weights: ForeignWeights, marks: Sequence[str]) -> dict[str, dict[str
     """
     found = {}
     for place, stored in weights.state_dicts.items():
-        tensors = _dotted(stored)
+        tensors = _dotted({_WRAPPED.sub("", name): tensor for name, tensor in stored.items()})
         heads = [name[: -len(marks[0])] for name in tensors if name.endswith(marks[0])]
         prefixes = [head for head in heads if head[-1:] in ("", ".") and all(head + mark in tensors for mark in marks)]
         for prefix in prefixes:

@@ -81,15 +81,6 @@ class TokenSetInfo:
         names = {str(label): name for label, name in self.class_names.items()}
         return {**self.__dict__, "grid": list(self.grid), "class_names": names}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TokenSetInfo:
-        """Undo ``to_json``.
-
-        Raises:
-            AdaNATError: if that is not what the values are.
-        """
-        return build(cls, values, "token set")
-
 
 @dataclass(frozen=True)
 class Shard:

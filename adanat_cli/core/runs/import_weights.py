@@ -231,6 +231,7 @@ def _component(
 ) -> Component:
     """Check the weights against the network, name by name, and note where they came from."""
     kind, entry = file.network.kind, file.network.entry
+    tensors = {name: convert.widened(tensor) for name, tensor in tensors.items()}
     check_weights(lambda: network(config), tensors, f"{file.source} ({kind})")
     origin = {"kind": kind, "file": printable(file.weights.path.name), "sha256": file.weights.sha256}
     origin |= {"entry": shown(entry)} if entry else {}
