@@ -408,6 +408,19 @@ def test_digits_are_upscaled_and_split() -> None:
     assert record.pixels.max() > 200
 
 
+def test_a_preset_is_told_from_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "preset" not in open_source(data_config("digits")).describe()
+    for name in ("digits", "imagenet64"):
+        write_class_folder(tmp_path / name, 2)
+    note = "digits is a preset; ./digits takes what lies here under this name"
+    assert open_source(data_config("digits")).describe().endswith(f"; {note}.")
+    assert open_source(config("./digits")).describe() == "digits (train): 2 images in 2 classes, 1 each."
+    with pytest.raises(AdaNATError, match=r"no public home.*\(imagenet64 is a preset; \./imagenet64 takes"):
+        open_source(data_config("imagenet64"))
+    assert "preset" not in data_config("digits").to_dict()
+
+
 def test_missing_scikit_learn_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(AdaNATError, match=r"pip install 'adanat\[digits\]'"):

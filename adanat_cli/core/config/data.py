@@ -28,6 +28,7 @@ class DataConfig(Config):
         streaming: read in order without random access.
         max_bad: share of unreadable images that is tolerated.
         address: the whole of ``source`` where that hides something, for the one who fetches it; never shown or kept.
+        preset: name by which the user called the source, "" for a source of its own; not kept.
     """
 
     source: str
@@ -42,6 +43,7 @@ class DataConfig(Config):
     streaming: bool = False
     max_bad: float = 0.01
     address: str = field(default="", repr=False)
+    preset: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shown = hide_secrets(self.source)
@@ -61,8 +63,8 @@ class DataConfig(Config):
         require(0 <= self.max_bad <= 1, f"Tolerated share of bad images is {self.max_bad}; expected 0 to 1.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without secrets."""
-        return {key: value for key, value in super().to_dict().items() if key != "address"}
+        """Return plain JSON values of what decides the data, without secrets."""
+        return {key: value for key, value in super().to_dict().items() if key not in ("address", "preset")}
 
 
 DATA_PRESETS: dict[str, dict[str, Any]] = {
@@ -80,7 +82,7 @@ def data_config(dataset: str, **fields: Any) -> DataConfig:
     Raises:
         AdaNATError: if a field is invalid, or an own source comes without image_size.
     """
-    row = dict(DATA_PRESETS.get(dataset, {"source": dataset}))
+    row = {**DATA_PRESETS[dataset], "preset": dataset} if dataset in DATA_PRESETS else {"source": dataset}
     row.update({key: value for key, value in fields.items() if value is not None})
     require(
         "image_size" in row,

@@ -26,6 +26,12 @@ Fetch = Callable[[int], tuple[bytes | Path | None, tuple[str, ...], str]]
 """A row of a table to its encoded image, captions and name."""
 
 
+def preset_note(config: DataConfig) -> str:
+    """Say that a preset was taken and not a folder here of the same name; "" if there is no such folder."""
+    hidden = bool(config.preset) and not config.data_dir and Path(config.preset).exists()
+    return f"{config.preset} is a preset; ./{config.preset} takes what lies here under this name" if hidden else ""
+
+
 class ImageSource(ABC):
     """Images in a fixed order, each with a label or a caption.
 
@@ -49,7 +55,8 @@ class ImageSource(ABC):
         """Say in one line what was understood of the data; a run prints it before its work starts."""
         shown = f"{self.name} ({self.config.split})"
         classes = (self.class_counts(), self.class_names, self.num_classes)
-        return describe(shown, self.num_images, *classes, self.has_captions, self.notes)
+        notes = [*self.notes, *filter(None, [preset_note(self.config)])]
+        return describe(shown, self.num_images, *classes, self.has_captions, notes)
 
     def class_counts(self) -> dict[int, int]:
         """Images of each class that occurs; empty where that is not known before the end."""

@@ -16,7 +16,7 @@ from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import MAX_UNASKED
 from adanat_cli.core.data.columns import Columns, find_columns
 from adanat_cli.core.data.folder_images import open_folder
-from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource
+from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource, preset_note
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.text_files import refuse_pointer
 from adanat_cli.core.errors import AdaNATError, require
@@ -34,8 +34,18 @@ def open_source(config: DataConfig) -> ImageSource:
     """Open a data set: images by class, captioned images, Parquet, webdataset tars, a TSV, a Hub id or a preset.
 
     Raises:
+        MissingSplit: if it has other splits but not the one asked for.
         AdaNATError: if it does not exist, cannot be read, or holds no images.
     """
+    try:
+        return _open(config)
+    except AdaNATError as error:
+        if note := preset_note(config):
+            raise type(error)(f"{error} ({note}.)") from error
+        raise
+
+
+def _open(config: DataConfig) -> ImageSource:
     if config.source == "sklearn-digits":
         return _digits(config).keep(config.classes)
     if config.source in _HOMELESS and not config.data_dir:
