@@ -441,6 +441,16 @@ def test_missing_data_is_told_in_one_line(source: str, fields: dict[str, str], m
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "field"), [("images", "image_column"), ("digits", "image_column"), ("digits", "data_dir")]
+)
+def test_an_option_that_would_choose_nothing_is_refused(tmp_path: Path, source: str, field: str) -> None:
+    write_class_folder(tmp_path / "images", 2)
+    place = str(tmp_path / "images") if source == "images" else source
+    with pytest.raises(AdaNATError, match=f"--{field.replace('_', '-')} has no meaning with"):
+        open_source(data_config(place, image_size=16, **{field: "x"}))
+
+
 def test_unfit_columns_are_told_by_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": ["x"]}), tmp_path / "x.parquet")
     with pytest.raises(AdaNATError, match="no image column; it has a, b"):

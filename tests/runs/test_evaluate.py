@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import zipfile
 from pathlib import Path
@@ -195,6 +196,17 @@ def test_other_settings_in_a_half_done_folder_are_refused_by_name(toy: Path, tmp
     with pytest.raises(AdaNATError, match=r"num_images was 22, now 20, seed was 0, now 3; repeat its settings"):
         rows(toy, tmp_path, num_samples=20, seed=3)
     assert len(parts(tmp_path)) == 2
+
+
+def test_images_that_were_replaced_are_not_mixed_with_those_before(toy: Path, samples: Path, tmp_path: Path) -> None:
+    shutil.copytree(samples / "png", tmp_path / "images")
+    request = evaluate_request(toy, tmp_path / "out", images=tmp_path / "images", **GIVEN)
+    with pytest.raises(RuntimeError):
+        evaluate(request, Stops(12, fail))
+    first = min(path for path in (tmp_path / "images").iterdir() if path.suffix == ".png")
+    first.write_bytes(png(9, 16))
+    with pytest.raises(AdaNATError, match=r"images have changed since .*images was begun"):
+        evaluate(request, SilentReporter())
 
 
 def test_what_is_measured_is_not_measured_again(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

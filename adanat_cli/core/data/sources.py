@@ -127,6 +127,7 @@ def _stream(
 def _from_captioned(config: DataConfig, captioned: Captioned, files: SourceFiles) -> TableSource:
     """Make a source of captioned images on disk."""
     require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+    _refuse_column(config)
     num = captioned.num_images
     source = TableSource(config, captioned.fetch, np.zeros(num, np.int64), np.arange(num), {}, 1, True)
     return dataclasses.replace(source, read_captions=captioned.captions, files=files)
@@ -134,6 +135,7 @@ def _from_captioned(config: DataConfig, captioned: Captioned, files: SourceFiles
 
 def _folder(config: DataConfig, place: Path) -> TableSource:
     """Make a source of a folder of images."""
+    _refuse_column(config)
     found = open_folder(config, place)
     num_classes = _count_classes(config, found.labels, found.num_classes)
     rows, has_captions = np.arange(len(found.files)), found.captions is not None
@@ -141,6 +143,14 @@ def _folder(config: DataConfig, place: Path) -> TableSource:
     # Captions may lie in any of the files beside the images; what those say of labels is in the labels.
     files = SourceFiles(place.resolve(), [*found.files, *(found.layout.listing.others if has_captions else ())])
     return dataclasses.replace(source, read_captions=found.captions, notes=found.notes, files=files)
+
+
+def _refuse_column(config: DataConfig) -> None:
+    """Refuse a column of data without columns, where it would choose nothing."""
+    require(
+        not config.image_column,
+        f"--image-column has no meaning with {config.source}, which has no columns; leave it out.",
+    )
 
 
 def _count_classes(config: DataConfig, labels: tables.Labels, num_named: int) -> int:
@@ -172,6 +182,8 @@ def _digits(config: DataConfig) -> TableSource:
         raise AdaNATError(
             "The digits come with scikit-learn, which is not installed; try pip install 'adanat[digits]'."
         ) from error
+    _refuse_column(config)
+    require(not config.data_dir, "--data-dir has no meaning with digits, which come with scikit-learn; leave it out.")
     images = (bundled.images * (255 / 16)).round().astype(np.uint8)
     labels = bundled.target.astype(np.int64)
     validation = np.arange(len(labels)) % 5 == 4

@@ -19,6 +19,8 @@ from adanat_cli.core.checkpoints.files import clear_litter, read_json, save_tens
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.run_folder import refuse_changes
 
+_FILES = "files_digest"
+"""The setting that tells files from those that they replaced."""
 _STATE, _CHECKSUMS = "state.json", "crc32"
 _PART = re.compile(r"part-\d{5,9}\.safetensors")
 
@@ -41,7 +43,13 @@ class FeatureStore:
         if write:
             clear_litter(folder)
         if self._files():
-            refuse_changes(self._saved(), json.loads(json.dumps(settings)), folder)
+            saved, asked = self._saved(), json.loads(json.dumps(settings))
+            require(
+                {key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)} != {_FILES},
+                f"The images have changed since {folder} was begun: names, sizes or times of their files are others. "
+                "Remove it to measure them anew.",
+            )
+            refuse_changes(saved, asked, folder)
         elif write:
             write_json(folder / _STATE, dict(settings))
         # Parts that are there now; other processes' appear later, and matter only once all are done.
