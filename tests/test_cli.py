@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import pytest
+import typer
 from rich.console import Console
 
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
 from adanat_cli.core.errors import AdaNATError
+
+PACKAGE = Path(cli.__file__).parent
 
 
 def adanat(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -204,3 +209,30 @@ def test_a_closed_standard_output_is_an_error_and_no_file_takes_its_place() -> N
         ["/bin/sh", "-c", f"{sys.executable} -m adanat_cli --version >&-"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "Error: Cannot write to standard output: Bad file descriptor.\n")
+
+
+def options_of(command: str) -> set[str]:
+    """Every option of a command, as it is typed."""
+    group = typer.main.get_command(cli.app)
+    return {
+        name for parameter in group.commands[command].params for name in [*parameter.opts, *parameter.secondary_opts]
+    }
+
+
+def options_named(folder: Path) -> set[str]:
+    """Every option that is named in the messages of a room's files, whose docstrings name the same."""
+    words = (re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text()) for file in folder.rglob("*.py"))
+    return {word for found in words for word in found}
+
+
+def test_every_option_that_a_message_advises_exists() -> None:
+    everywhere = {"--nproc", "--help", "--version"}
+    for command in typer.main.get_command(cli.app).commands:
+        everywhere |= options_of(command)
+    assert options_named(PACKAGE / "core") - everywhere == set()
+
+
+@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "train-policy", "stats"])
+def test_what_messages_on_images_advise_can_be_done_where_images_are_opened(command: str) -> None:
+    others = {"--encode-captions", "--tokens", "--output", "--model"}  # on token sets
+    assert options_named(PACKAGE / "core" / "data") - others - options_of(command) == set()

@@ -41,6 +41,8 @@ NumClasses = Annotated[
     typer.Option("--num-classes", help="Classes of the labels, where a stream does not tell.", rich_help_panel=_DATA),
 ]
 ImageColumn = Annotated[str, typer.Option("--image-column", help="Column of the images.", rich_help_panel=_DATA)]
+LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the classes.", rich_help_panel=_DATA)]
+CaptionColumn = Annotated[str, typer.Option("--caption-column", help="Column of the captions.", rich_help_panel=_DATA)]
 Classes = Annotated[
     list[str] | None,
     typer.Option("--class", "-c", help="Class id or name; repeat for several.", rich_help_panel=_DATA),

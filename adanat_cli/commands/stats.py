@@ -38,6 +38,8 @@ def command(
     ] = None,
     num_classes: options.NumClasses = None,
     image_column: options.ImageColumn = "",
+    label_column: options.LabelColumn = "",
+    caption_column: options.CaptionColumn = "",
     streaming: options.Streaming = False,
     max_bad: options.MaxBad = 0.01,
     protocol: Annotated[
@@ -68,6 +70,8 @@ def command(
         "image_size": image_size,
         "num_classes": num_classes,
         "image_column": image_column,
+        "label_column": label_column,
+        "caption_column": caption_column,
         "streaming": streaming,
         "max_bad": max_bad,
     }

@@ -36,8 +36,8 @@ def command(
     ] = None,
     num_classes: options.NumClasses = None,
     image_column: options.ImageColumn = "",
-    label_column: Annotated[str, typer.Option(help="Column of the class ids.", rich_help_panel=_DATA)] = "",
-    caption_column: Annotated[str, typer.Option(help="Column of the captions.", rich_help_panel=_DATA)] = "",
+    label_column: options.LabelColumn = "",
+    caption_column: options.CaptionColumn = "",
     streaming: options.Streaming = False,
     max_bad: options.MaxBad = 0.01,
     preview: Annotated[

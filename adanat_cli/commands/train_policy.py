@@ -45,6 +45,8 @@ def command(
     ] = False,
     data_dir: options.DataDir = None,
     image_column: options.ImageColumn = "",
+    label_column: options.LabelColumn = "",
+    caption_column: options.CaptionColumn = "",
     num_classes: options.NumClasses = None,
     streaming: options.Streaming = False,
     max_bad: options.MaxBad = 0.01,
@@ -104,7 +106,7 @@ def command(
         typer.Option(help="Images per update; per candidate of a search.", rich_help_panel=_TRAINING),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's; a static policy's table has its own.", rich_help_panel=_TRAINING)
+        float | None, typer.Option(help="Adam's, of the policy.", rich_help_panel=_TRAINING)
     ] = None,
     rollout: Annotated[
         Literal["bf16", "fp32", "recompute"] | None,
@@ -143,6 +145,8 @@ def command(
         data={
             "data_dir": str(data_dir or ""),
             "image_column": image_column,
+            "label_column": label_column,
+            "caption_column": caption_column,
             "num_classes": num_classes,
             "streaming": streaming,
             "max_bad": max_bad,
@@ -162,7 +166,7 @@ def command(
             "precision": precision,
             "paired": paired,
         },
-        ppo={"learning_rate": learning_rate},
+        ppo={"static_learning_rate" if kind == "static" else "learning_rate": learning_rate},
         discriminator={
             "backbone": discriminator,
             "updates": discriminator_updates,
