@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from adanat_cli.core.checkpoints import folder as folder_module
-from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.card import model_card, write_card
 from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.checkpoints.header import read_header
@@ -265,6 +265,15 @@ def test_a_card_of_a_runs_model_has_the_runs_name(tmp_path: Path) -> None:
     folder.write("other", {}, {"weight": torch.zeros(1)})
     write_card(folder)
     assert "\n# digits-nat\n" in folder.card()
+
+
+def test_a_card_tells_whether_a_model_was_measured_in_training_only(model: ModelFolder) -> None:
+    assert "No quality metric has been measured" in model_card(model)
+    facts = {"distance": 9.4, "fixed_distance": 11.7}
+    model.write("policies/steps-4", {}, {"weight": torch.zeros(1)}, provenance=facts)
+    assert "No quality metric" not in model_card(model)
+    assert "in training: 9.4; fixed schedule 11.7" in model_card(model)
+    assert "measured in training only" in model_card(model)
 
 
 def test_the_model_card_lists_results_for_the_hub_and_spares_what_others_wrote(model: ModelFolder) -> None:

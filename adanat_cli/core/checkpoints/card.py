@@ -272,7 +272,9 @@ def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
         known = folder.config("nat").get("num_classes", len(labels))
         numbering = f" of the {known} of its numbering" if known != len(labels) else ""
         yield f"It has seen {len(labels)} classes{numbering} and draws no others."
-    if not folder.index.results:
+    if not folder.index.results and any("distance" in part for part in _provenance(folder).values()):
+        yield "It has been measured in training only; `adanat evaluate --record` adds results."
+    elif not folder.index.results:
         yield "No quality metric has been measured on it."
     elif any("protocol" in result for result in folder.index.results):
         yield "Results compare with results of the same protocol, data set and number of images only."
