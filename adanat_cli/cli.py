@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -27,7 +28,7 @@ from adanat_cli.commands import (
 )
 from adanat_cli.core.errors import AdaNATError, printable
 from adanat_cli.core.runs.group import is_main_process, num_processes, settle_group
-from adanat_cli.core.runs.interrupts import end_on_signals
+from adanat_cli.core.runs.interrupts import ended_by_signals
 
 _ENDED = {130: "Interrupted", 129: "Ended by SIGHUP", 143: "Ended by SIGTERM"}
 """What exit codes tell: that of Ctrl-C is Typer's, the others are those that make schedulers start again."""
@@ -91,9 +92,9 @@ def main() -> None:
     streams.prepare()
     warnings.showwarning = _warn
     try:
-        end_on_signals()
-        settle_group()
-        _run()
+        with ended_by_signals():
+            settle_group()
+            _run()
     except processes.ProcessesLeft:
         raise
     except AdaNATError as error:
@@ -105,6 +106,9 @@ def main() -> None:
                 f"{_ENDED[leaving.code]}. What was saved is kept; the same command resumes a training, tokens or a "
                 "measurement."
             )
+        if leaving.code in _ENDED and num_processes() > 1:
+            sys.stderr.flush()
+            os._exit(int(leaving.code))  # the threads of a broken group would abort Python's own end
         raise
 
 

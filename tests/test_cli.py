@@ -19,6 +19,7 @@ from rich.console import Console
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs.interrupts import ended_by_signals
 
 PACKAGE = Path(cli.__file__).parent
 
@@ -69,19 +70,45 @@ def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str],
     assert done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_says_one_line_and_exits_with_130() -> None:
+@pytest.mark.parametrize(("name", "word"), [("SIGINT", "Interrupted."), ("SIGTERM", "Ended by SIGTERM.")])
+def test_a_signal_is_one_line_and_exits_with_its_code(name: str, word: str) -> None:
     code = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, time\n"
         # A parent in the background may have left Ctrl-C switched off.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import adanat_cli.cli as cli\n"
-        "cli.app.command('hang')(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        f"cli.app.command('hang')(lambda: [os.kill(os.getpid(), signal.{name}), time.sleep(60)])\n"
         "sys.argv = ['adanat', 'hang']\n"
         "cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 128 + signal.SIGINT
-    assert done.stderr.strip().splitlines()[-1].startswith("Interrupted.")
+    assert done.returncode == 128 + signal.Signals[name]
+    assert done.stderr.strip().splitlines()[-1].startswith(word)
+
+
+def test_work_that_does_not_end_is_ended_in_time() -> None:
+    code = (
+        "import signal, sys\n"
+        "import adanat_cli.core.runs.interrupts as interrupts\n"
+        "import threading, os\n"
+        "interrupts.PATIENCE = 0.1\n"
+        "with interrupts.ended_by_signals():\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: None)  # as if inside a library that does not come back\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    threading.Event().wait(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr == "Ended by SIGTERM in the middle of its work; what was saved before is kept.\n"
+
+
+def test_after_a_command_signals_are_as_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, ended_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def streams_to(monkeypatch: pytest.MonkeyPatch, stdout: TextIO, stderr: TextIO | None = None) -> None:

@@ -38,8 +38,8 @@ def settle_group() -> None:
     missing = [name for name in _PLACE if not os.environ.get(name)]
     require(
         not missing,
-        f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set, so this is no whole group of processes; start it "
-        "with `adanat --nproc N` or torchrun, or unset WORLD_SIZE.",
+        f"WORLD_SIZE is {size} in the environment, which lacks {', '.join(missing)}, so it tells of no whole group of "
+        "processes; start them with `adanat --nproc N` or torchrun, or unset WORLD_SIZE.",
     )
     require(0 <= rank() < size, f"RANK is {rank()}; expected 0 to {size - 1}, for WORLD_SIZE is {size}.")
     _number("LOCAL_RANK")

@@ -100,43 +100,55 @@ def deferred_interrupts() -> Iterator[Interrupt]:
             signal.signal(number, handler)
 
 
-def end_on_signals() -> None:
-    """Leave in order on SIGTERM and SIGHUP for the rest of this process: in time, whatever it is in the middle of.
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Leave the block in order on SIGTERM and SIGHUP, and end this process if it has not left in time.
 
-    Also leave, as on SIGTERM, when the launcher of a group of processes is no longer there.
+    In a group of processes, also leave as on SIGTERM when the launcher is no longer there.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise ending(number)
 
-    heard = _outside()
-    for number in heard:
-        signal.signal(number, leave)
+    heard, over = _outside(), threading.Event()
+    previous = {number: signal.signal(number, leave) for number in heard}
     # A byte comes out of the pipe even while the main thread is inside a library, where Python's handlers have to wait.
     read, write = os.pipe()
     os.set_blocking(write, False)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    threading.Thread(target=_end_late, args=(read, {int(number) for number in heard}), daemon=True).start()
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(read, {int(number) for number in heard}, over), daemon=True).start()
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(os.getppid(), over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(write)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _end_late(read: int, heard: set[int]) -> None:
+def _end_late(read: int, heard: set[int], over: threading.Event) -> None:
     """Wait for a signal, then end this process if it does not end by itself."""
-    while (number := os.read(read, 1)[0]) not in heard:
-        pass
-    time.sleep(PATIENCE)
+    with open(read, "rb", buffering=0) as pipe:
+        while (number := pipe.read(1)) and number[0] not in heard:
+            pass
+    if not number or over.wait(PATIENCE):
+        return
     deadline = time.monotonic() + _LONGEST_SAVE
     while _busy.is_set() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(1.0)  # after a save the rest is quick
-    name = signal.Signals(number).name
+    if over.wait(1.0):  # after a save the rest is quick
+        return
+    name = signal.Signals(number[0]).name
     print(f"Ended by {name} in the middle of its work; what was saved before is kept.", file=sys.stderr, flush=True)
-    os._exit(128 + number)
+    os._exit(128 + number[0])
 
 
-def _end_with(launcher: int) -> None:
+def _end_with(launcher: int, over: threading.Event) -> None:
     """Ask this process to end when its launcher has died, which leaves it to another parent."""
-    while os.getppid() == launcher:
-        time.sleep(_GONE)
-    os.kill(os.getpid(), signal.SIGTERM)
+    while not over.wait(_GONE):
+        if os.getppid() != launcher:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
