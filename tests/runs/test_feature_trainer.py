@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
+from adanat_cli.core.config.own_data import Scale, usual_features
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.runs import feature_networks
+from adanat_cli.core.runs.feature_networks import SmallNetworks
 from adanat_cli.core.runs.feature_trainer import (
     feature_moments,
     features_of_images,
@@ -61,6 +65,20 @@ def test_a_short_training_reads_digits() -> None:
     images = np.stack([validation.load(index).pixels for index in range(validation.num_images or 0)])
     same, negative = (reference.distance(features_of_images(net, pixels)) for pixels in (images, 255 - images))
     assert same < 0.1 * negative
+
+
+def test_images_without_classes_are_told_apart_by_quarter_turns(tmp_path: Path) -> None:
+    folder, top = tmp_path / "flat", np.linspace(0, 255, SIZE, dtype=np.uint8)[:, None, None]
+    folder.mkdir()
+    for number in range(12):  # dark above
+        Image.fromarray(np.broadcast_to(top, (SIZE, SIZE, 3)) // (1 + number % 3)).save(folder / f"{number}.png")
+    data = open_source(data_config(str(folder), image_size=SIZE))
+    networks = SmallNetworks("own", tmp_path / "run", data, data, torch.device("cpu"), SilentReporter())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_networks, "usual_features", lambda _: {**usual_features(Scale(12)), "steps": 40})
+        net = networks.measuring(ModelFolder(tmp_path / "model"))
+    assert net.config.num_classes == 4
+    assert measure_accuracy(net, data) == 1
 
 
 def test_a_seed_gives_one_network_and_leaves_other_randomness_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.runs.captions import caption_pool, telling_words
-from adanat_cli.core.runs.feature_trainer import measure_accuracy, train_feature_network
+from adanat_cli.core.runs.feature_trainer import NUM_TURNS, measure_accuracy, train_feature_network
 from adanat_cli.core.runs.models import load_features
 from adanat_cli.core.runs.reporter import Reporter
 
@@ -107,9 +107,10 @@ class SmallNetworks:
         size = source.config.image_size
         require_trainable(size, self.device)
         words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
-        num_classes = len(words) or source.num_classes
-        what = f"{num_classes} {'words of captions' if words else 'classes'}"
-        reporter.log(f"Training a small classifier of {what} on {source.config.source}.")
+        num_classes, what = len(words) or source.num_classes, "words of captions" if words else "classes"
+        if num_classes == 1:
+            num_classes, what = NUM_TURNS, "quarter turns, as images have no classes,"
+        reporter.log(f"Training a small classifier of {num_classes} {what} on {source.config.source}.")
         config = FeatureConfig(image_size=size, num_classes=num_classes, **shape)
         preset = FEATURE_TRAINING.get(self.dataset, {}).get("training", {})
         training = {**usual_features(Scale(source.num_images, self.device.type)), **preset, "seed": seed}

@@ -28,6 +28,8 @@ Images = Pixels | Tensor
 """(n, H, W, 3) bytes, or a tensor (n, 3, H, W): floats in [0, 1] or bytes."""
 
 _WEIGHT_DECAY, _LABEL_SMOOTHING, _WARMUP = 0.05, 0.1, 0.05
+NUM_TURNS = 4
+"""Classes of images without classes: quarter turns."""
 _LOOK_EVERY = 25
 """Updates between two looks at the loss, which a GPU has to wait for."""
 
@@ -47,7 +49,8 @@ def train_feature_network(
 ) -> FeatureNetwork:
     """Train a classifier from scratch: AdamW, linear warm-up, cosine decay to zero, label smoothing.
 
-    Where images have captions, the words in them take the place of classes: a caption's share the probability.
+    Where images have captions, the words in them take the place of classes: a caption's share the probability. Where
+    they have neither, quarter turns do (Gidaris et al. 2018, arXiv 1803.07728).
 
     Args:
         source: images with labels, of the size in ``config``.
@@ -94,15 +97,24 @@ def _targets(
 ) -> Iterator[Batch]:
     """Batches with labels (B,), or with the probabilities (B, words) of their captions' words."""
     if not words:
-        return training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+        batches_of_classes = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+        if source.num_classes > 1:
+            return batches_of_classes
+        return (turned(pixels) for pixels, _ in batches_of_classes)
     batches = captioned_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
     return ((pixels, word_targets(captions, words)) for pixels, captions in batches)
+
+
+def turned(images: Tensor) -> Batch:
+    """Turn square images (B, C, H, W) by none to three quarters in turn; returns them with the quarters (B,)."""
+    quarters = torch.arange(len(images)) % NUM_TURNS
+    return torch.stack([image.rot90(int(num), (1, 2)) for image, num in zip(images, quarters, strict=True)]), quarters
 
 
 def measure_accuracy(
     network: FeatureNetwork, source: ImageSource, num_workers: int = 2, words: Sequence[str] = ()
 ) -> float:
-    """Share of a source's readable images whose class, or one of whose words, has the largest logit.
+    """Share of a source's readable images whose class, quarter turn, or one of whose words has the largest logit.
 
     Raises:
         AdaNATError: if images have no labels or another size, or too many cannot be read.
@@ -110,11 +122,14 @@ def measure_accuracy(
     _check_labels(source, network.config, words)
     num_right = num = 0
     for pixels, records in _read(source, _batch_size(network), num_workers):
+        images, labels = as_floats(pixels, _device(network)), [record.label for record in records]
+        if not words and source.num_classes == 1:
+            images, quarters = turned(images)
+            labels = quarters.tolist()
         with torch.inference_mode():
-            guesses = network(as_floats(pixels, _device(network))).logits.argmax(1).tolist()
-        for guess, record in zip(guesses, records, strict=True):
-            right = words[guess] in " ".join(record.captions).lower().split() if words else guess == record.label
-            num_right += right
+            guesses = network(images).logits.argmax(1).tolist()
+        for guess, label, record in zip(guesses, labels, records, strict=True):
+            num_right += words[guess] in " ".join(record.captions).lower().split() if words else guess == label
         num += len(records)
     return num_right / num
 
