@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adanat_cli.core.runs.stats import StatsRequest, make_stats
 from adanat_cli.core.runs.tokenize import TokenizeOptions, TokenizeRequest, run_tokenize
 from adanat_cli.core.runs.train_policy import train_policy
 from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer
+from tests.full_disk import full_disk
 from tests.nat_toy import make_request
 from tests.policy_toy import make_policy_toy, policy_request
 
@@ -132,3 +134,16 @@ def test_a_writer_of_a_model_waits_for_the_other(toy: Path, monkeypatch: pytest.
     model = ModelFolder(toy / "model")
     with held_by_another(model.path / ".lock"), pytest.raises(AdaNATError, match="is being written"):
         model.put_results([{"metric": "fid", "value": 1.0}])
+
+
+@pytest.mark.parametrize("name", ["train-tokenizer", "train-policy", "tokenize", "sample", "stats"])
+def test_a_full_disk_is_one_line_in_every_job(toy: Path, tmp_path: Path, name: str) -> None:
+    job, request = _jobs(toy, tmp_path / "out")[name]
+    if name == "train-tokenizer":
+        request = replace(request, training=TokenizerTrainingConfig(steps=1, batch_size=2, precision="fp32"), workers=0)
+    # What is large comes last: settings can be written, images, states and features cannot.
+    largest = {"sample": 100, "stats": 300, "tokenize": 1000}.get(name, 8000)
+    with full_disk(largest), pytest.raises(AdaNATError, match="File too large; make room, then run") as caught:
+        job(request, SilentReporter())
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.part"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from adanat_cli.core.checkpoints.files import (
 )
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
+from tests.full_disk import full_disk
 
 
 def test_an_optimizer_state_round_trips(tmp_path: Path) -> None:
@@ -160,12 +160,10 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, size: int) -> None:
     save_tree(tmp_path / "state", {"w": torch.ones(1)})
     before = (tmp_path / "state").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        with pytest.raises(AdaNATError, match=r"Cannot write .*state: File too large; make room, then run the same"):
-            save_tree(tmp_path / "state", {"w": torch.ones(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        full_disk(size),
+        pytest.raises(AdaNATError, match=r"Cannot write .*state: File too large; make room, then run the same"),
+    ):
+        save_tree(tmp_path / "state", {"w": torch.ones(100_000)})
     assert (tmp_path / "state").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from adanat_cli.core.runs import pretrain_nat as module
 from adanat_cli.core.runs.pretrain_nat import pretrain_nat
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
+from tests.full_disk import full_disk
 from tests.nat_toy import make_request
 from tests.runs.test_pretrain_nat import At
 
@@ -86,17 +85,6 @@ def assert_same(run: Path, unbroken: Path) -> None:
     one, two = files(run), files(unbroken)
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let files grow up to so many bytes, as on a disk that fills up."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def flip_a_bit(file: Path) -> None:
@@ -277,7 +265,7 @@ def test_a_run_whose_length_decides_its_past_cannot_become_longer(toy: Path) -> 
 
 def test_a_full_disk_at_a_state_is_one_line_and_the_run_goes_on_later(toy: Path, half: Path) -> None:
     size = (half / "checkpoints" / "step-00000003.safetensors").stat().st_size
-    with largest_file(size // 2), pytest.raises(AdaNATError, match="File too large; make room, then run the same"):
+    with full_disk(size // 2), pytest.raises(AdaNATError, match="File too large; make room, then run the same"):
         go_on(half)
     go_on(half)
     assert_same(half, toy / "run")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adanat_cli.core.checkpoints.files import check_writable
+from adanat_cli.core.checkpoints.files import check_writable, writing
 from adanat_cli.core.errors import AdaNATError
 
 _SUFFIX, _PAUSE = ".lock", 0.1
@@ -60,11 +60,13 @@ def is_empty(folder: Path) -> bool:
 def _take(path: Path, shown: Path, deadline: float) -> int:
     """Open and lock a file, and write into it who holds it."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with writing(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         # The one who held it before may have removed the file in between.
         if (free := _lock(file)) and _is_there(file, path):
-            os.truncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
+            with suppress(OSError):  # a full disk: it is held all the same
+                os.truncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
             return file
         holder = os.read(file, 200).decode(errors="replace").strip()
         os.close(file)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.checkpoints.files import atomic_path, writing
 from adanat_cli.core.config.schema import conform
 from adanat_cli.core.data.folders import IMAGE_SUFFIXES
 from adanat_cli.core.errors import AdaNATError, require
@@ -74,11 +74,8 @@ def add_to_record(folder: Path, names: Sequence[str]) -> None:
     Raises:
         AdaNATError: if that cannot be written.
     """
-    try:
-        with (folder / RECORD).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(list(names)) + "\n")
-    except OSError as error:
-        raise AdaNATError(f"Cannot write {folder / RECORD}: {error.strerror or error}.") from error
+    with writing(folder / RECORD), (folder / RECORD).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(list(names)) + "\n")
 
 
 def check_measured(folder: Path, names: Sequence[str]) -> str:
