@@ -66,7 +66,7 @@ def command(
         str,
         typer.Option(
             "--entry",
-            help="Entry of the file to take, such as model; by default an average of the weights (ema) if it has one.",
+            help="Entry of the file to take, such as model; by default an average (ema) if there is one.",
             show_default=False,
             rich_help_panel=_UNTOLD,
         ),

@@ -86,6 +86,11 @@ def test_what_trains_a_vqgan_beside_it_is_left_out_and_told(tmp_path: Path) -> N
 def test_an_entry_can_be_chosen(tmp_path: Path) -> None:
     tree = {"model": state(), "model_ema": state(AVERAGE)}
     assert float(found(tmp_path, tree, entry="model").tensors[NAMES[0]][0]) == LIVE
+    inner = {"state_dict": state() | state(AVERAGE, "model_ema.", undotted=True)}
+    assert found(tmp_path, inner).entry == "state_dict.model_ema"
+    assert found(tmp_path, inner, entry="state_dict").entry == "state_dict"
+    flat = state() | {"ema": state(AVERAGE)}
+    assert (found(tmp_path, flat).entry, found(tmp_path, flat, entry=".").entry) == ("ema", "")
     with pytest.raises(AdaNATError, match="nothing known at best, but a VQGAN at model, a VQGAN at model_ema"):
         found(tmp_path, tree, entry="best")
 

@@ -92,7 +92,9 @@ def identify(weights: ForeignWeights, kind: Kind | None = None, entry: str = "")
     source = str(weights.path)
     every = {(known, place): tensors for known in _MARKS for place, tensors in entries(weights, _MARKS[known]).items()}
     found = {key: tensors for key, tensors in every.items() if key[1].rpartition(".")[2] != _CRITIC}
-    fitting = [key for key in found if kind in (None, key[0]) and within(key[1], entry)]
+    of_kind = [key for key in found if kind in (None, key[0])]
+    wanted = within([place for _, place in of_kind], entry)
+    fitting = [key for key in of_kind if key[1] in wanted]
     if not fitting:
         raise AdaNATError(_not_found(weights, list(found), kind, entry))
     if len({key[0] for key in fitting}) > 1:
@@ -116,11 +118,14 @@ def _told(found: Sequence[tuple[Kind, str]]) -> str:
 
 def _not_found(weights: ForeignWeights, found: Sequence[tuple[Kind, str]], kind: Kind | None, entry: str) -> str:
     """Say why no network was found where it was looked for."""
-    source, held = weights.path, _told(found)
-    if kind and held:
-        return f"{source} is not a {_NAMES[kind]}: it holds {held}; leave --kind and --entry out, or give another file."
-    if held:
-        return f"{source} holds nothing known at {shown(entry)}, but {held}; give that as --entry."
+    source, of_kind = weights.path, [key for key in found if kind in (None, key[0])]
+    if of_kind:
+        return (
+            f"{source} holds nothing known at {shown(entry)}, but {_told(of_kind)}; give one of these as --entry, or "
+            "leave it out; files of different entries are imported one at a time."
+        )
+    if kind and found:
+        return f"{source} is not a {_NAMES[kind]}: it holds {_told(found)}; leave --kind out, or give another file."
     names = [name for tensors in weights.state_dicts.values() for name in tensors]
     return (
         f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, which are of no network "

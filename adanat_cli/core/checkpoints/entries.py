@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
@@ -43,9 +43,12 @@ def entries(weights: ForeignWeights, marks: Sequence[str]) -> dict[str, dict[str
     return found
 
 
-def within(entry: str, wanted: str) -> bool:
-    """Whether an entry is the wanted one, or lies in it; "" wants all."""
-    return not wanted or entry == wanted or entry.startswith(f"{wanted}.")
+def within(found: Collection[str], wanted: str) -> list[str]:
+    """Return the wanted entry, else those that lie in it; "" wants all, and "." the file itself."""
+    exact = wanted.strip(".")
+    if wanted and exact in found:
+        return [exact]
+    return [entry for entry in found if not wanted or (exact and entry.startswith(f"{exact}."))]
 
 
 def is_averaged(entry: str) -> bool:
@@ -75,7 +78,7 @@ def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
 
 def shown(entry: str) -> str:
     """An entry as a message says it."""
-    return printable(entry[:100]) or "its top level"
+    return printable(entry[:100]) or ". (the file itself)"
 
 
 def _rank(entry: str, preferred: str) -> tuple[bool, bool]:

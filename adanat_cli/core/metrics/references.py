@@ -177,7 +177,7 @@ def write_reference(path: Path, reference: Reference) -> None:
             arrays |= {name: part.double().cpu().numpy() for name, part in zip(names, gaussian, strict=True)}
     if reference.features is not None:
         arrays["features"] = reference.features.float().cpu().numpy()
-    metadata = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
+    metadata: dict[str, Any] = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
     metadata |= {name: getattr(reference, name) for name in _TEXTS}
     if reference.classes is not None:
         metadata["classes"] = {str(label): num for label, num in sorted(reference.classes.items())}
