@@ -90,7 +90,7 @@ def callback(
 def main() -> None:
     """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 128 + N ended by signal N."""
     streams.prepare()
-    warnings.showwarning = _warn
+    warnings.showwarning = lambda message, *_, **__: _tell(f"Warning: {message}")  # it may name what strangers named
     try:
         with ended_by_signals():
             settle_group()
@@ -134,8 +134,3 @@ def _tell(line: str) -> None:
     line = " ".join(line.split())
     cut = f"{line[:_LONGEST_LINE]} …" if len(line) > _LONGEST_LINE else line
     print(printable(cut), file=sys.stderr)
-
-
-def _warn(message: Warning | str, *_: object) -> None:
-    """Tell what a library warns of in one line: it may name what strangers have named."""
-    _tell(f"Warning: {message}")

@@ -16,6 +16,8 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import one_line
 
 _WEIGHTS = "model.safetensors"
+_MOST_BYTES = 2**35
+"""Of a CLIP on the Hub: some ten times the largest."""
 
 
 def require_reachable(repo: str, filename: str, revision: str | None = None) -> None:
@@ -85,6 +87,9 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
             config.model_type in ("clip", "clip_text_model"),
             f"{what} {model!r} is of type {config.model_type}; {advice}.",
         )
+        num_bytes = sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) if is_folder else _MOST_BYTES
+        if not 0 <= _num_weights(config) <= num_bytes:  # before a network of that size is built
+            raise ValueError("its config.json describes a larger network than its weights")
         with _quietly(transformers):
             loaded: Any = getattr(transformers, architecture).from_pretrained(
                 name, use_safetensors=True, output_loading_info=True, dtype="float32", **place
@@ -92,7 +97,16 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
         network, report = loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
         images = transformers.CLIPImageProcessor.from_pretrained(name, **place) if processor else None
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        if max(tokenizer.get_vocab().values()) >= network.get_input_embeddings().num_embeddings:
+            raise ValueError("its words have numbers beyond its embedding")
+        if type(getattr(config, "text_config", config).eos_token_id) is not int:
+            raise ValueError("its eos_token_id is not a number")
+        strange = (key for key, weights in network.state_dict().items() if not weights.isfinite().all())
+        if found := next(strange, ""):
+            raise ValueError(f"{found} holds values that are not finite")
+    except AdaNATError:
+        raise
+    except Exception as error:  # the two libraries raise anything for a damaged file, bare exceptions among it
         raise AdaNATError(f"{what} {model!r} cannot be loaded ({one_line(error)}); {advice}.") from error
     # transformers fills what a file lacks with random numbers.
     require(
@@ -100,6 +114,17 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
         f"{what} {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
     )
     return network.eval().requires_grad_(False), tokenizer, images
+
+
+def _num_weights(config: Any) -> int:
+    """Roughly the numbers that a CLIP, or one of its towers, consists of."""
+    text = getattr(config, "text_config", config)
+    towers = {id(part): part for part in (text, getattr(config, "vision_config", text))}.values()
+    return sum(
+        part.hidden_size * (part.num_hidden_layers * (4 * part.hidden_size + 2 * part.intermediate_size))
+        + part.hidden_size * getattr(part, "vocab_size", 0)
+        for part in towers
+    )
 
 
 def require_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> None:

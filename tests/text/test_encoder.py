@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from adanat_cli.core import pretrained
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.text.encoder import TextEncoder
 from tests.clip_toy import make_clip
+from tests.mutations import as_json, mutations
 
 transformers = pytest.importorskip("transformers")
 
@@ -117,4 +120,46 @@ def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save(transformers.CLIPModel.from_pretrained(folder).state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(AdaNATError, match="cannot be loaded"):
+        TextEncoder(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about what is wrong with the file
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_one_wrong_value_in_an_encoder_is_one_line(encoder: TextEncoder, tmp_path: Path, file: str) -> None:
+    encoder.save(tmp_path)
+    path = tmp_path / file
+    for what, changed in mutations(json.loads(path.read_text()), sparse=83):
+        path.write_text(as_json(changed))
+        try:
+            TextEncoder(str(tmp_path)).encode(["a red square"])
+        except AdaNATError as error:
+            if "\n" in str(error):
+                pytest.fail(f"{what}: {error}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 10**9}, "larger network than its weights"),
+        ({"hidden_size": 2**20}, "larger network than its weights"),
+        ({"num_hidden_layers": -(10**9)}, "larger network than its weights"),
+        ({"eos_token_id": "x"}, "cannot be loaded"),
+    ],
+)
+def test_a_configuration_larger_than_its_weights_builds_nothing(
+    encoder: TextEncoder, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    encoder.save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    with pytest.raises(AdaNATError, match=words):
+        TextEncoder(str(tmp_path))
+
+
+def test_an_encoder_of_no_numbers_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * torch.nan}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(AdaNATError, match="values that are not finite"):
         TextEncoder(str(tmp_path))

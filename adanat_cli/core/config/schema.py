@@ -44,7 +44,7 @@ def build(kind: type[Built], values: Any, source: str) -> Built:
     optional = {name for name, field in fields.items() if _has_default(field)}
     if missing := [name for name in fields if name not in values and name not in optional]:
         raise AdaNATError(f"{source}: missing setting {', '.join(missing)}.")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     checked = {name: conform(value, hints[name], f"{source}: {name}") for name, value in values.items()}
     try:
         return kind(**checked)
@@ -58,7 +58,7 @@ def conform_fields(kind: type[Any], values: Any, source: str) -> dict[str, Any]:
     Raises:
         AdaNATError: if one does not fit, or the values are no object.
     """
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     given = conform(values, Mapping[str, Any], source)
     return {key: conform(part, hints.get(key, Any), f"{source}: {key}") for key, part in given.items()}
 

@@ -20,8 +20,8 @@ Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 _BYTES_AT_ONCE = 2**24
 _MAX_BYTES = 2**30
 """Of an array that is held whole, or of a part: the features of 100,000 images. What an archive says costs nothing."""
-_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, MemoryError, TypeError, LookupError)
-_DAMAGE += (ArithmeticError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error)
+_OF_PARSING = (SyntaxError, MemoryError, TypeError, LookupError, ArithmeticError, AttributeError)
+_DAMAGE = (*_OF_PARSING, OSError, EOFError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 """What reading a damaged archive raises, by where the damage is: NumPy parses an array's header as Python."""
 
 
