@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import shutil
 import sys
 import tarfile
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from adanat_cli.core.config import DataConfig, data_config
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, MissingSplit
+from tests.data.test_captioned import write_tsv
 from tests.image_files import SIZE, picture, png, write_class_folder
 
 
@@ -474,3 +477,22 @@ def test_pixels_reach_the_reader_unchanged(tmp_path: Path) -> None:
     pixels = source.load(1).pixels
     assert pixels is not None
     assert np.array_equal(pixels, picture(2))
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tar", "tsv"])
+def test_the_identity_follows_the_files_wherever_they_lie(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    if kind == "folder":
+        write_class_folder(place, 4)
+    elif kind == "tsv":
+        write_tsv(place / "x_train.tsv", 4)
+    else:
+        {"parquet": write_parquet, "tar": write_tar}[kind](place / f"train.{kind}", range(4))
+    before = open_source(config(place)).identity()
+    moved = shutil.copytree(place, tmp_path / "elsewhere/data")
+    assert open_source(config(moved)).identity() == before
+    assert str(tmp_path) not in str(before)
+    file = max((file for file in moved.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    os.utime(file, ns=(1, 1))
+    assert open_source(config(moved)).identity() != before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,8 @@ class ImageSource(ABC):
         """Return what tells this data from other data, wherever it lies."""
 
     def _identity(self) -> dict[str, Any]:
-        return {"source": self.name, "split": self.config.split, "image_size": self.config.image_size}
+        files = {"files_digest": self.files.digest()} if self.files else {}
+        return {"source": self.name, "split": self.config.split, "image_size": self.config.image_size, **files}
 
     def _decoded(
         self, file: bytes | Path | None, label: RawLabel, index: int, captions: tuple[str, ...], name: str
@@ -108,6 +109,15 @@ class ImageSource(ABC):
         if error or not isinstance(label, int):
             return ImageRecord(index, None, 0, captions, name, error)
         return decode(file, index, label, captions, name, self.config.image_size)
+
+    def digest(self, start: int, stop: int, without: Collection[int] = ()) -> str:
+        """Digest of the files of positions start … stop - 1, but for some of them; of all where rows share files.
+
+        Returns:
+            "" where the data does not lie in files.
+        """
+        del start, stop, without
+        return self.files.digest() if self.files else ""
 
     def read(self, start: int = 0, stop: int | None = None, num_workers: int = 0) -> Iterator[ImageRecord]:
         """Yield decoded images in order; unreadable ones have ``error`` set."""
@@ -165,6 +175,14 @@ class TableSource(ImageSource):
     def num_images(self) -> int:
         """Images that are kept."""
         return len(self.rows)
+
+    def digest(self, start: int, stop: int, without: Collection[int] = ()) -> str:
+        """Digest of the files of positions start … stop - 1, but for some of them."""
+        if self.files is None or not self.files.by_row:
+            return super().digest(start, stop, without)
+        names = self.files.names
+        kept = [names[row] for place, row in enumerate(self.rows[start:stop], start) if place not in without]
+        return dataclasses.replace(self.files, names=[*kept, *names[len(self.labels) :]]).digest()
 
     def pending(self, start: int = 0, stop: int | None = None) -> Iterator[PendingImage]:
         """Yield the images of positions start … stop - 1, not yet decoded."""

@@ -16,10 +16,12 @@ class SourceFiles:
     Attributes:
         root: folder; None for addresses.
         names: relative to it, with "/" between folders.
+        by_row: whether the first names are those of the images of the rows, one each.
     """
 
     root: Path | None = field(repr=False)
     names: Sequence[str] = field(repr=False)
+    by_row: bool = False
 
     @classmethod
     def of(cls, place: Path, files: Iterable[Path]) -> SourceFiles:
@@ -43,7 +45,7 @@ class SourceFiles:
                 told = f"{status.st_size}\0{status.st_mtime_ns}"
             except OSError:  # a list names it and it is not there, which its reader tells of
                 told = ""
-            digest.update(f"{name}\0{told}\n".encode(errors="surrogateescape"))
+            digest.update(os.fsencode(name) + f"\0{told}\n".encode())
         return digest.hexdigest()[:16]
 
 

@@ -141,7 +141,8 @@ def _folder(config: DataConfig, place: Path) -> TableSource:
     rows, has_captions = np.arange(len(found.files)), found.captions is not None
     source = TableSource(config, found.fetch, found.labels, rows, found.names, num_classes, has_captions)
     # Captions may lie in any of the files beside the images; what those say of labels is in the labels.
-    files = SourceFiles(place.resolve(), [*found.files, *(found.layout.listing.others if has_captions else ())])
+    names = [*found.files, *(found.layout.listing.others if has_captions else ())]
+    files = SourceFiles(place.resolve(), names, by_row=True)
     return dataclasses.replace(source, read_captions=found.captions, notes=found.notes, files=files)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -17,6 +15,7 @@ import torch
 from adanat_cli.core.data.folders import list_files
 from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.records import ImageRecord, in_order
+from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
 from adanat_cli.core.runs.sample_folder import NPZ, RECORD, check_measured, is_picture
@@ -76,11 +75,7 @@ class ImageFolder:
 
     def identity(self) -> dict[str, Any]:
         """Return number and a digest of names, sizes and times of the files: cheap, and other after a change."""
-        digest = hashlib.sha256()
-        for file in self._files:
-            status = (self._folder / file).stat()
-            digest.update(os.fsencode(file) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return {"files": len(self._files), "files_digest": digest.hexdigest()[:16]}
+        return {"files": len(self._files), "files_digest": SourceFiles(self._folder, self._files).digest()}
 
     def _size(self, file: str) -> tuple[int, int]:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -27,18 +26,18 @@ from adanat_cli.core.data.token_set import (
     SUMMARY,
     ShardHeader,
     TokenSetInfo,
-    read_header,
     recorded_hashes,
-    shard_files,
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.runs import shard_sources
 from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.devices import images_at_once, start_processes
 from adanat_cli.core.runs.models import load_tokenizer, resolve_model
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
+from adanat_cli.core.runs.shard_sources import clear_notes, finished_shards, note_source, noted_sources
 from adanat_cli.core.runs.source_ranges import num_covered, share_of, source_ranges
 from adanat_cli.core.runs.text import encoded, load_encoder, recorded_name, usual_encoder, write_encoder
 from adanat_cli.core.runs.token_shards import TokenizeOptions, encode_shard, is_repaired, shard_name
@@ -237,11 +236,13 @@ def tokenize(
     """
     info = _info(source, tokenizer, fingerprint, options, encoder)
     plan = {**source.identity(), "shard_size": options.shard_size, "num_images": options.num_images}
+    # Every shard has a digest of its own files, so that an image that was repaired changes no other shard.
+    plan.pop(shard_sources.KEY, None)
     rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
     known: dict[str, str] = {}
     with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
         known = recorded_hashes(output)
-    done = _finished_shards(output, info, plan)
+    done = finished_shards(output, info, plan, source)
     done = {name: header for name, header in done.items() if not is_repaired(header, source)}
     skipped = SkippedImages(
         source.config.max_bad, num_covered(source, options.num_images), num_seen=_num_images(done.values())
@@ -260,6 +261,7 @@ def tokenize(
                 deque(part.pending, maxlen=0)  # a stream has to be read past
                 continue
             shard = encode_shard(part, tokenizer, plan, options, skipped, task)
+            note_source(output, name, source.digest(shard.start, shard.stop, shard.skipped_at))
             if encoder:
                 # Before the shard itself, whose presence says that both are whole.
                 captions = [caption for texts in shard.captions for caption in texts]
@@ -319,37 +321,6 @@ def _check_size(image_size: int, tokenizer: TokenizerConfig) -> None:
     )
 
 
-def _finished_shards(output: Path, info: TokenSetInfo, plan: dict[str, Any]) -> dict[str, ShardHeader]:
-    """Return the shards that an earlier, same run has written.
-
-    Raises:
-        AdaNATError: if the folder holds tokens of another tokenizer, other data or other settings.
-    """
-    asked = {**info.to_json(), **plan}
-    finished = {}
-    for file in shard_files(output):
-        header = read_header(file)
-        there = {**header.info.to_json(), **header.plan}
-        changed = [key for key in asked if _as_json(there.get(key)) != _as_json(asked[key])]
-        if changed:
-            shown = ", ".join(_change(key, there.get(key), asked[key]) for key in changed)
-            raise AdaNATError(f"{output} holds other tokens: {shown}; repeat its settings, or choose another --output.")
-        finished[file.name] = header
-    return finished
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _change(key: str, before: Any, now: Any) -> str:
-    if key == "class_names":
-        return "other class names"
-    if key == "tokenizer_fingerprint":
-        before, now = str(before)[:12], str(now)[:12]
-    return f"{key} was {before!r}, now {now!r}"
-
-
 def _num_images(shards: Iterable[ShardHeader]) -> int:
     return sum(header.stop - header.start for header in shards)
 
@@ -368,7 +339,7 @@ def _finish(
 
     ``known`` are the hashes of shards that an earlier run has left, as it noted them.
     """
-    shards = _finished_shards(output, info, plan)
+    shards = finished_shards(output, info, plan, source)
     for name in shards:
         read_rows(output / name, info, known.get(name))
     skipped = {name: reason for header in shards.values() for name, reason in header.skipped.items()}
@@ -380,7 +351,8 @@ def _finish(
         temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
     hashes = {name: sha256_of(output / name) for name in shards}
-    write_json(output / SUMMARY, {**summary, "plan": plan, "sha256": hashes})
+    write_json(output / SUMMARY, {**summary, "plan": plan, "sha256": hashes, shard_sources.KEY: noted_sources(output)})
+    clear_notes(output)
     return TokenizeResult(
         output=str(output),
         num_images=num_images,
