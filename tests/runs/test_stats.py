@@ -23,6 +23,7 @@ from adanat_cli.core.config import FEATURE_TRAINING, data_config
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.core.runs.classes import shared_ids
 from adanat_cli.core.runs.evaluate import evaluate
 from adanat_cli.core.runs.feature_trainer import feature_moments, features_of_images
 from adanat_cli.core.runs.models import load_features
@@ -243,14 +244,39 @@ def test_statistics_for_a_model_are_of_its_classes_and_its_size(fewer: Path, tmp
     said = Said()
     for protocol in ("small", "adm"):
         request = stats_request(fewer, tmp_path / f"{protocol}.npz", protocol=protocol)
-        source, num_kept = _open(request, ModelFolder(fewer / "model"), protocol, said)
+        source, num_kept, ids = _open(request, ModelFolder(fewer / "model"), protocol, said)
         assert (source.num_images, num_kept, source.config.image_size) == (16, 2, 16)
+        assert ids == {0: 0, 2: 2}
     assert "2 classes that model" in said.logged[0]
     values = run(fewer, tmp_path / "own.npz")
     assert values["source"] == "images (train, 16 pixels, 2 classes)"
     assert read_reference(tmp_path / "own.npz").classes == {0: 8, 2: 8}
     run(fewer, tmp_path / "every.npz", classes=("all",))
     assert read_reference(tmp_path / "every.npz").classes == {0: 8, 1: 8, 2: 8}
+
+
+@pytest.mark.parametrize(
+    ("names", "num_classes", "labels", "ids"),
+    [
+        ({0: "cat", 1: "dog", 2: "Golden_Retriever"}, 3, {0: "dog", 1: "golden retriever, dog"}, {1: 0, 2: 1}),
+        ({0: "dog"}, 1, {0: "cat", 1: "dog"}, {0: 1}),
+        ({}, 1000, {207: "golden retriever"}, {207: 207}),
+        ({0: "dog", 1: "car"}, 2, {207: "dog", 208: "cat"}, None),
+        ({0: "a", 1: "b"}, 2, {0: "x"}, None),
+    ],
+)
+def test_a_models_classes_are_found_by_name_or_by_the_same_numbering(
+    names: dict[int, str], num_classes: int, labels: dict[int, str], ids: dict[int, int] | None
+) -> None:
+    assert shared_ids(names, num_classes, labels, 1000) == ids
+
+
+def test_data_that_is_numbered_otherwise_is_not_cut_by_the_models_ids(toy: Path, tmp_path: Path) -> None:
+    said = Said()
+    write_class_folder(tmp_path / "photos", 8, ("cars", "ships"), 16)
+    request = stats_request(toy, tmp_path / "own.npz", dataset=str(tmp_path / "photos"))
+    assert make_stats(request, said)["num_images"] == 8
+    assert "all of these are taken" in said.warned[0]
 
 
 def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Path, tmp_path: Path) -> None:

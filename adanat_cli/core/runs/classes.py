@@ -65,6 +65,34 @@ def assign_classes(asked: Sequence[str], names: Mapping[int, str], num_classes: 
     return lambda index: classes[index % len(classes)]
 
 
+def shared_ids(
+    names: Mapping[int, str], num_classes: int, labels: Mapping[int, str], num_known: int
+) -> dict[int, int] | None:
+    """Find a model's classes in data: by their names, else by a numbering of the same length.
+
+    Args:
+        names: id -> name in the data; empty if it has none.
+        num_classes: of the data's numbering.
+        labels: id -> name of the classes that the model has seen.
+        num_known: classes of the model's numbering.
+
+    Returns:
+        Id in the data -> id in the model; None where the two cannot be told to be the same.
+    """
+    ids = {_words(short_name(name)): label for label, name in names.items()}
+    wanted = {_words(short_name(name)): label for label, name in labels.items()}
+    shared = ids.keys() & wanted.keys()
+    unique = len(ids) == len(names) and len(wanted) == len(labels)
+    # One side may lack classes; where both have others, a name in common may be chance.
+    if shared and unique and shared in (ids.keys(), wanted.keys()):
+        return {ids[name]: wanted[name] for name in shared}
+    return {label: label for label in labels} if num_classes == num_known else None
+
+
+def _words(name: str) -> str:
+    return " ".join(re.split(r"[\W_]+", name.casefold()))
+
+
 def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:
     if not text:
         raise AdaNATError(f"The name of a class is empty; give an id or a name that {place} knows.")

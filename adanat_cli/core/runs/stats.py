@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import make_reference, write_reference
-from adanat_cli.core.runs.classes import find_classes
+from adanat_cli.core.runs.classes import find_classes, shared_ids
 from adanat_cli.core.runs.devices import start_processes
 from adanat_cli.core.runs.extractors import load_extractor
 from adanat_cli.core.runs.feature_networks import SmallNetworks
@@ -78,6 +78,20 @@ class StatsRequest:
     part_size: int = PART_SIZE
 
 
+class _Chosen(NamedTuple):
+    """The images that are measured.
+
+    Attributes:
+        source: of them.
+        num_classes: that were chosen; 0 for all.
+        ids: class id in the data to that of the model; empty where there is none.
+    """
+
+    source: ImageSource
+    num_classes: int = 0
+    ids: Mapping[int, int] = {}
+
+
 def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     """Measure all images of a source and write their reference file.
 
@@ -101,7 +115,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         reporter = SilentReporter()
     folder, protocol = _protocol(request)
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
-    source, num_kept = _open(request, folder, protocol, reporter)
+    chosen = _open(request, folder, protocol, reporter)
+    source = chosen.source
     reporter.log(source.describe())
     _check_model(request, folder, protocol)
     with output_held(request.output.parent, request.output.name):
@@ -116,7 +131,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         speed = _extract(request, source, extractor, store, state, device, reporter)
         if not state.is_main_process:
             return {}
-        values = _write(request, source, extractor, store, num_kept, reporter)
+        values = _write(request, chosen, extractor, store, reporter)
         if request.install and folder is not None:
             folder.write_reference(request.output)
         remove_store(work)
@@ -163,14 +178,8 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     return folder, "small"
 
 
-def _open(
-    request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter
-) -> tuple[ImageSource, int]:
-    """Open the images, of the model's size and classes where nothing else is asked for.
-
-    Returns:
-        The images, and how many classes were chosen; 0 for all.
-    """
+def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> _Chosen:
+    """Open the images, of the model's size and classes where nothing else is asked for."""
     fields = dict(request.data_fields)
     if folder is not None:
         asked, own = fields.get("image_size"), folder.index.image_size
@@ -184,29 +193,29 @@ def _open(
         fields["image_size"] = asked or own or None
     source = open_source(data_config(request.dataset, **fields))
     if request.classes == ("all",):
-        return source, 0
+        return _Chosen(source)
     if asked := find_classes(request.classes, source.class_names, source.num_classes, "the data"):
-        return source.keep(tuple(asked)), len(asked)
-    return (source, 0) if folder is None else _own_classes(source, folder, reporter)
+        return _Chosen(source.keep(tuple(asked)), len(asked))
+    return _Chosen(source) if folder is None else _own_classes(source, folder, reporter)
 
 
-def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> tuple[ImageSource, int]:
-    """The images of the classes that a model has seen, if its classes are numbered as the data's."""
-    seen = tuple(folder.labels())
-    if source.has_captions or not seen or not folder.has("nat"):
-        return source, 0
-    known = nat_config(folder).num_classes
-    if source.num_classes > known:
+def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> _Chosen:
+    """The images of the classes that a model has seen, if they can be found in the data."""
+    seen = folder.labels()
+    if source.has_captions or source.num_classes <= 1 or not seen or not folder.has("nat"):
+        return _Chosen(source)
+    ids = shared_ids(source.class_names, source.num_classes, seen, nat_config(folder).num_classes)
+    if ids is None:
         reporter.warn(
-            f"{source.config.source} numbers {source.num_classes} classes and model {folder.name} {known}, so its own "
-            "cannot be told; all are taken. --class chooses."
+            f"The {len(seen)} classes that model {folder.name} has seen are not told by the {source.num_classes} of "
+            f"{source.name}, in names or number; all of these are taken. --class chooses."
         )
-        return source, 0
-    kept = source.keep(seen)
+        return _Chosen(source)
+    kept = source.keep(tuple(ids))
     if source.num_images is not None and kept.num_images == source.num_images:
-        return source, 0
+        return _Chosen(source, 0, ids)
     reporter.log(f"Images of the {len(seen)} classes that model {folder.name} has seen; --class all takes every class.")
-    return kept, len(seen)
+    return _Chosen(kept, len(seen), ids)
 
 
 def _give_features(
@@ -280,14 +289,10 @@ def _stack(records: list[ImageRecord]) -> Tensor:
 
 
 def _write(
-    request: StatsRequest,
-    source: ImageSource,
-    extractor: Extractor,
-    store: FeatureStore,
-    num_kept: int,
-    reporter: Reporter,
+    request: StatsRequest, chosen: _Chosen, extractor: Extractor, store: FeatureStore, reporter: Reporter
 ) -> dict[str, Any]:
     """Compute the moments and write the file."""
+    source = chosen.source
     num_rows, skipped = store.num_rows(), store.skipped()
     SkippedImages(source.config.max_bad, num_rows + len(skipped)).add(skipped)
     require(num_rows >= 2, f"{num_rows} images of {source.config.source} can be read; statistics need at least 2.")
@@ -296,25 +301,26 @@ def _write(
     if moments is None:
         raise AdaNATError(f"{store.folder} holds no features; remove it and run the same command again.")
     generator = torch.Generator().manual_seed(stream_seed(request.seed))
-    chosen = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
+    rows = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
     reference = make_reference(
         extractor,
         moments.gaussian(),
         num_rows,
         spatial.gaussian() if spatial else None,
-        store.rows("features", chosen) if len(chosen) else None,
-        source=_describe(source, num_kept),
-        classes=_count_classes(source, store),
+        store.rows("features", rows) if len(rows) else None,
+        source=_describe(chosen),
+        classes=_count_classes(chosen, store),
     )
     num_found = len(reference.classes or {})
-    if num_kept > num_found:
-        reporter.warn(f"{num_kept - num_found} of the {num_kept} classes have no image in {source.config.source}.")
+    if chosen.num_classes > num_found:
+        lacking = f"{chosen.num_classes - num_found} of the {chosen.num_classes}"
+        reporter.warn(f"{lacking} classes have no image in {source.name}.")
     with atomic_path(request.output) as temporary:
         write_reference(temporary, reference)
     return {
         "output": str(request.output),
         "num_images": num_rows,
-        "num_features": len(chosen),
+        "num_features": len(rows),
         "num_classes": num_found or None,
         "protocol": extractor.protocol,
         "extractor": extractor.name,
@@ -324,16 +330,17 @@ def _write(
     }
 
 
-def _count_classes(source: ImageSource, store: FeatureStore) -> dict[int, int] | None:
+def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | None:
     """Class id to number of images that were read; None where the data has no classes."""
-    labels = store.column("labels")
+    labels, source = store.column("labels"), chosen.source
     if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
         return None
     ids, numbers = labels.unique(return_counts=True)
-    return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+    own = [chosen.ids.get(label, label) for label in ids.tolist()]
+    return dict(zip(own, numbers.tolist(), strict=True))
 
 
-def _describe(source: ImageSource, num_kept: int) -> str:
+def _describe(chosen: _Chosen) -> str:
     """The data, in words that tell it from other data."""
-    classes = f", {num_kept} classes" if num_kept else ""
+    source, classes = chosen.source, f", {chosen.num_classes} classes" if chosen.num_classes else ""
     return f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})"
