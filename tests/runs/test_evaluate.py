@@ -195,6 +195,8 @@ def test_other_settings_in_a_half_done_folder_are_refused_by_name(toy: Path, tmp
         evaluate(evaluate_request(toy, tmp_path), Stops(12, fail))
     with pytest.raises(AdaNATError, match=r"num_images was 22, now 20, seed was 0, now 3; repeat its settings"):
         rows(toy, tmp_path, num_samples=20, seed=3)
+    with pytest.raises(AdaNATError, match=r"guidance was None, now 0.5"):
+        rows(toy, tmp_path, guidance=0.5)
     assert len(parts(tmp_path)) == 2
 
 

@@ -43,9 +43,11 @@ class FeatureStore:
         if write:
             clear_litter(folder)
         if self._files():
-            saved, asked = self._saved(), json.loads(json.dumps(settings))
+            asked = json.loads(json.dumps(settings))
+            # What was not said before counts as well: a schedule's factor, or a CLIP model.
+            saved = {**dict.fromkeys(asked), **self._saved()}
             require(
-                {key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)} != {_FILES},
+                saved.get(_FILES) is None or {key for key in saved if saved[key] != asked.get(key)} != {_FILES},
                 f"The images have changed since {folder} was begun: names, sizes or times of their files are others. "
                 "Remove it to measure them anew.",
             )

@@ -182,7 +182,8 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, len
         else:
             advice += f"; {length.fixed or 'a run may become longer, not shorter'}"
     if keys:
-        changes = ", ".join(f"{key} was {shown(before.get(key))}, now {shown(now.get(key))}" for key in keys)
+        said = {key: [str(v) if v is None else shown(v) for v in (before.get(key), now.get(key))] for key in keys}
+        changes = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in said.items())
         raise AdaNATError(f"{path} holds a run with other settings: {changes}; {advice}.")
 
 
