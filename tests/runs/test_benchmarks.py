@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +85,23 @@ def test_an_unknown_benchmark_and_captions_of_classes_are_told_in_one_line() -> 
     done = CliRunner().invoke(app, ["info", "--dataset", "imagenet256", "--captions", "x.txt"])
     assert isinstance(done.exception, AdaNATError)
     assert "has class labels" in str(done.exception)
+
+
+@pytest.mark.parametrize("model", ["", "imagenet256", "models/imagenet256"])
+def test_a_published_model_that_is_not_here_is_planned_and_said_to_be_missing(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = ["--model", model] if model else []
+    for command in (["tokenize"], ["pretrain-nat", "--tokens", "nowhere"], ["train-policy", "--reward", "fid"]):
+        values = dry(command[0], "--dataset", "imagenet256", *command[1:], *named)
+        assert "fetch it with: adanat pull imagenet256" in values["missing"][0]
+    line = ["train-policy", "--dataset", "imagenet256", "--data-dir", str(tmp_path), *named]
+    done = CliRunner().invoke(app, line)
+    assert str(done.exception) == "Model imagenet256 is not here yet; fetch it with: adanat pull imagenet256."
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_ones_own_needs_its_model(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["train-policy", "--dataset", str(tmp_path)])
+    assert "No --model was given" in str(done.exception)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder
-from adanat_cli.core.config import Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
+from adanat_cli.core.config import BENCHMARKS, Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, looks_like_hub_id
 from adanat_cli.core.runs.registry import MODELS, PULLED, known_models
@@ -69,6 +69,14 @@ def is_absent(dataset: str, model: str) -> bool:
     """Whether the model of a data set is meant, by whatever name, and is not here."""
     place = PULLED / dataset
     return model in ("", dataset, str(place)) and dataset not in model_names() and not ModelFolder(place).exists()
+
+
+def missing_parts(dataset: str, model: str, tokens: Path | None = None) -> dict[str, Any]:
+    """What a plan says is not here yet: a benchmark's model, and the token set that a NAT is to be trained on."""
+    missing = [absent(dataset)] if dataset in BENCHMARKS and is_absent(dataset, model) else []
+    if tokens is not None and not tokens.exists() and not looks_like_hub_id(str(tokens)):
+        missing.append(f"There is no token set {tokens} yet; `adanat tokenize` makes it")
+    return {"missing": missing} if missing else {}
 
 
 def absent(dataset: str) -> str:

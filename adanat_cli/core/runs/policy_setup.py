@@ -24,7 +24,7 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.data.held_out import open_parts
 from adanat_cli.core.data.sources import ImageSource
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
@@ -184,8 +184,13 @@ def named_model(model: str, dataset: str) -> ModelFolder:
 
 
 def _usual_model(dataset: str) -> str:
-    if dataset in model_names() or dataset not in DATA_PRESETS:
-        return dataset if dataset in model_names() else ""
+    if dataset in model_names():
+        return dataset
+    require(
+        dataset in DATA_PRESETS,
+        f"No --model was given for --dataset {hide_secrets(dataset)}; give the model whose NAT was trained on it, such "
+        "as the folder model/ of a run of `adanat pretrain-nat`.",
+    )
     require(not is_absent(dataset, ""), f"{absent(dataset)}.")
     return str(PULLED / dataset)
 

@@ -18,7 +18,7 @@ from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.core.runs.meter import Meter
-from adanat_cli.core.runs.models import load_tokenizer
+from adanat_cli.core.runs.models import is_absent, load_tokenizer, missing_parts
 from adanat_cli.core.runs.nat_batches import Indices, UpdateSource, hold_out, spread
 from adanat_cli.core.runs.nat_setup import (
     PretrainNATRequest,
@@ -122,6 +122,7 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
         "accumulate": pieces,
         "megabytes_on_one_process": _memory(shape, num_parameters, rows, request.training.precision) // 2**20,
         **({"note": request.note} if request.note else {}),
+        **missing_parts(request.dataset, request.model, request.tokens),
     }
 
 
@@ -129,7 +130,7 @@ def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
     """Whose tokens the NAT would be for, and its configuration."""
     benchmark = BENCHMARKS.get(request.dataset)
     shards = shard_files(request.tokens)
-    if benchmark and not request.model and not shards:
+    if benchmark and not shards and is_absent(request.dataset, request.model):
         return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
     model = tokenizer_model(request)
     if shards:

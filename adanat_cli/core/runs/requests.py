@@ -169,7 +169,7 @@ def nat_request(
     settled = _settled(NATTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if scale:
-        held = f"{settled.held_out:.3g} of them held out" if settled.held_out else "none held out"
+        held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
         note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
     return PretrainNATRequest(dataset, tokens, size, settled, output, note=note, **others)
 

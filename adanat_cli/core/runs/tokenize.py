@@ -33,7 +33,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs import shard_sources
 from adanat_cli.core.runs.classes import find_classes
 from adanat_cli.core.runs.devices import images_at_once, start_processes
-from adanat_cli.core.runs.models import load_tokenizer, resolve_model
+from adanat_cli.core.runs.models import is_absent, load_tokenizer, missing_parts, resolve_model
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.reconstruction import save_reconstructions
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
@@ -129,7 +129,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
 def plan(request: TokenizeRequest) -> dict[str, Any]:
     """What ``run_tokenize`` would do, without touching data."""
     benchmark = BENCHMARKS.get(request.dataset)
-    if benchmark and not request.model:
+    if benchmark and is_absent(request.dataset, request.model):
         config: TokenizerConfig = benchmark.tokenizer()
     else:
         folder = _tokenizer_folder(request.model)
@@ -158,6 +158,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
         "images_at_once": at_once,
         # The widest layers keep some 400 floats a pixel.
         "megabytes_at_once": (4 * num_parameters + 1600 * at_once * data.image_size**2) // 2**20,
+        **missing_parts(request.dataset, request.model),
     }
 
 
