@@ -128,6 +128,23 @@ def test_the_content_tells_the_format_whatever_the_suffix(tmp_path: Path) -> Non
         assert torch.equal(load_foreign(tmp_path / name)["weight"], tensors["weight"])
 
 
+def test_a_flipped_bit_among_the_weights_is_noticed_where_the_file_has_check_sums(tmp_path: Path) -> None:
+    file, weights = tmp_path / "weights.pth", torch.arange(500.0)
+    for summed in (True, False):
+        torch.serialization.set_crc32_options(summed)
+        try:
+            torch.save({"weight": weights}, file)
+        finally:
+            torch.serialization.set_crc32_options(True)
+        assert torch.equal(load_foreign(file)["weight"], weights)
+    torch.save({"weight": weights}, file)
+    content = bytearray(file.read_bytes())
+    content[content.find(weights.numpy().tobytes()) + 700] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(AdaNATError, match="is damaged"):
+        load_foreign(file)
+
+
 def rezipped(file: Path, compression: int = zipfile.ZIP_STORED, **members: bytes) -> Path:
     """A PyTorch archive written again, some members with other content."""
     torch.save({"weight": torch.zeros(64)}, file)

@@ -108,6 +108,8 @@ def load_foreign(path: Path) -> Any:
         "where you trust it.",
     )
     # PyTorch takes the suffix's word for safetensors, and maps files by names in UTF-8 only.
+    if form == "archive":
+        _check_sums(path)
     mapped = form == "archive" and path.suffix != ".safetensors" and str(path).isprintable()
     try:
         with (
@@ -202,7 +204,30 @@ def _asked_by_archive(path: Path) -> list[str]:
         require(sum(member.file_size for member in structure) <= _MAX_STRUCTURE, _too_large(path))
         pickles = [member for member in structure if member.filename.endswith("/data.pkl")]
         require(len(pickles) == 1, f"{path} is an archive, but not one that torch.save wrote; give a file of weights.")
+        if not pickles[0].CRC:
+            del pickles[0].CRC  # check sums were switched off when it was saved; without one, none is compared
         return _asked(io.BytesIO(archive.read(pickles[0])), 1)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare an archive, whose structure is known to be small, with the check sums that torch.save put into it.
+
+    Raises:
+        AdaNATError: if a member differs, so that weights are not those that were saved.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            summed = [member for member in archive.infolist() if member.CRC]  # 0 where they were switched off
+            require(
+                sum(member.file_size for member in summed) <= path.stat().st_size,
+                f"{path} is refused: its members overlap; fetch or save it again.",
+            )
+            for member in summed:
+                with archive.open(member) as content:
+                    while content.read(2**20):
+                        pass  # at a member's end the reader compares
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        raise AdaNATError(_damaged(path, error)) from error
 
 
 def _asked_by_old(path: Path) -> list[str]:
