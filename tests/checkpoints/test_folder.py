@@ -249,7 +249,7 @@ def test_changing_loaded_weights_does_not_change_the_file(model: ModelFolder) ->
 
 
 def test_a_nat_refuses_the_tokenizer_of_another(tmp_path: Path) -> None:
-    folder, pixels = ModelFolder(tmp_path / "model"), PixelConfig(codebook_size=8)
+    folder, pixels = ModelFolder(tmp_path / "model"), PixelConfig(image_size=2, codebook_size=8)
     folder.write("tokenizer", pixels.to_dict(), build_tokenizer(pixels).state_dict())
     right = nat_preset("micro", codebook_size=8, grid=(2, 2), tokenizer_fingerprint=folder.fingerprint("tokenizer"))
     nat = UViT(right)

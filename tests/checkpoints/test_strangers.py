@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,22 @@ def test_weights_of_no_floats_are_refused_without_reading_them(tmp_path: Path, d
     folder.write("nat", NAT.to_dict(), {name: tensor.to(dtype) for name, tensor in UViT(NAT).state_dict().items()})
     with pytest.raises(AdaNATError, match="expected floats"):
         describe(str(folder.path))
+
+
+def test_a_folder_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    folder = ModelFolder(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.write("nat", NAT.to_dict(), UViT(NAT).state_dict())
+    assert load_nat(folder).config == NAT
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path)
+    folder.write("nat", NAT.to_dict(), UViT(NAT).state_dict())
+    for name in ("nat/model.safetensors", "nat/config.json", "labels.json", "README.md"):
+        kept = (tmp_path / name).read_bytes() if (tmp_path / name).exists() else b""
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(AdaNATError):
+            print(folder.read("nat"), folder.labels(), folder.card())
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(kept or b"{}")

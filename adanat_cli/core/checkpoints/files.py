@@ -197,12 +197,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         AdaNATError: if the file is missing or damaged.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
+    if not path.is_file():
+        raise AdaNATError(f"{path} does not exist.")
     try:
-        return load_file(path)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise AdaNATError(f"{path} does not exist.") from error
+        # The library opens files by names that are text; others' bytes it takes as well.
+        is_text = os.fsencode(path) == str(path).encode(errors="replace")
+        return load_file(path) if is_text else load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise AdaNATError(f"{path} is not a whole safetensors file: {error}.") from error
 

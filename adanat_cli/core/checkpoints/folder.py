@@ -29,7 +29,7 @@ from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE
 from adanat_cli.core.config.schema import build, conform, shown
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import read_json, read_object
+from adanat_cli.core.reading import read_bytes, read_json, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +176,7 @@ class ModelFolder:
         missing = next((path for path in files.values() if not path.is_file()), None)
         require(missing is None, f"{missing} does not exist; fetch or write the model again.")
         told = self.index.provenance.get(name, {})
-        return Component(name, config, tensors, told, {file: path.read_bytes() for file, path in files.items()})
+        return Component(name, config, tensors, told, {file: read_bytes(path) for file, path in files.items()})
 
     def header(self, component: str) -> Header:
         """Shapes and metadata of a component's weights, without loading them."""
@@ -332,7 +332,7 @@ class ModelFolder:
         """Text of README.md; "" where there is none."""
         self._provide(CARD_FILE)
         file = self.path / CARD_FILE
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        return read_bytes(file).decode("utf-8", errors="replace") if file.exists() else ""
 
     def _provide(self, file: str) -> None:
         """Bring a file that may be elsewhere to its place; here it is where it is, or nowhere."""

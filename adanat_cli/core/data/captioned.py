@@ -91,7 +91,7 @@ class TsvImages:
             size = os.fstat(self._file).st_size
             index = path.with_suffix(".lineidx")
             starts = _read_index(index) if index.exists() else _find_lines(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise AdaNATError(f"{path} cannot be read: {error}.") from error
         require(len(starts) > 0, f"{path} is empty.")
         self._starts = np.append(starts, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -35,6 +34,7 @@ from adanat_cli.core.data.labels import RawLabel, number_words, read_label
 from adanat_cli.core.data.source_files import file_within
 from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 from adanat_cli.core.hub import explain, scrub
+from adanat_cli.core.reading import read_object
 
 Labels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
@@ -253,14 +253,14 @@ def from_disk(config: DataConfig, place: Path) -> Table | None:
     """
     try:
         if (place / "dataset_dict.json").is_file():
-            names = json.loads((place / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+            names = read_object(place / "dataset_dict.json")["splits"]
             place = place / _split_among([name for name in names if Path(name).name == name], config)
         elif not ((place / "state.json").is_file() and (place / "dataset_info.json").is_file()):
             return None
         else:
             _split_among(["train"], config)
         return datasets.load_from_disk(str(place))
-    except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError) as error:
+    except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdaNATError(f"Data {place} cannot be opened: {_root_cause(error)}.") from error
 
 

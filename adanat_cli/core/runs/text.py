@@ -17,6 +17,7 @@ from adanat_cli.core.config import BENCHMARKS, NATConfig, text_encoder_of
 from adanat_cli.core.data.caption_states import States
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import require
+from adanat_cli.core.reading import read_bytes
 from adanat_cli.core.text.encoder import TextEncoder
 
 NO_CAPTION = -1
@@ -81,7 +82,7 @@ def _read_encoder(folder: Path) -> Component:
     files = {name: folder / name for name in FURTHER_FILES[TEXT]}
     missing = [name for name, file in files.items() if not file.is_file()]
     require(not missing, f"{folder} lacks {', '.join(missing)}; run `adanat tokenize` again.")
-    contents = {name: file.read_bytes() for name, file in files.items()}
+    contents = {name: read_bytes(file) for name, file in files.items()}
     return Component(
         TEXT, read_json(folder / "config.json"), load_tensors(folder / "model.safetensors"), files=contents
     )
