@@ -57,7 +57,8 @@ def command(
             "--num-samples",
             "-n",
             help="Images to measure.",
-            show_default="50,000; of prompts 30,000, or one for each of a file; or all that exist",
+            show_default="as many as it was trained on, 1,000 to 50,000 (of prompts 30,000), or one for each of a "
+            "file; or all that exist",
         ),
     ] = None,
     steps: Annotated[

@@ -94,6 +94,11 @@ def test_a_small_classifier_of_few_images_is_trained_shortly(num_images: int | N
     assert usual.usual_features(replace(CPU, num_images=num_images))["steps"] == steps
 
 
+@pytest.mark.parametrize(("num_images", "number"), [(300, 1000), (5_000, 5000), (1_281_167, 50_000), (None, 50_000)])
+def test_an_evaluation_is_as_large_as_the_training_set(num_images: int | None, number: int) -> None:
+    assert usual.usual_evaluation(num_images, 50_000) == number
+
+
 def test_what_is_asked_for_goes_first_and_the_rest_follows_from_it() -> None:
     row = usual.usual_nat(replace(CPU, num_images=300), 64, {"size": "micro", "batch_size": 10, "steps": 40})
     assert (row["size"], row["batch_size"], row["steps"], row["warmup_steps"]) == ("micro", 10, 40, 2)

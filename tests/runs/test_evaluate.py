@@ -26,6 +26,7 @@ from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.metrics.protocols import as_floats
 from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.core.metrics.scores import inception_score
+from adanat_cli.core.runs import evaluate as job
 from adanat_cli.core.runs import evaluation_run
 from adanat_cli.core.runs.conditions import make_conditions
 from adanat_cli.core.runs.evaluate import evaluate
@@ -364,6 +365,18 @@ def test_recorded_results_stand_in_index_and_card_once(tmp_path: Path) -> None:
     assert fid["value"] == row["metrics"]["fid"]
     assert (fid["protocol"], fid["num_steps"], fid["num_images"]) == ("small", 2, 22)
     assert str(fid["value"]) in (toy / "model" / "README.md").read_text()
+
+
+def test_without_a_number_as_many_are_measured_as_the_model_was_trained_on(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int | None, int]] = []
+    monkeypatch.setattr(job, "num_trained_on", lambda _: 300)
+    monkeypatch.setattr(job, "usual_evaluation", lambda *numbers: asked.append(numbers) or 6)
+    said = Said()
+    (row,) = evaluate(evaluate_request(toy, tmp_path, num_samples=None), said)["results"]
+    assert (row["num_images"], asked) == (6, [(300, 50_000)])
+    assert "6 images are measured, for the model was trained on 300" in " ".join(said.logged)
 
 
 def test_few_images_are_warned_of(toy: Path, tmp_path: Path) -> None:

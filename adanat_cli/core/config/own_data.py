@@ -167,6 +167,11 @@ def usual_features(scale: Scale) -> Fields:
     return {"steps": min(1000, max(200, _updates(50 * scale.images, 64))), "batch_size": 64, "learning_rate": 2e-3}
 
 
+def usual_evaluation(num_images: int | None, most: int) -> int:
+    """Images that an evaluation generates: as many as there are to train on, from 1,000 to the field's number."""
+    return most if num_images is None else min(most, max(1000, num_images))
+
+
 def usual_held_out(scale: Scale) -> float:
     """Share of the images to measure on: none of fewer than 100, 5 % of some thousands, 1 % of more."""
     return 0.0 if scale.images < 100 else 0.05 if scale.images < _FEW else 0.01

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, Precision, acting
+from adanat_cli.core.config.own_data import usual_evaluation
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
@@ -25,7 +26,7 @@ from adanat_cli.core.runs.feature_networks import LARGEST_TRAINED
 from adanat_cli.core.runs.feature_pass import PART_SIZE
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.image_folder import ImageFolder
-from adanat_cli.core.runs.models import nat_config, resolve_model
+from adanat_cli.core.runs.models import nat_config, num_trained_on, resolve_model
 from adanat_cli.core.runs.output_lock import output_held
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.sample_file import SampleFile
@@ -53,7 +54,8 @@ class EvaluateRequest:
             had, "none" for no such score.
         protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
         inception: file of the Inception weights; None where they are found without.
-        num_samples: images to measure; None for 50,000 (of prompts, 30,000), or all of a folder or file.
+        num_samples: images to measure; None for as many as the model was trained on, 1,000 to 50,000 (of prompts,
+            30,000), or for all of a folder or file.
         steps: numbers of steps; empty for 8, or what a schedule file says.
         schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
         temperature: factor on a fixed schedule's re-masking temperature.
@@ -301,7 +303,7 @@ def _subjects(
             reporter.warn(given.incomplete)
         return [_given(request, given)]
     generator = _generator(request, folder, state, device, reporter)
-    num_images = request.num_samples or USUAL_NUM_SAMPLES[generator.config.condition]
+    num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)
     subjects: dict[str, Subject] = {}
     unused = set(request.steps)
     for words in request.schedules or ("",):
@@ -329,6 +331,18 @@ def _subjects(
         "own number; leave it out.",
     )
     return list(subjects.values())
+
+
+def _usual_number(folder: ModelFolder, condition: str, reporter: Reporter) -> int:
+    """As many images as the NAT was trained on, within the field's number; said where it is another one."""
+    most, num_trained = USUAL_NUM_SAMPLES[condition], num_trained_on(folder)
+    number = usual_evaluation(num_trained, most)
+    if number < most:
+        reporter.log(
+            f"{number:,} images are measured, for the model was trained on {num_trained:,}; --num-samples sets another "
+            f"number, such as the field's {most:,}."
+        )
+    return number
 
 
 def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subject:

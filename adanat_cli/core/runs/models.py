@@ -65,6 +65,12 @@ def resolve_model(name_or_path: str) -> ModelFolder:
     )
 
 
+def num_trained_on(folder: ModelFolder) -> int | None:
+    """Images that a model's NAT was trained on; None where the model does not tell."""
+    num_images = folder.index.provenance.get("nat", {}).get("num_images")
+    return num_images if isinstance(num_images, int) and num_images > 0 else None
+
+
 def is_absent(dataset: str, model: str) -> bool:
     """Whether the model of a data set is meant, by whatever name, and is not here."""
     place = PULLED / dataset

@@ -45,6 +45,7 @@ from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.reading import read_object
 from adanat_cli.core.runs.devices import device_memory, pick_device
+from adanat_cli.core.runs.models import num_trained_on
 from adanat_cli.core.runs.nat_setup import PretrainNATRequest, training_rows
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, named_model
 from adanat_cli.core.runs.token_sets import resolve_tokens
@@ -344,8 +345,7 @@ def _saved_size(saved: dict[str, Any]) -> str:
 def _own_recipe(dataset: str, training: Fields, others: Fields) -> tuple[Recipe, Scale]:
     """What follows from the images that the NAT was trained on."""
     folder = named_model(others.get("model", ""), dataset)
-    num_images = folder.index.provenance.get("nat", {}).get("num_images")
-    scale = scale_of(num_images if isinstance(num_images, int) else None, others.get("device", ""))
+    scale = scale_of(num_trained_on(folder), others.get("device", ""))
     return usual.usual_policy(scale, folder.index.image_size, training), scale
 
 
