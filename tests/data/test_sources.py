@@ -231,6 +231,7 @@ def test_some_rows_without_label_or_caption_are_skipped_by_name(tmp_path: Path) 
     images = [png(n) for n in range(4)]
     pq.write_table(pa.table({"image": images, "label": [1, None, -1, 0]}), tmp_path / "x.parquet")
     records = list(open_source(config(tmp_path, max_bad=0.5)).read())
+    assert open_source(config(tmp_path, max_bad=0.5)).describe().endswith("1 each; 2 without a label.")
     assert [record.error for record in records] == ["", "it has no label", "it has no label", ""]
     pq.write_table(pa.table({"image": images, "text": ["a", None, " ", "b"]}), tmp_path / "x.parquet")
     records = list(open_source(config(tmp_path, max_bad=0.5)).read())
@@ -435,6 +436,11 @@ def test_missing_scikit_learn_names_the_install_command(monkeypatch: pytest.Monk
     [
         ("imagenet64", {}, "--data-dir"),
         ("/no/such/folder", {}, "does not exist"),
+        ("x" * 300, {}, "does not exist"),
+        ("nul\0", {}, "does not exist"),
+        ("~nobody-of-this-name/x", {}, "does not exist"),
+        ("https://host/x.tar?a b", {}, "holds spaces"),
+        ("digits", {"data_dir": "https://me:pw@host/x"}, "is an address"),
         ("imagenet256", {"data_dir": "/no/such/folder"}, "does not exist"),
     ],
 )

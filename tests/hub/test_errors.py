@@ -145,7 +145,7 @@ def test_a_data_set_that_cannot_be_had_is_told_in_the_same_words(monkeypatch: py
     monkeypatch.setattr("datasets.load_dataset", offline)
     with pytest.raises(AdaNATError) as error:
         open_source(data_config("tester/images", image_size=8))
-    said(error, "Cannot open data set tester/images: HF_HUB_OFFLINE is set", "--data-dir")
+    said(error, "Cannot open data set tester/images: HF_HUB_OFFLINE is set", "No file or folder here", "--data-dir")
 
 
 def test_a_word_that_is_no_name_is_told_the_names() -> None:

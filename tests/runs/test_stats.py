@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -95,6 +96,16 @@ def test_a_killed_run_goes_on_to_the_same_file(toy: Path, tmp_path: Path) -> Non
     assert counts.seen == 24 - 14
     assert same(output, toy / "stats.npz")
     assert [file.name for file in tmp_path.iterdir()] == ["stats.npz"]
+
+
+def test_features_of_files_that_have_changed_since_are_not_gone_on_with(toy: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(toy / "images", tmp_path / "images")
+    request = stats_request(toy, tmp_path / "stats.npz", dataset=str(place))
+    with pytest.raises(RuntimeError, match="killed"):
+        make_stats(request, Stops(15, fail))
+    os.utime(max(place.rglob("*.png")), ns=(1, 1))
+    with pytest.raises(AdaNATError, match="other settings: files_digest was"):
+        make_stats(request, SilentReporter())
 
 
 def test_a_stream_goes_on_past_what_is_there(tmp_path: Path, toy: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Config, require_within
@@ -61,6 +63,16 @@ class DataConfig(Config):
             self.split in ("train", "validation"), f"Split {self.split!r} is not known; expected train or validation."
         )
         require(0 <= self.max_bad <= 1, f"Tolerated share of bad images is {self.max_bad}; expected 0 to 1.")
+
+    @property
+    def place(self) -> Path:
+        """Where the data would lie on disk."""
+        return Path(os.path.expanduser(self.data_dir or self.source))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it lies there; what can be no path at all does not."""
+        return os.path.exists(self.place)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values of what decides the data, without secrets."""

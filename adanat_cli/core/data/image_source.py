@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
@@ -66,9 +67,10 @@ class ImageSource(ABC):
     def name(self) -> str:
         """The data in a word: a preset, a Hub id, or the last part of where it lies, which itself is never told."""
         source = self.config.source
-        if looks_like_hub_id(source) and not Path(source).exists():
-            return source
-        return source.rsplit("/", 1)[-1] if "://" in source else Path(source).expanduser().resolve().name
+        if "://" in source:
+            return source.rsplit("/", 1)[-1]
+        here = self.config.replace(data_dir="")
+        return source if looks_like_hub_id(source) and not here.is_here else Path(os.path.abspath(here.place)).name
 
     @property
     @abstractmethod

@@ -54,8 +54,8 @@ def _open(config: DataConfig) -> ImageSource:
         addresses = tar_files.addresses(config.address or config.source)
         files = SourceFiles(None, [tar_files.shown(address) for address in addresses])
         return _from_tars(config, addresses, files).keep(config.classes)
-    place = Path(config.data_dir or config.source).expanduser()
-    if not place.exists():
+    place = config.place
+    if not config.is_here:
         _refuse_missing(config, place)
         return _from_table(config, tables.from_hub(config)).keep(config.classes)
     if saved := tables.from_disk(config, place):
@@ -98,11 +98,13 @@ def _from_table(config: DataConfig, opened: tables.Table, files: SourceFiles | N
     labels, names, num_named = tables.labels(table, columns, config.source)
     require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
     num_classes = _count_classes(config, labels, max(num_named, len(names)))
+    num_bare = int((labels < 0).sum())
+    notes = (f"{num_bare} without a label",) if num_bare else ()
     fetch = partial(tables.fetch, table, columns)
     captions = partial(tables.captions_of, table, columns) if columns.uses_captions else None
     rows = np.arange(len(labels))
     has_captions = columns.uses_captions
-    return TableSource(config, fetch, labels, rows, names, num_classes, has_captions, captions, files=files)
+    return TableSource(config, fetch, labels, rows, names, num_classes, has_captions, captions, notes, files)
 
 
 def _from_tars(config: DataConfig, places: list[str], files: SourceFiles) -> StreamSource:

@@ -220,11 +220,11 @@ def from_hub(config: DataConfig) -> Table:
             split = _split_among(there, config)
             if split != config.split:
                 return _load(name, name, split=split, **asked)
+        elsewhere = "No file or folder here has this name; --data-dir takes a local copy."
         if told := error.__cause__ and explain(error.__cause__):
-            raise AdaNATError(f"Cannot open data set {config.source}: {told} --data-dir takes a local copy.") from error
+            raise AdaNATError(f"Cannot open data set {config.source}: {told} {elsewhere}") from error
         raise AdaNATError(
-            f"{error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
-            "with --data-dir."
+            f"{error} Check its name, the network and, for gated data, `hf auth login`. {elsewhere}"
         ) from error
 
 
@@ -372,8 +372,8 @@ def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
 
 def roots(config: DataConfig) -> tuple[str, ...]:
     """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
-    place = Path(config.data_dir or config.source).expanduser()
-    if place.exists():
+    place = config.place
+    if config.is_here:
         folder = place if place.is_dir() else place.parent
         return str(folder.absolute()), str(folder.resolve())
     return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE

@@ -77,7 +77,7 @@ def write_captions(path: Path, captions: Sequence[str]) -> str:
 
 def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
     """The captions of every image that has some; also of a TSV that has captions only."""
-    place = Path(config.data_dir or config.source).expanduser()
+    place = config.place
     files = [place] if place.suffix == ".tsv" else sorted(place.glob("*.tsv")) if place.is_dir() else []
     for file in files:
         if is_caption_list(file) and (file == place or split_of(file.name) == config.split):

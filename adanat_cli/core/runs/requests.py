@@ -282,7 +282,7 @@ def _own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple
     """Count data without a preset and look at a few images; says what it takes them for."""
     config = data_config(dataset, **{"image_size": usual.LARGEST_IMAGE, **data})
     place = config.data_dir or config.source
-    is_remote = not Path(place).expanduser().exists() and (looks_like_hub_id(place) or "://" in place)
+    is_remote = not config.is_here and (looks_like_hub_id(place) or "://" in place)
     source = None if dry_run and is_remote else open_source(config)
     scale = scale_of(source.num_images if source else None, device)
     size = config.image_size
