@@ -104,7 +104,7 @@ def test_features_of_files_that_have_changed_since_are_not_gone_on_with(toy: Pat
     with pytest.raises(RuntimeError, match="killed"):
         make_stats(request, Stops(15, fail))
     os.utime(max(place.rglob("*.png")), ns=(1, 1))
-    with pytest.raises(AdaNATError, match="other settings: files_digest was"):
+    with pytest.raises(AdaNATError, match="images have changed"):
         make_stats(request, SilentReporter())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def _open(config: DataConfig) -> ImageSource:
 def _refuse_missing(config: DataConfig, place: Path) -> None:
     """Refuse a path that leads nowhere; what may be an id on the Hub is for the Hub to tell."""
     folder, _, revision = config.source.partition("@")
-    here = not revision and Path(folder.split("/")[0]).is_dir()
+    here = not revision and os.path.isdir(folder.split("/")[0])
     require(
         not config.data_dir and looks_like_hub_id(config.source) and not here,
         f"{place} does not exist{f', though {place.parent} does' if here else ''}; expected a folder, a file, a preset "
