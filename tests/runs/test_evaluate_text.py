@@ -24,6 +24,7 @@ from adanat_cli.core.runs.captions import write_captions
 from adanat_cli.core.runs.conditions import read_prompts
 from adanat_cli.core.runs.evaluate import evaluate
 from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.core.runs.sample_file import SampleFile
 from adanat_cli.core.runs.stats import make_stats
 from adanat_cli.core.runs.text import encoder_component
 from adanat_cli.core.text.encoder import TextEncoder
@@ -117,6 +118,13 @@ def test_the_clip_score_is_that_of_the_images_which_sample_writes(
     assert from_files["metrics"]["fid"] == pytest.approx(unbroken["metrics"]["fid"], rel=1e-5)
     assert from_files["metrics"]["clip_score"] is None
     assert from_files["absent"]["clip_score"] == "image files do not tell which prompt was asked for"
+
+
+def test_numbers_of_prompts_in_a_file_are_not_taken_for_classes(toy: Path, tmp_path: Path) -> None:
+    adanat("sample", toy, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1], "--format", "npz", "-n", 4, "-o", tmp_path)
+    images = SampleFile(tmp_path / "samples.npz", torch.device("cpu"))
+    assert images.classes(4) is None
+    assert "no classes" in images.missing_labels
 
 
 def test_a_row_names_prompts_encoder_and_clip(toy: Path, unbroken: dict[str, Any]) -> None:

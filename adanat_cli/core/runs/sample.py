@@ -28,6 +28,7 @@ from adanat_cli.core.runs.models import load_nat, load_tokenizer, nat_config, re
 from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
+from adanat_cli.core.runs.sample_file import OF_PROMPTS
 from adanat_cli.core.runs.sample_folder import NPZ, add_to_record, check_folder, start_record
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule, choose_schedule, settle_schedule
@@ -256,8 +257,8 @@ def _npz_writer(
 ) -> Iterator[Callable[[Pixels], None] | None]:
     """Yield a function that appends images to an .npz as guided-diffusion's evaluator reads it; None for PNGs.
 
-    The file holds arr_0 uint8 (n, H, W, 3) and arr_1 int64 (n,), class ids or numbers of prompts. It appears when it
-    is whole; images go to disk as they come.
+    The file holds arr_0 uint8 (n, H, W, 3) and arr_1 int64 (n,), class ids or numbers of prompts; the latter is told by
+    a third array, ``of_prompts``. It appears when it is whole; images go to disk as they come.
     """
     if request.image_format != "npz":
         yield None
@@ -273,6 +274,9 @@ def _npz_writer(
                 member.write(np.ascontiguousarray(images).tobytes())
 
             yield append
+        if conditions.null() is not None:
+            with archive.open(f"{OF_PROMPTS}.npy", "w") as member:
+                np.lib.format.write_array(member, np.array(True))
         with archive.open("arr_1.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(member, {"descr": "<i8", "fortran_order": False, "shape": (total,)})
             for first in range(0, total, _LABELS_AT_ONCE):

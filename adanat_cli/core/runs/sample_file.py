@@ -24,6 +24,10 @@ from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
+OF_PROMPTS = "of_prompts"
+"""The array of a file whose arr_1 numbers prompts, not classes."""
+
+
 class SampleFile:
     """``arr_0`` uint8 (n, H, W, 3) of an .npz, and its ``arr_1`` (n,) if it holds the images' classes.
 
@@ -109,7 +113,7 @@ class SampleFile:
 
     def _read_labels(self, archive: Archive) -> Tensor | None:
         """(n,) int64 classes, where the file has them in a form that fits."""
-        if "arr_1" not in archive.names:
+        if "arr_1" not in archive.names or OF_PROMPTS in archive.names:
             return None
         header = archive.header("arr_1")
         if header.shape != (self.num_images,) or header.dtype.kind not in "iu":
