@@ -97,9 +97,10 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
         network, report = loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
         images = transformers.CLIPImageProcessor.from_pretrained(name, **place) if processor else None
-        if max(tokenizer.get_vocab().values()) >= network.get_input_embeddings().num_embeddings:
+        text = getattr(config, "text_config", config)  # of a whole CLIP, its text tower's
+        if max(tokenizer.get_vocab().values()) >= text.vocab_size:
             raise ValueError("its words have numbers beyond its embedding")
-        if type(getattr(config, "text_config", config).eos_token_id) is not int:
+        if type(text.eos_token_id) is not int:
             raise ValueError("its eos_token_id is not a number")
         strange = (key for key, weights in network.state_dict().items() if not weights.isfinite().all())
         if found := next(strange, ""):
