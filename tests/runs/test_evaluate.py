@@ -375,7 +375,7 @@ def test_without_a_number_as_many_are_measured_as_the_model_was_trained_on(
     monkeypatch.setattr(job, "usual_evaluation", lambda *numbers: asked.append(numbers) or 6)
     said = Said()
     (row,) = evaluate(evaluate_request(toy, tmp_path, num_samples=None), said)["results"]
-    assert (row["num_images"], asked) == (6, [(300, 50_000)])
+    assert (row["settings"]["num_images"], asked) == (6, [(300, 50_000)])
     assert "6 images are measured, for the model was trained on 300" in " ".join(said.logged)
 
 
