@@ -193,7 +193,12 @@ def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
         with open(folder + b"/" + name, "wb") as file:
             file.write(png(1))
     write(tmp_path / "x", "dog/1.png")
-    assert classes(tmp_path / "x") == [
+    os.rename(tmp_path / "x", os.fsencode(tmp_path) + b"/x\xff")
+    source = tmp_path / "x\udcff"
+    assert opened(source).describe() == (
+        "x\\udcff (train): 3 images in 2 classes, from 1 (dog) to 2 (caf\\udce9) each."
+    )
+    assert classes(source) == [
         "caf\\udce9: caf\\udce9/1\\udcff.png",
         "caf\\udce9: caf\\udce9/2\\u000a\\u001b[31m.png",
         "dog: dog/1.png",

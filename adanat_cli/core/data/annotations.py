@@ -126,7 +126,9 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
 
 def _find_captions(layout: Layout) -> Annotated | None:
     """``dog.txt`` beside ``dog.jpg``, a caption a line."""
-    others = set(layout.listing.others)
+    others = {file for file in layout.listing.others if file.endswith(_CAPTION_SUFFIXES)}
+    if not others:
+        return None
     beside = [
         next((path for suffix in _CAPTION_SUFFIXES if (path := posixpath.splitext(file)[0] + suffix) in others), "")
         for file in layout.part.files

@@ -20,7 +20,7 @@ from adanat_cli.core.data.labels import RawLabel
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.tables import Labels, Row
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.hub import looks_like_hub_id
 
 Fetch = Callable[[int], tuple[bytes | Path | None, tuple[str, ...], str]]
@@ -68,9 +68,10 @@ class ImageSource(ABC):
         """The data in a word: a preset, a Hub id, or the last part of where it lies, which itself is never told."""
         source = self.config.source
         if "://" in source:
-            return source.rsplit("/", 1)[-1]
+            return printable(source.rsplit("/", 1)[-1])
         here = self.config.replace(data_dir="")
-        return source if looks_like_hub_id(source) and not here.is_here else Path(os.path.abspath(here.place)).name
+        is_id = looks_like_hub_id(source) and not here.is_here
+        return source if is_id else printable(Path(os.path.abspath(here.place)).name)
 
     @property
     @abstractmethod

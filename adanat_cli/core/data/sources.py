@@ -72,7 +72,8 @@ def _open(config: DataConfig) -> ImageSource:
         return _from_table(config, tables.from_files(config, paths), files).keep(config.classes)
     if captioned := open_captioned(place, config.split):
         return _from_captioned(config, captioned, SourceFiles.of(place, captioned.files))
-    require(place.is_dir(), f"{place} is no .parquet, .tar or .tsv file; give one, or the folder of its images.")
+    what = "is" if place.is_file() else "is a pipe or device,"
+    require(place.is_dir(), f"{place} {what} no .parquet, .tar or .tsv file; give one, or the folder of its images.")
     return _folder(config, place).keep(config.classes)
 
 
