@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ import torch
 
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
+from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs import pretrain_nat as module
 from adanat_cli.core.runs.pretrain_nat import pretrain_nat
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.run_folder import RunFolder
+from adanat_cli.core.runs.train_policy import train_policy
+from adanat_cli.core.runs.train_tokenizer import TrainTokenizerRequest, train_tokenizer
 from tests.full_disk import full_disk
+from tests.image_files import write_class_folder
 from tests.nat_toy import make_request
+from tests.policy_toy import make_policy_toy, policy_request
 from tests.runs.test_pretrain_nat import At
 
 EVERY = {"save_every": 1, "sample_every": 6}
@@ -104,6 +110,45 @@ def test_litter_of_kills_goes_and_the_run_ends_with_the_files_of_an_unbroken_one
     go_on(half)
     (half / "model" / "policies").rmdir()
     assert_same(half, toy / "run")
+
+
+def stop_after(number: int) -> At:
+    return At(number, at_signal(signal.SIGINT))
+
+
+def test_a_policy_that_stopped_twice_has_the_files_of_an_unbroken_one(tmp_path: Path) -> None:
+    toy = make_policy_toy(tmp_path)
+    settings = {"updates": 3, "save_every": 1, "show_every": 3, "eval_every": 1}
+    for name in ("unbroken", "broken"):
+        (toy / name).mkdir()
+    train_policy(policy_request(toy, "unbroken/run", **settings), SilentReporter())
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_policy(policy_request(toy, "broken/run", **settings), stop_after(1))
+    train_policy(policy_request(toy, "broken/run", **settings), SilentReporter())
+    assert_same(toy / "broken/run", toy / "unbroken/run")
+
+
+def test_a_tokenizer_that_stopped_twice_has_the_files_of_an_unbroken_one(tmp_path: Path) -> None:
+    data = data_config(str(write_class_folder(tmp_path / "images", 8, size=16)), image_size=16)
+    shape = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(16,))
+    training = TokenizerTrainingConfig(
+        steps=4,
+        batch_size=4,
+        adversarial_start=1,
+        log_every=3,
+        sample_every=2,
+        save_every=1,
+        precision="fp32",
+    )
+    asked = TrainTokenizerRequest(data, shape, training, tmp_path / "unbroken" / "run", workers=0, device="cpu")
+    train_tokenizer(asked, SilentReporter())
+    broken = replace(asked, output=tmp_path / "broken" / "run")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_tokenizer(broken, stop_after(1))
+    train_tokenizer(broken, SilentReporter())
+    assert_same(broken.output, asked.output)
 
 
 def _truncate(run: Path) -> None:

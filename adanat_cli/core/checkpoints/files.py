@@ -30,7 +30,7 @@ _LITTER = re.compile(r"\..+\.\d+\.(part|old)")
 _FOREIGN_LITTER = re.compile(r"\.tmp\w{6}")
 """How the safetensors library calls what it has not written whole yet."""
 _PLACES = (
-    *("checkpoints", "samples", "plots", "features", "features/*", "policies"),
+    *("checkpoints", "samples", "plots", "discriminator", "features", "features/*", "policies"),
     *("model", "model/features", "model/policies"),
 )
 """Folders within an output into which files are written."""

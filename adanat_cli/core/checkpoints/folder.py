@@ -264,7 +264,7 @@ class ModelFolder:
 
     def drop_broken(self) -> None:
         """Forget components that cannot be read, to write them anew; a broken index then names what is whole."""
-        if not self.path.is_dir():
+        if not self.exists():
             return
         with locked(self.path, patience=_PATIENCE):
             try:

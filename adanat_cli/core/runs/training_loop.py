@@ -49,7 +49,7 @@ def open_run(
     with accelerator.main_process_first():
         folder = RunFolder(path, settings, write=main, length=length)
         state = folder.latest(reporter if main else None)
-        if main and state is not None:
+        if main:
             # A run whose exported model was damaged has lost nothing: it is written again from the state.
             ModelFolder(folder.model).drop_broken()
     return folder, state
