@@ -510,6 +510,8 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
     ("changes", "words"),
     [
         ({"num_samples": 1}, "--num-samples is 1"),
+        ({"num_samples": 10**12}, "2 to 100,000,000 images"),
+        ({"num_samples": 10**8, "protocol": "paper", "inception": Path("none.pth")}, "none.pth"),
         ({"steps": (17,)}, "have 16 tokens"),
         ({"steps": (0,)}, "--steps is 0"),
         ({"schedules": ("cosin",)}, "'cosin' is not known"),

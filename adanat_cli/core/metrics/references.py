@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -224,16 +224,16 @@ def check_reference(reference: Reference, extractor: Extractor) -> None:
     )
 
 
-def compare_classes(reference: Mapping[int, int] | None, images: Mapping[int, int] | None) -> dict[str, int]:
+def compare_classes(reference: Mapping[int, int] | None, images: Set[int] | None) -> dict[str, int]:
     """Count the classes of both sides, and those that both have; nothing where they are the same, or one is not known.
 
     Args:
         reference: class id to number of images; None if not known.
-        images: the same, of what is compared with it.
+        images: class ids of what is compared with it; None if not known.
     """
-    if reference is None or images is None or reference.keys() == images.keys():
+    if reference is None or images is None or reference.keys() == images:
         return {}
-    return {"reference": len(reference), "images": len(images), "shared": len(reference.keys() & images.keys())}
+    return {"reference": len(reference), "images": len(images), "shared": len(reference.keys() & images)}
 
 
 def _read_gaussian(archive: Archive, mean: str, covariance: str) -> Gaussian:

@@ -32,6 +32,7 @@ from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 from adanat_cli.core.runs.sample_file import SampleFile
 from adanat_cli.core.runs.schedule_choice import choose_schedule, settle_schedule
 
+_MOST_SAMPLES = 10**8
 USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
 """What published distances are of, by the model's condition: those of text to image are mostly of 30,000 captions."""
 
@@ -240,8 +241,8 @@ def check_request(request: EvaluateRequest) -> None:
     if given:
         acting.refuse_idle(request, f"{given[0]}, whose images exist", acting.FOLDER if request.images else acting.FILE)
     require(
-        request.num_samples is None or request.num_samples >= 2,
-        f"--num-samples is {request.num_samples}; a distance needs at least 2 images.",
+        request.num_samples is None or 2 <= request.num_samples <= _MOST_SAMPLES,
+        f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
     )
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
 

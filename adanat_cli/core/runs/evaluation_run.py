@@ -173,7 +173,8 @@ class Evaluation:
         if self.reference.features is not None or self.reference.images is None:
             return self.reference.features
         images = SampleFile(self.reference_file, self.device)
-        store, _ = self._extract("the reference's images", _REFERENCE_IMAGES, images, images.num_images)
+        num_images = min(images.num_images, MOST_HELD)
+        store, _ = self._extract("the reference's images", _REFERENCE_IMAGES, images, num_images)
         return store.column("features") if self.state.is_main_process else None
 
     def _extract(self, title: str, folder_name: str, images: ImageSet, num_images: int) -> tuple[FeatureStore, Speed]:

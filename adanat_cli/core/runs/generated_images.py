@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -136,10 +135,13 @@ class GeneratedImages:
                 images = torch.cat([*decode_parts(made.tokenizer, ids[offset : offset + at_once])]).clamp(0, 1)
                 yield self._described(images, indices[offset : offset + at_once])
 
-    def classes(self, num_images: int) -> dict[int, int] | None:
-        """Class id to number of images; None for prompts."""
-        number = self.generator.conditions.number
-        return None if self._of_text else dict(Counter(number(index) for index in range(num_images)))
+    def classes(self, num_images: int) -> set[int] | None:
+        """Class ids of the first images; None for prompts."""
+        if self._of_text:
+            return None
+        conditions = self.generator.conditions
+        turn = conditions.num_asked or self.generator.config.num_classes  # after so many they begin anew
+        return {conditions.number(index) for index in range(min(num_images, turn))}
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the images, as JSON values."""

@@ -61,8 +61,8 @@ class ImageSet(Protocol):
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order."""
 
-    def classes(self, num_images: int) -> Mapping[int, int] | None:
-        """Class id to number of images among the first ``num_images``; None where they have no classes."""
+    def classes(self, num_images: int) -> set[int] | None:
+        """Class ids of the first ``num_images``; None where they have no classes."""
 
     def identity(self) -> dict[str, Any]:
         """Return what tells these images from others wherever they lie, as JSON values."""

@@ -6,7 +6,6 @@ import math
 import weakref
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -90,9 +89,9 @@ class SampleFile:
             labels = None if self._labels is None else self._labels[first : first + len(pixels)]
             yield ImageBatch(pixels.permute(0, 3, 1, 2), labels)
 
-    def classes(self, num_images: int) -> dict[int, int] | None:
-        """Class id to number of images; None where the file holds no classes."""
-        return None if self._labels is None else dict(Counter(self._labels[:num_images].tolist()))
+    def classes(self, num_images: int) -> set[int] | None:
+        """Class ids of the first images; None where the file holds no classes."""
+        return None if self._labels is None else set(self._labels[:num_images].unique().tolist())
 
     def identity(self) -> dict[str, Any]:
         """Return shape and checksum of the images, which the archive's index holds."""
