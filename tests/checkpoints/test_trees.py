@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from adanat_cli.core.checkpoints.files import (
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.errors import AdaNATError
 from tests.full_disk import full_disk
+from tests.mutations import as_json, mutations
 
 
 def test_an_optimizer_state_round_trips(tmp_path: Path) -> None:
@@ -167,3 +170,19 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, size: i
         save_tree(tmp_path / "state", {"w": torch.ones(100_000)})
     assert (tmp_path / "state").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
+
+
+def test_one_wrong_value_in_a_structure_is_one_line(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    save_tree(tmp_path / "state", {"step": 7, "best": float("inf"), "optimizer": optimizer.state_dict()})
+    assert load_tree(tmp_path / "state")["best"] == float("inf")
+    tensors = load_tensors(tmp_path / "state")
+    with safe_open(tmp_path / "state", "pt") as file:
+        structure = json.loads(file.metadata()["structure"])
+    for _, changed in mutations(structure, sparse=5):
+        save_tensors(tmp_path / "state", tensors, {"structure": as_json(changed)})  # without a hash, as older ones
+        with suppress(AdaNATError):
+            load_tree(tmp_path / "state")

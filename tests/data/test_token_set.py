@@ -251,3 +251,10 @@ def test_one_wrong_value_in_a_shards_description_is_one_line(tmp_path: Path, key
         pq.write_table(table.replace_schema_metadata({**metadata, key: as_json(changed)}), path)
         with suppress(AdaNATError):
             TokenSet.open(tmp_path)
+
+
+def test_a_column_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
+    file = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
+    file.write_bytes(file.read_bytes().replace(b"label", b"lab\xff\xff"))
+    with pytest.raises(AdaNATError, match="not a whole shard"):
+        read_header(file)

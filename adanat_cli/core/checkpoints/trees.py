@@ -40,7 +40,7 @@ def load_tree(path: Path) -> dict[str, Any]:
         # States of earlier editions have none.
         whole = metadata.get(_HASH) in (None, _hash(structure, tensors))
         tree = _join(parse_json(structure, "its structure", infinite=True), tensors)
-    except (AdaNATError, KeyError, ValueError, TypeError, SafetensorError) as error:
+    except (AdaNATError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise AdaNATError(f"{path} is not a training state of this toolkit.") from error
     require(whole, f"{path} is damaged: its content does not have the hash that was written with it.")
     require(isinstance(tree, dict), f"{path} is not a training state of this toolkit.")

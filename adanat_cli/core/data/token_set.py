@@ -180,7 +180,7 @@ def read_header(path: Path) -> ShardHeader:
         about = parse_json(metadata[b"adanat_shard"], str(path))
         about |= {"info": parse_json(metadata[b"adanat"], str(path)), "num_rows": num_rows}
         return build(ShardHeader, about, str(path))
-    except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise AdaNATError(
             f"{path} is not a whole shard of a token set; remove it and run `adanat tokenize` again."
         ) from error
