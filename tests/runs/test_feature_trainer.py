@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
-from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.metrics.frechet import FrechetReference, Moments
 from adanat_cli.core.runs import feature_networks
 from adanat_cli.core.runs.feature_networks import SmallNetworks
 from adanat_cli.core.runs.feature_trainer import (
@@ -79,6 +80,21 @@ def test_images_without_classes_are_told_apart_by_quarter_turns(tmp_path: Path) 
         net = networks.measuring(ModelFolder(tmp_path / "model"))
     assert net.config.num_classes == 4
     assert measure_accuracy(net, data) == 1
+
+
+def test_processes_share_the_images_out_and_know_the_moments_of_all(tmp_path: Path) -> None:
+    data, shares = source(tmp_path), []
+    for rank in range(5):
+        group = SimpleNamespace(
+            process_index=rank, num_processes=5, device="cpu", gather=lambda own: shares.append(own) or own
+        )
+        feature_moments(untrained(), data, accelerator=group)
+    joined, whole = Moments(), feature_moments(untrained(), data)
+    for share in shares:
+        joined.merge(share[0])
+    assert [int(share[0, 0]) for share in shares] == [2, 2, 3, 2, 3]
+    for part, same in zip(joined.gaussian(), whole.gaussian(), strict=True):
+        torch.testing.assert_close(part, same)
 
 
 def test_a_seed_gives_one_network_and_leaves_other_randomness_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_pres
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
+from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.runs.models import absent, is_absent
 from adanat_cli.core.runs.policy_rewards import check_groups, make_discriminator, require_discriminator
 from adanat_cli.core.runs.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
@@ -109,6 +111,12 @@ def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
             if "=" in request.discriminator.backbone:
                 raise
             missing.append(str(error))
+    if request.training.reward == "preference" and not Path(request.preference_model).is_dir():
+        repo, _, revision = request.preference_model.partition("@")
+        try:
+            require_reachable(repo, "config.json", revision or None)
+        except OSError as error:
+            missing.append(f"--preference-model {request.preference_model} cannot be had: {error}")
     return missing
 
 

@@ -88,10 +88,10 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
 def check_processes(request: TrainPolicyRequest, num_processes: int) -> None:
     """Refuse what cannot be shared out over the processes, before anything is loaded."""
     training = request.training
-    require(
-        num_processes == 1 or request.kind not in ("search", "tuned"),
-        f"--kind {request.kind} runs on one process; start it without --nproc or a launcher.",
-    )
+    if request.kind in ("search", "tuned"):
+        alone = f"--kind {request.kind} runs on one process; start it without --nproc or a launcher."
+        require(num_processes == 1, alone)
+        return
     pairs, what = (2, "pairs on ") if training.paired else (1, "")
     require_multiple(training.trajectories, pairs * num_processes, "--trajectories", f"{what}{num_processes} processes")
     check_groups(training, num_processes)
