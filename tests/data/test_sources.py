@@ -312,6 +312,8 @@ def test_words_as_labels_of_tars_are_classes(tmp_path: Path, name: str) -> None:
         ({"cls": b""}, "it has no label"),
         ({"json": b'{"label": 7}'}, "its label is 7"),
         ({"json": b'{"label": 0.5}'}, "it has no label"),
+        ({"cls": b"9" * 5000}, "it has no label"),
+        ({"cls": b"x" * 5000}, "it has no label"),
     ],
 )
 def test_labels_of_tars_are_read_or_the_image_is_skipped(tmp_path: Path, extras: dict[str, bytes], errors: str) -> None:
@@ -331,6 +333,31 @@ def test_tars_hold_images_of_several_kinds_and_members_that_are_not_read(tmp_pat
             tar.addfile(entry, io.BytesIO(content))
     records = list(open_source(config(tmp_path)).read())
     assert [(record.error, record.caption) for record in records] == [("", "a"), ("", "b")]
+
+
+def test_a_tar_with_an_endless_name_is_refused_unread(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    (tmp_path / "x.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(AdaNATError, match="damaged from its beginning"):
+        open_source(config(tmp_path))
+
+
+def test_a_part_of_a_hub_data_set_is_found_by_any_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(name: str, split: str, **_: object) -> datasets.Dataset:
+        if split not in there:
+            raise ValueError(f"Unknown split {split!r}.")
+        return datasets.Dataset.from_dict({"image": [png(len(split))], "label": [0]})
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr("datasets.get_dataset_split_names", lambda *_, **__: there)
+    there = ["train", "valid"]
+    assert numbers(open_source(config("user/name", split="validation"))) == [5]
+    there = ["train", "test"]
+    with pytest.raises(MissingSplit, match="user/name has no validation split; it has train, test"):
+        open_source(config("user/name", split="validation"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -149,6 +150,31 @@ def test_a_tar_that_is_not_whole_is_no_complete_data_set(
     with pytest.raises(AdaNATError, match=f"Reading part.tar broke off.*{words}"):
         list(opened(place).read())
     (tars / "part.tar").unlink()
+
+
+def test_a_transfer_that_breaks_goes_on_where_it_broke(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr("adanat_cli.core.data.tar_files._WAITS", (0.0, 0.0, 0.0))
+    content, asked = (tars / "train-0000.tar").read_bytes(), []
+
+    class Breaks(_Quiet):
+        def do_GET(self) -> None:
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1])
+            asked.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : start + 9_000])
+            self.wfile.flush()
+            time.sleep(0.05)  # else the client sees no more than that it broke
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaks)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    source = opened(f"http://127.0.0.1:{server.server_port}/train.tar")
+    assert [record.caption for record in source.read()] == [f"picture {n}" for n in range(15)]
+    assert len(set(asked)) > 3
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_missing_http_client_is_told_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 import datasets
 
 from adanat_cli.core.config import DataConfig
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import printable, require
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "picture", "photo")
 _LABEL_NAMES = ("label", "labels", "cls", "class", "class_id", "fine_label", "target", "category_id")
@@ -90,14 +91,19 @@ def find_conditions(
     unfit = () if label or (caption and not config.label_column) else _find(features, names, lambda _: True)
     require(
         not unfit,
-        f"Column {'.'.join(unfit)!r} of {config.source} holds {_feature_at(features, unfit)}; expected whole numbers "
-        "or names as labels (name another: --label-column, or --caption-column for captions).",
+        f"Column {'.'.join(unfit)!r} of {config.source} holds {told(_feature_at(features, unfit))}; expected whole "
+        "numbers or names as labels (name another: --label-column, or --caption-column for captions).",
     )
     require(
         bool(caption) or not config.caption_column,
         f"Column {config.caption_column!r} of {config.source} holds no text; name another: --caption-column.",
     )
     return label, caption
+
+
+def told(feature: Any) -> str:
+    """A type or a value of a stranger in a few words."""
+    return "missing" if feature is None else textwrap.shorten(printable(str(feature)[:1000]), 80, placeholder=" …")
 
 
 def _feature_at(features: Any, path: tuple[str, ...]) -> Any:

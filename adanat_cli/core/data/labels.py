@@ -14,7 +14,7 @@ ClassIds: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 RawLabel: TypeAlias = int | str | None
 """A class id, a word that has yet to get one, or no label."""
 
-_LARGEST = 2**31
+_LARGEST, _LONGEST = 2**31, 256
 
 
 def read_label(value: Any) -> RawLabel:
@@ -24,7 +24,9 @@ def read_label(value: Any) -> RawLabel:
     if isinstance(value, str):
         text = value.strip("\ufeff \t\r\n\0")
         digits = text.removeprefix("-").removesuffix(".0")
-        return _bounded(float(text)) if digits.isascii() and digits.isdigit() else text or None
+        if digits.isascii() and digits.isdigit():
+            return _bounded(float(text)) if len(digits) < _LONGEST else None
+        return text if 0 < len(text) <= _LONGEST else None
     return _bounded(value) if isinstance(value, int | float) else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +27,7 @@ from adanat_cli.core.data.columns import (
     inside,
     is_number,
     texts,
+    told,
 )
 from adanat_cli.core.data.folders import IMAGE_SUFFIXES, split_of
 from adanat_cli.core.data.labels import RawLabel, number_words, read_label
@@ -41,7 +41,7 @@ Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
 Row = tuple[bytes | Path | None, RawLabel, tuple[str, ...], str]
 """Encoded image, label, captions and name."""
 
-_MOST_FILES = 100_000
+_MOST_FILES, _MOST_RANGES = 100_000, 8
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
 
 
@@ -163,7 +163,7 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
                 continue
             require(
                 isinstance(kind, datasets.Value) and is_number(kind) and dtype_of(there).startswith(("int", "uint")),
-                f"Column {name!r} is {_told(there)} in {file.name}, but {_told(kind)} in {files[0].name}; write both "
+                f"Column {name!r} is {told(there)} in {file.name}, but {told(kind)} in {files[0].name}; write both "
                 "the same way.",
             )
             needed[name] = datasets.Value("int64")
@@ -184,16 +184,13 @@ def _is_struct(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and holds_bytes(feature))
 
 
-def _told(feature: Any) -> str:
-    return "missing" if feature is None else textwrap.shorten(str(feature), 80, placeholder=" …")
-
-
 def expand_braces(pattern: str) -> list[str]:
     """``a-{08..11}`` to ``a-08`` … ``a-11``, as shells and webdataset write ranges.
 
     Raises:
         AdaNATError: if a range is empty or very large.
     """
+    require(pattern.count("{") <= _MOST_RANGES, f"{pattern[:80]} … holds more than {_MOST_RANGES} ranges.")
     found = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
     if not found:
         return [pattern]
@@ -221,8 +218,8 @@ def from_hub(config: DataConfig) -> Table:
             if split != config.split:
                 return _load(name, name, split=split, **asked)
         elsewhere = "No file or folder here has this name; --data-dir takes a local copy."
-        if told := error.__cause__ and explain(error.__cause__):
-            raise AdaNATError(f"Cannot open data set {config.source}: {told} {elsewhere}") from error
+        if reason := error.__cause__ and explain(error.__cause__):
+            raise AdaNATError(f"Cannot open data set {config.source}: {reason} {elsewhere}") from error
         raise AdaNATError(
             f"{error} Check its name, the network and, for gated data, `hf auth login`. {elsewhere}"
         ) from error
@@ -315,7 +312,8 @@ def labels(table: datasets.Dataset, columns: Columns, shown: str) -> tuple[Label
     wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
     require(
         not wrong,
-        f"Column {'.'.join(columns.label)!r} of {shown} holds {wrong[:1]}; expected whole numbers or names as labels.",
+        f"Column {'.'.join(columns.label)!r} of {shown} holds {told(wrong[:1])}; expected whole numbers or "
+        "names as labels.",
     )
     ids: dict[RawLabel, int] = {label: label for label in raw if isinstance(label, int)}
     names: dict[int, str] = {}

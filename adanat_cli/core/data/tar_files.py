@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol, Self, cast
 
 from adanat_cli.core.data.columns import JSON_NAMES
 from adanat_cli.core.data.folders import IMAGE_SUFFIXES
@@ -29,6 +29,8 @@ _PARTS = re.compile(r"((?:.*/|)[^./][^./]*)[.]([^/]*)")
 """Key and kind, as webdataset tells them: the name up to the first dot, and what follows."""
 _MOST_TEXT, _MOST_IMAGE = 2**20, 2**28
 _BLOCK = 2**18
+_NAMES_AHEAD = (b"x", b"g", b"X", b"L", b"K")
+"""Types of headers that hold the long name, or other facts, of the member after them; they are read whole."""
 _DAMAGES: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
 _WAITS = (1.0, 5.0, 15.0)
 """Seconds before each new try to go on with a broken transfer."""
@@ -36,6 +38,13 @@ _WAITS = (1.0, 5.0, 15.0)
 
 class _Checked(tarfile.TarInfo):
     """A header; one that is missing or damaged is an error, not the end of the archive, as it is for ``tarfile``."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _NAMES_AHEAD and header.size > _MOST_TEXT):
+            raise tarfile.ReadError("a header of it is damaged: no name takes so many bytes")
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Checked:
@@ -89,17 +98,22 @@ def _content(file: Callable[[int], bytes], kind: str) -> Any:
 
 def _members(place: str) -> Iterator[tuple[str, Callable[[int], bytes]]]:
     """Names of the files in a tar, each with what reads so many bytes of it; nothing at all of larger ones."""
-    with _opened(place) as raw:
-        mode = "r|*" if is_address(place) else "r:*"
-        with tarfile.open(fileobj=raw, mode=cast(Any, mode), tarinfo=_Checked, bufsize=_BLOCK) as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # they would pile up
-                if member.isfile():
-                    yield member.name, lambda most, member=member: _read(archive, member, most)  # type: ignore[misc]
-            rest = cast(IO[bytes], archive.fileobj)
-            while block := rest.read(_BLOCK):
-                if block.strip(b"\0"):
-                    raise tarfile.ReadError("data follow its end, as where tars were joined; give them one by one")
+    with _opened(place) as raw, _archive(raw, "r|*" if is_address(place) else "r:*") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # they would pile up
+            if member.isfile():
+                yield member.name, lambda most, member=member: _read(archive, member, most)  # type: ignore[misc]
+        rest = cast(IO[bytes], archive.fileobj)
+        while block := rest.read(_BLOCK):
+            if block.strip(b"\0"):
+                raise tarfile.ReadError("data follow its end, as where tars were joined; give them one by one")
+
+
+def _archive(raw: IO[bytes], mode: str) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=raw, mode=cast(Any, mode), tarinfo=_Checked, bufsize=_BLOCK)
+    except tarfile.ReadError as error:  # it names every compression that was tried
+        raise tarfile.ReadError("it is not a tar, or damaged from its beginning") from error
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
@@ -112,8 +126,7 @@ def _one_line(place: str) -> Iterator[None]:
     try:
         yield
     except (*_DAMAGES, *_transfer_errors(place)) as error:
-        what = "is not a tar, or it is damaged" if "could not be opened" in str(error) else one_line(error)
-        raise AdaNATError(f"Reading {shown(place)} broke off: {what.rstrip('.')}.") from error
+        raise AdaNATError(f"Reading {shown(place)} broke off: {one_line(error).rstrip('.')}.") from error
 
 
 def shown(place: str) -> str:
