@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_prompt_of_bytes_that_are_no_text_is_refused() -> None:
+    assert read_prompts([os.fsdecode("Käfer".encode()), "K\udcc3\udca4fer"], None) == ("Käfer", "Käfer")
     with pytest.raises(AdaNATError, match=r"Prompt 'K\\udce4fer' is not UTF-8"):
         read_prompts(["K\udce4fer"], None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from adanat_cli.core.runs.text import encoder_of
 from adanat_cli.core.text.encoder import TextEncoder
 
 _LONGEST_SLUG, _SHOWN = 48, 80
-_LARGEST_FILE = 2**28
+_LARGEST_FILE = 2**26
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -177,11 +178,9 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     Raises:
         AdaNATError: if the file cannot be read or holds none, or a prompt is no text.
     """
-    for prompt in prompts:
-        # Bytes of a command line that are no UTF-8 come as halves of surrogate pairs.
-        require(not _SURROGATE.search(prompt), f"Prompt {prompt!a} is not UTF-8; give it in a file: --prompts FILE.")
+    given = tuple(map(_as_text, prompts))
     if file is None:
-        return tuple(prompts)
+        return given
     try:
         with file.open("rb") as opened:
             content = opened.read(_LARGEST_FILE + 1)
@@ -192,7 +191,15 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
     except ValueError as error:
         raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected UTF-8 or UTF-16 text.") from error
     require(bool(found), f"{file} holds no prompts; expected one a line.")
-    return (*prompts, *found)
+    return (*given, *found)
+
+
+def _as_text(prompt: str) -> str:
+    """A prompt of the command line, where the locale does not tell that it is UTF-8."""
+    try:
+        return os.fsencode(prompt).decode("utf-8") if _SURROGATE.search(prompt) else prompt
+    except ValueError as error:
+        raise AdaNATError(f"Prompt {prompt!a} is not UTF-8; give it in a file: --prompts FILE.") from error
 
 
 def make_conditions(
