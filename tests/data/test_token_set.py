@@ -105,10 +105,16 @@ def test_encoded_captions_are_read_from_beside_the_shards(tmp_path: Path) -> Non
     with pytest.raises(AdaNATError, match=r"expected \(5, 3, 2\) in float16"):
         TokenSet.open(tmp_path)
     write_states(states_file(tmp_path / "tokens-00001-of-00002.parquet"), [states[7:]], (5, 3, 2))
-    opened = TokenSet.open(tmp_path).states
+    opened = TokenSet.open(hashed(tmp_path)).states
     assert opened is not None
     numbers = np.array([11, -1, 0, 7, 6])
     assert np.array_equal(opened.read(numbers), np.where(numbers[:, None, None] < 0, -1, states[numbers]))
+    for file in tmp_path.glob("*.npy"):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(AdaNATError, match=f"{file.name} is not what was written"):
+            TokenSet.open(tmp_path)
+        file.write_bytes(whole)
 
 
 def test_a_header_tells_range_and_skipped_images(tmp_path: Path) -> None:
@@ -146,8 +152,9 @@ def test_a_set_without_its_last_shard_is_refused(tmp_path: Path) -> None:
 
 def hashed(folder: Path) -> Path:
     """The set with a summary as `tokenize` writes it."""
-    hashes = {file.name: sha256_of(file) for file in shard_files(folder)}
-    (folder / SUMMARY).write_text(json.dumps({"num_shards": len(hashes), "sha256": hashes}))
+    shards = shard_files(folder)
+    hashes = {file.name: sha256_of(file) for file in (*shards, *folder.glob("*.npy"))}
+    (folder / SUMMARY).write_text(json.dumps({"num_shards": len(shards), "sha256": hashes}))
     return folder
 
 

@@ -29,6 +29,18 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def check_sha256(file: Path, sha256: str | None) -> None:
+    """Refuse a file that is not what was written; None where that was not noted.
+
+    Raises:
+        AdaNATError: if it is not.
+    """
+    require(
+        sha256 is None or sha256 == sha256_of(file),
+        f"{file} is not what was written (its sha256 is another than that in token_set.json); {_AGAIN}.",
+    )
+
+
 def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.Table:
     """Read a shard's rows.
 
@@ -41,10 +53,7 @@ def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.T
         AdaNATError: if the shard is damaged, or holds ids that the tokenizer or the classes do not have.
     """
     try:
-        require(
-            sha256 is None or sha256 == sha256_of(file),
-            f"{file} is not what was written (its sha256 is another than that in token_set.json); {_AGAIN}.",
-        )
+        check_sha256(file, sha256)
         table = pq.read_table(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise AdaNATError(f"{file} is damaged ({error}); {_AGAIN}.") from error

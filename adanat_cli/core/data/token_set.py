@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from adanat_cli.core.config.base import require_within
 from adanat_cli.core.config.schema import build, conform
-from adanat_cli.core.data.caption_states import CaptionStates
-from adanat_cli.core.data.token_rows import read_rows
+from adanat_cli.core.data.caption_states import NULL_STATES, CaptionStates, states_file
+from adanat_cli.core.data.token_rows import check_sha256, read_rows
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import parse_json, read_object
 
@@ -27,6 +27,8 @@ Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 SUMMARY = "token_set.json"
 """Written when all shards are there."""
+_HASHED_STATES = 2**32
+"""Bytes of encoded captions that are hashed when a set is opened: seconds. Of more, shapes are checked."""
 _LARGEST_SUMMARY = 2**28
 """Bytes; it names every image that could not be read."""
 
@@ -260,6 +262,10 @@ class TokenSet:
                 return tokens
             numbers = [int(_captions(table["caption"])[0][-1]) for table in tables]
             states = CaptionStates.open(files, numbers, first.info.text_width, first.info.text_length)
+            beside = [folder / NULL_STATES, *map(states_file, files)]
+            if sum(file.stat().st_size for file in beside) <= _HASHED_STATES:
+                for file in beside:
+                    check_sha256(file, hashes.get(file.name))
             return replace(tokens, states=states)
         except (OSError, KeyError, pa.ArrowException) as error:
             raise AdaNATError(f"The shards of {folder} cannot be read: {error}.") from error

@@ -279,7 +279,8 @@ def tokenize(
     if rank != 0:
         return None
     seconds = time.monotonic() - start_time
-    known = {name: sha256 for name, sha256 in known.items() if name in done}
+    kept = {*done, *(states_file(Path(name)).name for name in done)}
+    known = {name: sha256 for name, sha256 in known.items() if name in kept}
     return _finish(output, info, plan, source, known, num_written, seconds, num_read)
 
 
@@ -349,9 +350,10 @@ def _finish(
     require(num_images > 0, f"No image of {info.source} can be read; nothing was tokenized.")
     clear_litter(output)
     with atomic_path(output / "README.md") as temporary:
-        temporary.write_text(token_set_card(info, num_images), encoding="utf-8")
+        temporary.write_text(token_set_card(info, num_images), encoding="utf-8", errors="backslashreplace")
     summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info.to_json()}
-    hashes = {name: sha256_of(output / name) for name in shards}
+    files = [*(output / name for name in shards), *sorted(output.glob("*.states.npy"))]
+    hashes = {file.name: known.get(file.name) or sha256_of(file) for file in files}
     write_json(output / SUMMARY, {**summary, "plan": plan, "sha256": hashes, shard_sources.KEY: noted_sources(output)})
     clear_notes(output)
     return TokenizeResult(
