@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from adanat_cli.core.checkpoints.card import model_card
+from adanat_cli.core.checkpoints.card import model_card, write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import (
     Config,
@@ -187,3 +187,20 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path) -> None:
             print(folder.read("nat"), folder.labels(), folder.card())
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(kept or b"{}")
+
+
+def test_names_that_are_no_text_are_escaped_in_what_is_stored(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path)
+    folder.write(
+        "nat", NAT.to_dict(), UViT(NAT).state_dict(), provenance={"data": "\udcff", "settings": {"a": "\udcff"}}
+    )
+    folder.write_labels({0: "caf\udce9"})
+    folder.put_results([{"metric": "fid", "value": float("inf"), "dataset": "\udcff"}])
+    assert folder.labels() == {0: "caf\udce9"}
+    assert folder.index.results[0]["value"] is None
+    assert write_card(folder)
+    card = (tmp_path / "README.md").read_text("utf-8")
+    assert r"\udcff" in card
+    assert "None" not in card
+    for file in tmp_path.rglob("*.json"):
+        file.read_text("utf-8")

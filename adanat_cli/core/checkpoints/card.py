@@ -51,7 +51,7 @@ def write_card(folder: ModelFolder) -> bool:
     if is_handwritten(folder.card()):
         return False
     with atomic_path(folder.path / CARD_FILE) as temporary:
-        temporary.write_text(model_card(folder), encoding="utf-8")
+        temporary.write_text(model_card(folder), encoding="utf-8", errors="backslashreplace")
     return True
 
 
@@ -252,7 +252,7 @@ def _results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "—" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _training(folder: ModelFolder) -> Iterator[str]:

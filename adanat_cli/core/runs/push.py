@@ -117,7 +117,7 @@ def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Repo
         str(hub_id), request.license, pictures.samples, pictures.policies, pictures.prompts, pictures.absent
     )
     card = made / CARD_FILE
-    card.write_text(model_card(folder, details), encoding="utf-8")
+    card.write_text(model_card(folder, details), encoding="utf-8", errors="backslashreplace")
     return {**files, CARD_FILE: card, **pictures.files}
 
 
@@ -137,7 +137,7 @@ def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
     """
     tokens = TokenSet.open(source)
     card = made / CARD_FILE
-    card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8")
+    card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8", errors="backslashreplace")
     files = [*shard_files(source), *sorted(source.glob("*.states.npy")), source / SUMMARY]
     if tokens.states is not None and (source / TEXT).is_dir():
         files += [source / TEXT / name for name in ("config.json", "model.safetensors", *FURTHER_FILES[TEXT])]
