@@ -152,6 +152,10 @@ def test_missing_and_damaged_coco_is_told_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [{**row, **change}]}))
         with pytest.raises(AdaNATError, match=told):
             open_source(data_config("mscoco", data_dir=str(tmp_path)))
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [{**row, "filename": "\ud83d.jpg"}]}))
+    source = open_source(data_config("mscoco", data_dir=str(tmp_path)))
+    assert source.load(0).error
+    assert source.identity()
     for damaged in ('{"images": [{}]}', "[1]", "5"):
         (tmp_path / "dataset_coco.json").write_text(damaged)
         with pytest.raises(AdaNATError, match="not Karpathy's list"):

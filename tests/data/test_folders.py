@@ -121,6 +121,12 @@ def test_splits_may_lie_in_the_class_folders(tmp_path: Path) -> None:
     assert classes(tmp_path, split="validation") == ["cat: cat/val/1.png", "dog: dog/val/1.png"]
 
 
+def test_one_folder_named_after_a_split_is_a_class_unless_it_holds_classes(tmp_path: Path) -> None:
+    assert classes(write(tmp_path / "a", "bus/1.png", "train/1.png")) == ["bus: bus/1.png", "train: train/1.png"]
+    write(tmp_path / "b", "cat/1.png", "dog/1.png", "test/cat/1.png", "test/dog/1.png")
+    assert "holds test/ with class folders of its own, and beside it cat/, dog/" in refusal(tmp_path / "b")
+
+
 def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train/cat/1.png", "training/cat/1.png", "val/cat/1.png")
     assert "several folders of the train split" in refusal(tmp_path)
@@ -267,6 +273,17 @@ def test_labels_come_from_metadata_files_too(tmp_path: Path) -> None:
     assert [record.label for record in opened(tmp_path).read()] == [2, 0, 0]
 
 
+def test_halves_of_characters_in_json_are_no_part_of_captions_and_class_names(tmp_path: Path) -> None:
+    write(tmp_path, "1.png", "2.png")
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "1.png", "text": "a \\ud83d"}\n{"file_name": "2.png", "text": "\\ud83d\\udc36"}'
+    )
+    assert captions(tmp_path) == [("a \ufffd",), ("\U0001f436",)]
+    (tmp_path / "2.png").unlink()
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png", "label": "a \\ud83d"}')
+    assert opened(tmp_path).class_names == {0: "a \\ud83d"}
+
+
 def test_images_without_a_caption_are_counted_and_those_not_named_left_out(tmp_path: Path) -> None:
     write(tmp_path, "1.png", "2.png", "3.png", "4.png")
     rows = [("1.png", "a cat"), ("2.png", None), ("3.png", " ")]
@@ -282,6 +299,8 @@ def test_images_without_a_caption_are_counted_and_those_not_named_left_out(tmp_p
         ('{"file_name": "../secret.png", "text": "x"}', "outside the data set"),
         ('{"file_name": "/etc/x.png", "text": "x"}', "outside the data set"),
         ('{"file_name": "..\\\\secret.png", "text": "x"}', "outside the data set"),
+        ('{"file_name": "\\ud83d.png", "text": "x"}', "outside the data set"),
+        ('{"file_name": "a\\u0000.png", "text": "x"}', "outside the data set"),
         ('{"text": "x"}', "row without file_name"),
         ('{"file_name": 5, "text": "x"}', "row without file_name"),
         ('{"file_name": "1.png", "text": "x"', "cannot be read as JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _LABEL_NAMES = ("label", "labels", "cls", "class", "class_id", "fine_label", "ta
 _TEXT_NAMES = ("raw", "caption", "text", "sentence")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "sentences", "sentences_raw", "sentence", "title")
 JSON_NAMES = ("json", "jsn")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ def texts(value: Any) -> tuple[str, ...]:
         value = next((value[name] for name in _TEXT_NAMES if value.get(name)), None)
     if isinstance(value, list):
         return tuple(text for part in value for text in texts(part))
-    return (value.strip(),) if isinstance(value, str) and value.strip() else ()
+    # Half a surrogate pair, as JSON can hold it, is no character.
+    text = _HALF.sub("\ufffd", value).strip() if isinstance(value, str) else ""
+    return (text,) if text else ()
 
 
 def inside(values: Any, path: tuple[str, ...]) -> Any:

@@ -65,6 +65,10 @@ def inside_folder(folder: str, name: str) -> str:
         name: as listed.
     """
     path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # no file can have this name
+        return ""
     return "" if path.startswith(("..", "/")) or re.match(r"[a-zA-Z]:", path) or "\0" in path else path
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from adanat_cli.core.data.classes import MAX_UNASKED, folder_classes
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import printable, require
 
 ClassIds: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 RawLabel: TypeAlias = int | str | None
@@ -26,7 +26,7 @@ def read_label(value: Any) -> RawLabel:
         digits = text.removeprefix("-").removesuffix(".0")
         if digits.isascii() and digits.isdigit():
             return _bounded(float(text)) if len(digits) < _LONGEST else None
-        return text if 0 < len(text) <= _LONGEST else None
+        return printable(text) if 0 < len(text) <= _LONGEST else None
     return _bounded(value) if isinstance(value, int | float) else None
 
 

@@ -156,6 +156,13 @@ def _splits_above(part: Part, place: Path) -> dict[str, Part]:
     folders = part.folders()
     named = {name: told for name in folders if (told := split_of_folder(name))}
     if len(set(named.values())) < min(len(folders), 2):
+        for name in named:
+            require(
+                len(Part(f"{part.base}{name}/", folders[name]).folders()) < 2,
+                f"{place / part.base} holds {name}/ with class folders of its own, and beside it "
+                f"{listed([f'{printable(other)}/' for other in sorted(folders) if other != name])}; expected folders "
+                "of splits or of classes: move the others away, or give the one that is meant.",
+            )
         return {}
     notes = list(part.notes)
     if left := [printable(name) for name in folders if name not in named]:

@@ -43,9 +43,9 @@ class SourceFiles:
             try:
                 status = (self.root / name).stat()
                 told = f"{status.st_size}\0{status.st_mtime_ns}"
-            except OSError:  # a list names it and it is not there, which its reader tells of
+            except (OSError, ValueError):  # a list names it and it is not there, which its reader tells of
                 told = ""
-            digest.update(os.fsencode(name) + f"\0{told}\n".encode())
+            digest.update(name.encode(errors="surrogatepass") + f"\0{told}\n".encode())
         return digest.hexdigest()[:16]
 
 
