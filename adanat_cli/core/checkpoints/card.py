@@ -146,7 +146,7 @@ def _hub_results(results: Sequence[Mapping[str, Any]], task: str) -> list[dict[s
     """Measured results in the Hub's model-index form, an entry for every data set."""
     metrics: dict[str, list[dict[str, Any]]] = {}
     for result in results:
-        if {"metric", "value"} <= set(result):
+        if "metric" in result and result.get("value") is not None:
             metrics.setdefault(str(result.get("dataset", "unknown")), []).append(_hub_metric(result))
     return [
         {"task": {"type": task}, "dataset": {"type": dataset, "name": dataset}, "metrics": measured}

@@ -53,8 +53,8 @@ class _Row:
     settings: Mapping[str, Any]
     metrics: Mapping[str, float | None]
     reference: _About
-    absent: Mapping[str, str] = field(default_factory=dict)
-    cost: Mapping[str, float | None] = field(default_factory=dict)
+    absent: Mapping[str, str]
+    cost: Mapping[str, float | None]
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
