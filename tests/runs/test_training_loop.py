@@ -291,7 +291,7 @@ def test_a_kill_before_the_first_state_leaves_no_line_twice(tmp_path: Path) -> N
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one_to_the_same_weights(toy: Path) -> None:
-    request = make_request(toy, "longer", **{**EVERY, "steps": 4})
+    request = make_request(toy, "longer", steps=4, save_every=2, log_every=3, sample_every=4)
     pretrain_nat(request, SilentReporter())
     pretrain_nat(make_request(toy, "longer", **EVERY), SilentReporter())
     one, two = (load_tree(toy / name / "checkpoints/step-00000006.safetensors") for name in ("longer", "run"))

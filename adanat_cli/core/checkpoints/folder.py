@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from adanat_cli.core.checkpoints.files import (
     writing,
 )
 from adanat_cli.core.checkpoints.header import Header, read_header
+from adanat_cli.core.checkpoints.index import COMPONENT, FORMAT_VERSION, POLICY, ModelIndex, parse_index
 from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.checkpoints.portable import portable
-from adanat_cli.core.config.base import MAX_IMAGE_SIZE
-from adanat_cli.core.config.schema import build, conform, shown
+from adanat_cli.core.config.schema import conform
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import read_bytes, read_json, read_object
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT_VERSION = 1
 INDEX_FILE, LABELS_FILE, CARD_FILE = "model_index.json", "labels.json", "README.md"
 REFERENCE_FILE = "features/reference.npz"
 """Statistics of real images in the model's own features; it goes with these when they are replaced."""
@@ -46,25 +44,6 @@ FURTHER_FILES: Mapping[str, tuple[str, ...]] = {TEXT: ("tokenizer.json", "tokeni
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _PATIENCE = 60.0
 """Seconds for which a writer waits for another one of the same folder."""
-_COMPONENT = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_-]*)?")
-_POLICY = re.compile(r"policies/steps-([1-9]\d{0,5})")
-
-
-@dataclass(frozen=True)
-class ModelIndex:
-    """What ``model_index.json`` says.
-
-    Attributes:
-        image_size: side of the images in pixels; 0 while no component has told it.
-        components: names such as "tokenizer", "nat", "policies/steps-8", sorted.
-        provenance: component -> where its weights came from.
-        results: measured results, one mapping each.
-    """
-
-    image_size: int = 0
-    components: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    results: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +121,7 @@ class ModelFolder:
                 f"{self.path} is not a model folder: it holds no {INDEX_FILE}; give the folder that does, "
                 "or make one with `adanat import`."
             )
-        return _parse_index(read_json(file), file)
+        return parse_index(read_json(file), file)
 
     def has(self, component: str) -> bool:
         """Whether the index lists this component."""
@@ -189,7 +168,7 @@ class ModelFolder:
 
     def policy_steps(self) -> list[int]:
         """Step counts for which the model has a policy, ascending."""
-        matches = (_POLICY.fullmatch(name) for name in self.index.components)
+        matches = (POLICY.fullmatch(name) for name in self.index.components)
         return sorted(int(match[1]) for match in matches if match)
 
     def labels(self) -> dict[int, str]:
@@ -274,7 +253,7 @@ class ModelFolder:
                 found = [file.parent.relative_to(self.path).as_posix() for file in self.path.glob(f"**/{_WEIGHTS}")]
                 # Those that every training exports come back with where they are from.
                 others = [name for name in found if name not in ("tokenizer", "nat", TEXT)]
-                index, named = ModelIndex(), tuple(filter(_COMPONENT.fullmatch, others))
+                index, named = ModelIndex(), tuple(filter(COMPONENT.fullmatch, others))
             whole = tuple(sorted(filter(self._is_whole, named), key=_order))
             if whole != index.components or not whole:
                 self._write_index(replace(index, components=whole))
@@ -356,9 +335,7 @@ class ModelFolder:
     def _staged(self, components: Sequence[Component], dtype: torch.dtype | None) -> Iterator[list[Path]]:
         """Write components under temporary names; remove what is left of them at the end."""
         for component in components:
-            require(
-                bool(_COMPONENT.fullmatch(component.name)), f"A model component cannot be named {component.name!r}."
-            )
+            require(bool(COMPONENT.fullmatch(component.name)), f"A model component cannot be named {component.name!r}.")
         temporaries = [temporary_name(self.path / component.name) for component in components]
         try:
             with writing(self.path):
@@ -389,42 +366,9 @@ class ModelFolder:
         )
 
 
-@dataclass(frozen=True)
-class _IndexFile:
-    """The fields of ``model_index.json``."""
-
-    format_version: int
-    image_size: int = 0
-    components: tuple[str, ...] = ()
-    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    results: tuple[Mapping[str, str | bool | int | float | None], ...] = ()
-
-
-def _parse_index(values: Any, file: Path) -> ModelIndex:
-    """Check the values of a model index."""
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if type(version) is not int:
-        raise AdaNATError(f"{file} is not a model index of this toolkit: it has no format_version.")
-    if version != FORMAT_VERSION:
-        raise AdaNATError(
-            f"{file} has format version {version}; this toolkit reads version {FORMAT_VERSION}. "
-            "Upgrade adanat, or take the model in the older format."
-        )
-    try:
-        known = {name: values[name] for name in values if name in _IndexFile.__dataclass_fields__}
-        told = build(_IndexFile, known, "a field")
-        require(0 <= told.image_size <= MAX_IMAGE_SIZE, f"image_size is {told.image_size}.")
-    except AdaNATError as error:
-        raise AdaNATError(f"{file} is damaged ({error}); fetch or import the model again.") from error
-    for name in told.components:
-        if not _COMPONENT.fullmatch(name):
-            raise AdaNATError(f"{file} names a component {shown(name)} that cannot exist; fetch the model again.")
-    return ModelIndex(told.image_size, told.components, told.provenance, told.results)
-
-
 def _order(name: str) -> tuple[str, int]:
     """Sort policies by step count, not by spelling; tokenizer and nat come first."""
-    if match := _POLICY.fullmatch(name):
+    if match := POLICY.fullmatch(name):
         return "policies", int(match[1])
     return {"tokenizer": "0", "nat": "1", TEXT: "2"}.get(name, name), 0
 

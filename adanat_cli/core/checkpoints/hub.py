@@ -14,9 +14,9 @@ from adanat_cli.core.checkpoints.folder import (
     LABELS_FILE,
     REFERENCE_FILE,
     ModelFolder,
-    ModelIndex,
 )
 from adanat_cli.core.checkpoints.header import Header
+from adanat_cli.core.checkpoints.index import ModelIndex
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
 

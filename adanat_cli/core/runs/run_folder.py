@@ -19,6 +19,8 @@ from adanat_cli.core.reading import json_text, parse_json, read_object
 from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 
 _CHECKPOINT = re.compile(r"step-(\d{8,18})\.safetensors")
+_RHYTHM = ("log_every", "save_every", "sample_every", "show_every")
+"""Settings of a training that decide nothing but when it tells and saves, so that they may change."""
 _NUM_LOGGED = "num_logged"
 
 
@@ -174,6 +176,8 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, len
     """
     before, now = _flatten(saved), _flatten(asked)
     keys = [key for key in sorted(before) if before[key] != now.get(key)]
+    if length is not None:
+        keys = [key for key in keys if key.rpartition(".")[2] not in _RHYTHM]
     advice = "repeat its settings to resume, or choose another --output"
     if length is not None and length.key in keys:
         numbers = isinstance(before.get(length.key), int) and isinstance(now.get(length.key), int)
