@@ -8,6 +8,7 @@ import shutil
 import signal
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -594,3 +595,10 @@ def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
     assert generator.identity(ScheduleChoice("cosine", 2)) != generator.identity(
         ScheduleChoice("cosine", 2, guidance=2)
     )
+
+
+def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:
+    for num_classes, missing in ((3, ""), (1, "the model knows one class, which a classifier takes for no other")):
+        config = NATConfig(codebook_size=4, grid=(4, 4), width=16, depth=2, num_heads=2, num_classes=num_classes)
+        images = GeneratedImages(SimpleNamespace(config=config), choose_schedule("", 2, None, None), 2)
+        assert images.missing_labels == missing

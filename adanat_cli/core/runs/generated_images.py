@@ -113,6 +113,8 @@ class GeneratedImages:
     def __post_init__(self) -> None:
         text = self._of_text
         self.missing_labels = "prompts are none of the classes that a classifier names" if text else ""
+        if not text and self.generator.config.num_classes == 1:
+            self.missing_labels = "the model knows one class, which a classifier takes for no other"
         self.missing_prompts = "" if text else "the images are of classes, not of prompts"
 
     @property

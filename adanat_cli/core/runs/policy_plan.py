@@ -34,7 +34,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
     with torch.device("meta"):
         agent, network = Agent(shape), UViT(nat)
         judge = None
-        if request.training.reward == "adversarial":
+        if _is_judged(request):
             classes = nat.num_classes if nat.condition == "class" else 0
             # CLIP's projection is as wide as the states in both encoders that NATs were published with.
             width = nat.text_width if nat.condition == "text" else 0
@@ -97,6 +97,10 @@ def _model(request: TrainPolicyRequest) -> tuple[str, NATConfig, str, int]:
     return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
 
 
+def _is_judged(request: TrainPolicyRequest) -> bool:
+    return request.training.reward == "adversarial" and request.kind not in ("search", "tuned")
+
+
 def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
     """What the run will need and has not.
 
@@ -104,7 +108,7 @@ def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
         AdaNATError: if a discriminator's file is missing or of another network.
     """
     missing = [] if is_here else [absent(request.dataset)]
-    if request.training.reward == "adversarial" and request.kind not in ("search", "tuned"):
+    if _is_judged(request):
         try:
             require_discriminator(request.discriminator)
         except AdaNATError as error:

@@ -217,7 +217,8 @@ def policy_request(
     note = ""
     if scale:
         images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
-        judged = f", discriminator {judge.backbone}" if settled.reward == "adversarial" else ""
+        is_judged = settled.reward == "adversarial" and kind not in ("search", "tuned")
+        judged = f", discriminator {judge.backbone}" if is_judged else ""
         note = f"{_follows(scale)}: {images}{judged}; options set others."
     optimisation = _settled(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
