@@ -101,10 +101,6 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Protocol {values['protocol']}: {values['extractor']}, weights {values['weights_hash'][:12]}; features of "
         f"{values['num_features']:,} images"
         + (f", {values['num_classes']:,} classes" if values["num_classes"] else ""),
-        *(
-            [f"Measure the model with: adanat evaluate --model {values['installed']} -n 1000"]
-            if values["installed"]
-            else []
-        ),
+        *([f"Measure the model with: adanat evaluate --model {values['installed']}"] if values["installed"] else []),
         *(f"Skipped: {name} ({reason})" for name, reason in list(values["skipped"].items())[:10]),
     ]

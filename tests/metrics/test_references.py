@@ -100,11 +100,21 @@ def test_guided_diffusion_batches_are_read_and_their_images_in_parts(tmp_path: P
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     extractor = Stub()
-    fields = {"source": "ImageNet, validation", "classes": {207: 30, 1: 10}}
+    fields = {"source": "ImageNet, validation", "classes": {207: 30, 1: 10}, "image_size": 64}
     written = make_reference(extractor, gaussian(), 40, gaussian(6, seed=1), draw(9, 5), **fields)
     write_reference(tmp_path / ".hidden.part", written)
     read = read_reference(tmp_path / ".hidden.part")
-    for name in ("num_images", "protocol", "extractor", "weights_hash", "resize", "source", "classes", "format"):
+    for name in (
+        "num_images",
+        "protocol",
+        "extractor",
+        "weights_hash",
+        "resize",
+        "source",
+        "classes",
+        "image_size",
+        "format",
+    ):
         assert getattr(read, name) == getattr(written, name), name
     assert read.num_images == 40
     torch.testing.assert_close(read.gaussian, written.gaussian, rtol=0, atol=1e-15)

@@ -33,7 +33,7 @@ from adanat_cli.core.runs.stats import _open, make_stats
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy
-from tests.runs.test_evaluate import Stops, fail, parts
+from tests.runs.test_evaluate import Patches, Stops, fail, parts
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +309,15 @@ def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Pat
     assert "classes" not in row
     assert row["reference"]["num_classes"] == 2
     assert not any("classes" in line for line in said.warned)
+
+
+def test_a_reference_of_other_sizes_is_warned_of(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for job in ("stats", "evaluate"):
+        monkeypatch.setattr(f"adanat_cli.core.runs.{job}.load_extractor", lambda *_, **__: Patches())
+    run(toy, tmp_path / "adm.npz", protocol="adm", data_fields={"image_size": 8})
+    said = Said()
+    evaluate(evaluate_request(toy, tmp_path, reference=tmp_path / "adm.npz", num_samples=6), said)
+    assert any("images of 8 pixels, and these have 16" in line for line in said.warned)
 
 
 def test_installed_statistics_are_what_evaluate_takes_by_default(tmp_path: Path) -> None:

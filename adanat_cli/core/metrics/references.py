@@ -75,6 +75,7 @@ class Reference:
         resize: how images were brought to the network's size.
         source: what the images are, in words.
         classes: class id to number of images; None where the file does not say, or the images have no classes.
+        image_size: side of the images in pixels; 0 where the file does not say.
         format: of the file.
         sha256: of the file's bytes; "" for a reference that was not read from a file.
     """
@@ -90,6 +91,7 @@ class Reference:
     resize: str = ""
     source: str = ""
     classes: Mapping[int, int] | None = None
+    image_size: int = 0
     format: Format = "adanat"
     sha256: str = ""
 
@@ -107,6 +109,7 @@ def make_reference(
     features: Tensor | None = None,
     source: str = "",
     classes: Mapping[int, int] | None = None,
+    image_size: int = 0,
 ) -> Reference:
     """Put together what an extractor made of images.
 
@@ -118,6 +121,7 @@ def make_reference(
         features: (n, D) of some of the images.
         source: what the images are, in words.
         classes: class id to number of images; None where they have no classes.
+        image_size: side of the images in pixels; 0 if not known.
     """
     return Reference(
         gaussian,
@@ -130,6 +134,7 @@ def make_reference(
         resize=_RESIZES.get(extractor.protocol, ""),
         source=source,
         classes=classes,
+        image_size=image_size,
     )
 
 
@@ -179,6 +184,7 @@ def write_reference(path: Path, reference: Reference) -> None:
         arrays["features"] = reference.features.float().cpu().numpy()
     metadata: dict[str, Any] = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
     metadata |= {name: getattr(reference, name) for name in _TEXTS}
+    metadata["image_size"] = reference.image_size
     if reference.classes is not None:
         metadata["classes"] = {str(label): num for label, num in sorted(reference.classes.items())}
     arrays["metadata"] = np.array(json.dumps(metadata))
@@ -284,7 +290,7 @@ def _find_images(archive: Archive) -> StoredImages | None:
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What the file's own JSON tells; ``classes`` is missing in older ones."""
+    """What the file's own JSON tells; what older ones lack has a default."""
 
     format_version: int
     num_images: int
@@ -294,6 +300,7 @@ class _Metadata:
     resize: str
     source: str
     classes: Mapping[int, int] | None = None
+    image_size: int = 0
 
 
 def _read_metadata(archive: Archive) -> dict[str, Any]:
@@ -311,7 +318,8 @@ def _read_metadata(archive: Archive) -> dict[str, Any]:
             f"The metadata of {archive.path} cannot be read ({error}); make it again with `adanat stats`."
         ) from error
     texts = {name: getattr(told, name) for name in _TEXTS}
-    return {**texts, "num_images": told.num_images, "classes": told.classes, "format": "adanat"}
+    numbers = {name: getattr(told, name) for name in ("num_images", "classes", "image_size")}
+    return {**texts, **numbers, "format": "adanat"}
 
 
 def _sha256(path: Path) -> str:

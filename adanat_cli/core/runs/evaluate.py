@@ -179,6 +179,11 @@ def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
             f"A Fréchet distance of {subject.num_images:,} images is biased upwards: compare it only with others of as "
             f"many. Published ones are of {usual:,}."
         )
+    if 0 < reference.image_size != subject.images.image_size > 0:
+        reporter.warn(
+            f"The reference is of images of {reference.image_size} pixels, and these have {subject.images.image_size}: "
+            "the distance is of their sharpness, too. `adanat stats --model` takes a model's own size."
+        )
     if differing := compare_classes(reference.classes, subject.images.classes(subject.num_images)):
         reporter.warn(
             f"In distance and coverage, classes count that differ: {other_classes(differing)}. `adanat stats --model` "

@@ -126,6 +126,11 @@ class GeneratedImages:
         """What the model is called."""
         return self.generator.folder.title
 
+    @property
+    def image_size(self) -> int:
+        """What the model's index says."""
+        return self.generator.folder.index.image_size
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Generate images start … stop - 1; their decoded values are not rounded to bytes."""
         made = self.generator

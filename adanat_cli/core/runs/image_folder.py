@@ -61,6 +61,11 @@ class ImageFolder:
         """The folder's name."""
         return self._folder.resolve().name
 
+    @property
+    def image_size(self) -> int:
+        """The longer side of every image."""
+        return max(self.height, self.width)
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in the order of their names."""
         pending = (partial(self._load, index) for index in range(start, stop))

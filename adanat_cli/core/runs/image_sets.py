@@ -58,6 +58,10 @@ class ImageSet(Protocol):
     def origin(self) -> str:
         """Name of the folder, file or model that they come from; not where it lies."""
 
+    @property
+    def image_size(self) -> int:
+        """Their longer side in pixels; 0 if not known."""
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order."""
 

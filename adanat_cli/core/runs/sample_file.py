@@ -75,6 +75,11 @@ class SampleFile:
         """The file's name."""
         return self._path.name
 
+    @property
+    def image_size(self) -> int:
+        """The longer side of every image."""
+        return max(self.height, self.width)
+
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order.
 

@@ -310,6 +310,7 @@ def _write(
         store.rows("features", rows) if len(rows) else None,
         source=_describe(chosen),
         classes=_count_classes(chosen, store),
+        image_size=source.config.image_size,
     )
     num_found = len(reference.classes or {})
     if chosen.num_classes > num_found:
