@@ -16,6 +16,7 @@ from adanat_cli.core.generation.step import generate
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.runs.sampling import predictor
+from tests.mutations import as_json, mutations
 from tests.support import fill_analytic, fixture, fixture_json, gumbel
 
 
@@ -130,3 +131,14 @@ def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, text: str | None, comp
     with pytest.raises(AdaNATError, match=complaint) as caught:
         read_autonat(path)
     assert "\n" not in str(caught.value)
+
+
+def test_one_wrong_value_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    for what, changed in mutations({name: [0.5, 0.5] for name in ACTION_NAMES}, sparse=3):
+        path.write_text(as_json(changed))  # which is YAML, too
+        try:
+            assert len(read_table(path).table) == 2
+        except AdaNATError as error:
+            if "\n" in str(error):
+                pytest.fail(f"{what}: {error}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from adanat_cli.core.config import PolicyConfig, nat_preset
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs import models
+from adanat_cli.core.runs import models, registry
 from adanat_cli.core.runs.info import describe, lines
 from adanat_cli.core.runs.pull import PullRequest, pull
 from adanat_cli.core.runs.registry import KnownModel, WeightSource, known_models
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from tests.hub.server import Fault, HubServer
+from tests.mutations import as_json, mutations
 from tests.runs.foreign_files import policy_state, saved, vqgan_state
 
 PAGE = "https://example.org/vqgan"
@@ -149,3 +152,12 @@ def test_info_lists_the_names(authors: HubServer) -> None:
     assert "Name        imagenet64: comes with adanat" in text
     assert "Name        toy: A toy; adanat pull toy" in text
     assert "known" not in describe("imagenet64")
+
+
+def test_one_wrong_value_in_the_registry_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = json.loads((registry.MODELS / "registry.json").read_text())
+    monkeypatch.setattr(registry, "MODELS", tmp_path)
+    for _, changed in mutations(values, sparse=11):
+        (tmp_path / "registry.json").write_text(as_json(changed))
+        with suppress(AdaNATError):
+            registry.known_models.__wrapped__()
