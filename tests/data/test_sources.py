@@ -193,10 +193,11 @@ def labels(source: ImageSource) -> list[int]:
         (pa.array(["n02099601", "n01440764"] * 2), [207, 0, 207, 0], None),
         (pa.array(["2", "0", "2", "1"]), [2, 0, 2, 1], {}),
         (pa.array([2.0, 0.0, 2.0, 1.0]), [2, 0, 2, 1], {}),
+        (pa.array([2.0, 0.0, 2.0, 1.0], pa.float64()).cast(pa.float16()), [2, 0, 2, 1], {}),
         (pa.array([True, False, True, True]), [1, 0, 1, 1], {}),
         (pa.array([2, 0, 2, 1], pa.uint8()), [2, 0, 2, 1], {}),
     ],
-    ids=["words", "categories", "synsets", "numerals", "floats", "truth", "bytes"],
+    ids=["words", "categories", "synsets", "numerals", "floats", "halves", "truth", "bytes"],
 )
 def test_labels_of_every_type_are_classes(
     tmp_path: Path, column: pa.Array, expected: list[int], names: dict[int, str] | None
@@ -496,6 +497,17 @@ def test_unfit_columns_are_told_by_name(tmp_path: Path) -> None:
         open_source(config(tmp_path, label_column="kind"))
     with pytest.raises(AdaNATError, match="labels from 0 to 1; expected 0 to 0"):
         open_source(config(tmp_path, num_classes=1))
+
+
+@pytest.mark.parametrize(
+    "words", [b"5", b"{", b'{"info": 5}', b"[" * 50_000, b"\xff", b'{"info": {"features": {"a": 1}}}']
+)
+def test_a_description_of_columns_that_makes_no_sense_is_told_in_one_line(tmp_path: Path, words: bytes) -> None:
+    table = pa.table({"image": [png(0)], "label": [0]}).replace_schema_metadata({b"huggingface": words})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(AdaNATError, match=r"cannot be opened: x\.parquet") as caught:
+        open_source(config(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_parquet_file_is_told_in_one_line(tmp_path: Path) -> None:

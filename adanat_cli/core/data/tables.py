@@ -43,6 +43,8 @@ Row = tuple[bytes | Path | None, RawLabel, tuple[str, ...], str]
 
 _MOST_FILES, _MOST_RANGES = 100_000, 8
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
+_SCHEMA_ERRORS = (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError)
+"""What ``datasets`` raises on descriptions of columns that make no sense, as well."""
 
 
 def is_stream(table: Table) -> bool:
@@ -94,7 +96,7 @@ def _lacks_images(file: Path) -> bool:
     """Whether no column of a table can be one of images; a damaged one is for its reader to tell of."""
     try:
         return not image_column(_features(file))
-    except _LOAD_ERRORS:
+    except _SCHEMA_ERRORS:
         return False
 
 
@@ -152,7 +154,7 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
     for file in files:
         try:
             features = _features(file)
-        except (*_LOAD_ERRORS, KeyError, TypeError, NotImplementedError) as error:
+        except _SCHEMA_ERRORS as error:
             raise AdaNATError(f"Data {file.parent} cannot be opened: {file.name}: {_root_cause(error)}.") from error
         if not needed:
             columns = find_columns(features, config)
@@ -307,6 +309,8 @@ def labels(table: datasets.Dataset, columns: Columns, shown: str) -> tuple[Label
         column = pa.chunked_array([chunk.field(name) for chunk in column.chunks])
     if pa.types.is_signed_integer(column.type):
         return np.ascontiguousarray(column.fill_null(-1).to_numpy(), np.int64), dict(enumerate(columns.class_names)), 0
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())  # half precision cannot be looked up
     values = column.unique().to_pylist()
     raw = [read_label(value) for value in values]
     wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
