@@ -17,8 +17,10 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.pretrain_nat import pretrain_nat
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.requests import nat_request, policy_request, tokenizer_request
+from adanat_cli.core.runs.train_policy import train_policy
 from tests.image_files import write_class_folder
 from tests.nat_toy import make_model, make_tokens
+from tests.policy_toy import make_policy_toy
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,21 @@ def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest
     monkeypatch.setattr(run, "device_memory", lambda _: 2**26)
     assert run.plan(nat(own, "fresh", batch_size=2048))["accumulate"] > 1
     assert run.plan(replace(nat(own, "fresh", batch_size=2048), accumulate=2))["accumulate"] == 2
+
+
+def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
+    folder = make_policy_toy(tmp_path)
+    named: dict[str, Any] = {"kind": "adaptive", "num_steps": 3, "model": str(folder / "model"), "device": "cpu"}
+    named |= {"output": folder / "run", "workers": 0}
+    training = {"updates": 1, "trajectories": 6, "eval_images": 4, "paired": False}
+    judge = {"backbone": "pyramid", "updates": 1, "warmup_updates": 0, "batch_size": 3, "width": 8}
+    first = policy_request(
+        str(folder / "images"), {}, training, {"epochs": 1}, judge, {"hidden_width": 16, "smoothing": 0.5}, **named
+    )
+    assert "from an unknown number of images on a CPU: 1 updates of 6 images" in first.note
+    train_policy(first, SilentReporter())
+    again = policy_request(str(folder / "images"), {}, {}, **named)
+    assert again == replace(first, note="", policy={"residual": True, **first.policy})
+    assert train_policy(again, SilentReporter())["updates"] == 1
+    longer = policy_request(str(folder / "images"), {}, {"updates": 2}, **named)
+    assert train_policy(longer, SilentReporter())["updates"] == 2

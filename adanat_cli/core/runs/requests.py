@@ -214,12 +214,9 @@ def policy_request(
     judge = _settled(
         DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), discriminator
     )
-    note = ""
-    if scale:
-        images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
-        is_judged = settled.reward == "adversarial" and kind not in ("search", "tuned")
-        judged = f", discriminator {judge.backbone}" if is_judged else ""
-        note = f"{_follows(scale)}: {images}{judged}; options set others."
+    is_judged = settled.reward == "adversarial" and kind not in ("search", "tuned")
+    judged = f", discriminator {judge.backbone}" if is_judged else ""
+    images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
     optimisation = _settled(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
         optimisation = optimisation.replace(baseline="class")
@@ -233,7 +230,7 @@ def policy_request(
         discriminator=judge,
         policy={**chosen.get("policy", {}), **kept, **policy},
         output=output,
-        note=note,
+        note=f"{_follows(scale)}: {images}{judged}; options set others." if scale else "",
         **others,
     )
 
