@@ -208,7 +208,7 @@ class MeteredLoop(TrainingLoop):
 def training_length(config: TokenizerTrainingConfig | NATTrainingConfig) -> Length:
     """How long a training of a tokenizer or NAT is, and whether it may become longer."""
     cosine = (
-        "a learning rate that falls in a cosine to the last update (--decay cosine) would have been another one from "
-        "the first update on, so this run cannot become longer"
+        "with a learning rate that falls in a cosine to the last update (--decay cosine), other lengths have other "
+        "rates from the first update on, so that of a run cannot change"
     )
     return Length("training.steps", cosine if config.decay == "cosine" else "")
