@@ -201,6 +201,7 @@ def train(folder: Path, world: World, quick: bool) -> str:
     adanat("tokenize", *data, "--tokenizer", tokenizer, "--no-flips", *tokens)
     size = ("--size", "nano", "--steps", 240, "--batch-size", 48) if quick else ("--size", "micro", "--steps", 4000)
     rates = ("--learning-rate", 4e-3, "--warmup-steps", 10, "--beta1", 0.9, "--beta2", 0.98, "--ema-decay", 0.95)
+    rates += ("--decay", "constant", "--code-init", 0)
     slower = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)
     made_of = ("--dataset", pictures, "--tokens", folder / "tokens", "--model", tokenizer, "--precision", "fp32")
     return str(adanat("pretrain-nat", *made_of, *size, *rates, *slower, "--output", folder / "nat")["model"])

@@ -71,7 +71,7 @@ def test_images_of_another_size_are_refused() -> None:
         ({"channels": ()}, "at least two"),
         ({"num_classes": 1}, "num_classes is 1"),
         ({"num_res_blocks": 0}, "num_res_blocks is 0"),
-        ({"kind": "plain"}, "kind 'plain'"),
+        ({"kind": "plain"}, "kind is 'plain'; expected 'residual'"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused_in_one_line(fields: dict[str, object], message: str) -> None:

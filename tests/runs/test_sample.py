@@ -159,7 +159,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"schedule": "cosin"}, "'cosin' is not known; expected learned, cosine, halton"),
         ({"schedule": "autonat:"}, "names no file"),
-        ({"schedule": "autonat:/no/such.yaml"}, "cannot be read"),
+        ({"schedule": "autonat:/no/such.yaml"}, "does not exist"),
         ({"schedule": "learned", "num_steps": 5}, "no learned policy for 5 steps .it has them for 3"),
         ({"num_steps": 3, "guidance": 2.0}, "add --schedule cosine"),
         ({"temperature": -1.0}, "--temperature is -1.0"),

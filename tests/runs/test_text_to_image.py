@@ -180,7 +180,8 @@ def test_captions_are_encoded_on_the_fly_where_none_are_stored(
         ("stored", folder / "tokens", ()),
     ):
         run("pretrain-nat", *data, *model, *short, "--tokens", tokens, *encoder, "--output", tmp_path / name)
-        losses.append(json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["loss"])
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses.append(next(line["loss"] for line in lines if "loss" in line))
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 

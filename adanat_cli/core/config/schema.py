@@ -132,6 +132,8 @@ def _is_plain(value: Any, hint: Any) -> bool:
 
 
 def _wrong(value: Any, hint: Any, source: str) -> AdaNATError:
+    if get_origin(hint) is Literal:
+        return AdaNATError(f"{source} is {shown(value)}; expected {_in_words(hint)}.")
     return AdaNATError(f"{source} is of the wrong type: {shown(value)} instead of {_in_words(hint)}.")
 
 
