@@ -188,6 +188,16 @@ def test_a_model_that_cannot_be_written_is_told_before_any_work(
     assert not new.exists()
 
 
+@pytest.mark.parametrize("content", [{"arr_0": np.zeros((2, 4, 4, 3))}, None])
+def test_a_file_of_something_else_is_not_replaced(toy: Path, tmp_path: Path, content: Any) -> None:
+    output = tmp_path / "precious.npz"
+    output.write_bytes(b"precious") if content is None else np.savez(output, **content)
+    before = output.read_bytes()
+    with pytest.raises(AdaNATError, match="is not a file of statistics"):
+        run(toy, output)
+    assert output.read_bytes() == before
+
+
 @pytest.mark.parametrize("job", ["stats", "evaluate"])
 def test_a_run_that_cannot_start_leaves_nothing(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImage
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import make_reference, write_reference
 from adanat_cli.core.runs.classes import find_classes, shared_ids
 from adanat_cli.core.runs.devices import start_processes
@@ -109,7 +111,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         0 <= request.num_features <= MOST_HELD,
         f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
     )
-    require(not request.output.is_dir(), f"--output {request.output} is a folder; give a file such as stats.npz.")
+    _check_output(request.output)
     state, device = start_processes(request.device)
     if not state.is_main_process:
         reporter = SilentReporter()
@@ -150,6 +152,17 @@ def _settings(request: StatsRequest, source: ImageSource, extractor: Extractor) 
         "part_size": request.part_size,
     }
     return dict(json.loads(json.dumps(settings)))
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to replace anything but statistics."""
+    require(not output.is_dir(), f"--output {output} is a folder; give a file such as stats.npz.")
+    if output.exists():
+        with suppress(AdaNATError):
+            names = Archive(output).names
+            if {"mu", "sigma"} <= set(names) and "arr_0" not in names:
+                return
+        raise AdaNATError(f"--output {output} is there and is not a file of statistics; choose another name.")
 
 
 def _check_model(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
