@@ -6,15 +6,14 @@ import codecs
 import io
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
 from adanat_cli.core.errors import AdaNATError, printable
 
-READER_LEFT = 128 + signal.SIGPIPE
-"""Exit code of a program whose output nobody reads any longer, as shells tell it: `adanat info | head -1`."""
+READER_LEFT = 141
+"""Exit code of a program whose output nobody reads any longer, as shells tell SIGPIPE: `adanat info | head -1`."""
 
 _ACTING = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;?]*[A-Za-z])")
 """What no program of this kind writes on purpose; of escape sequences, those of colours and progress bars stay."""

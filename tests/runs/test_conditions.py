@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.runs.conditions import read_prompts, warn_of_long_ones
+from adanat_cli.core.runs.conditions import ClassConditions, read_prompts, warn_of_long_ones
 from adanat_cli.core.text.encoder import TextEncoder
 from tests.clip_toy import make_clip
 
@@ -69,3 +70,12 @@ def test_a_prompt_that_is_cut_is_named(tmp_path: Path) -> None:
         "The text encoder reads 8 tokens, the rest of a prompt has no effect: that of 'red red red red red red red' "
         "(9 tokens) and 1 more."
     ]
+
+
+@pytest.mark.parametrize(("encoding", "slug"), [("utf-8", "zwei-käfer-日本"), ("ascii", "zwei-k-fer")])
+def test_names_of_files_have_letters_that_the_file_system_takes(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, slug: str
+) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    names = {0: "Zwei Käfer \udcff/日本, two beetles"}
+    assert ClassConditions(lambda _: 0, names, 1, 1).slug(0) == f"class0_{slug}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,8 +169,10 @@ class PromptConditions:
 
 
 def _slug(text: str) -> str:
-    """Words of a text, joined by hyphens and not too many."""
-    return re.sub(r"[\W_]+", "-", text.casefold()).strip("-")[:_LONGEST_SLUG].strip("-")
+    """Words of a text, joined by hyphens and not too many, in letters that file names may have here."""
+    encoding = sys.getfilesystemencoding()
+    known = text.casefold().encode(encoding, "replace").decode(encoding)
+    return re.sub(r"[\W_]+", "-", known).strip("-")[:_LONGEST_SLUG].strip("-")
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:

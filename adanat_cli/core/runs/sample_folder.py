@@ -128,9 +128,7 @@ def _obstacle(folder: Path, request: SampleRequest) -> str:
     recorded = set(_recorded_files(folder))
     foreign = [name for name in _images(folder) if name not in recorded]
     if foreign:
-        return (
-            f"images that no run recorded as its own, such as {foreign[0]}; choose another --output, or move them away"
-        )
+        return f"images that no run recorded as its own, such as {min(foreign)}; choose another --output, or move them"
     return ""
 
 
