@@ -228,7 +228,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
         "",
         *markdown(rows),
         "",
-        *(f"Not measured: {reason}: {', '.join(names)}" for reason, names in _absent(rows[0]["absent"]).items()),
+        *(f"Not measured: {reason}: {', '.join(names)}" for reason, names in _absent(rows).items()),
         f"Results: {values['evaluation']}",
     ]
     return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
@@ -250,10 +250,10 @@ def _clip_line(settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def _absent(reasons: dict[str, str]) -> dict[str, list[str]]:
-    """Names of measures by the reason for which they are absent; a deviation goes with its mean."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
+def _absent(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Names of measures by the reason for which some row lacks them; a deviation goes with its mean."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in dict.fromkeys(pair for row in rows for pair in row["absent"].items()):
         if not name.endswith("_std"):
-            names.setdefault(reason, []).append(name)
-    return names
+            reasons.setdefault(reason, []).append(name)
+    return reasons

@@ -19,6 +19,7 @@ import yaml
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.errors import AdaNATError
@@ -327,6 +328,11 @@ def test_operations_of_a_step_are_those_counted_by_hand_and_double_with_guidance
     assert unguided[2] - unguided[1] == pytest.approx(step)
     assert guided[1] - guided[0] == pytest.approx(2 * step)
     assert unguided[0] > step  # the decoder
+
+
+def test_what_any_row_lacks_is_said() -> None:
+    rows = [{"absent": {"sfid": "no moments"}}, {"absent": {"sfid": "no moments", "fid": "too large", "kid_std": "x"}}]
+    assert _absent(rows) == {"no moments": ["sfid"], "too large": ["fid"]}
 
 
 def test_several_steps_and_schedules_make_one_table_and_a_plot(toy: Path, tmp_path: Path) -> None:
