@@ -47,6 +47,12 @@ def test_float_grey_in_unit_range_is_scaled() -> None:
     assert pixels[0, :, 0].tolist() == [0, 255]
 
 
+def test_greys_that_are_no_numbers_are_black() -> None:
+    pixels = np.asarray(to_rgb(Image.fromarray(np.array([[0.0, np.nan], [1.0, np.inf]], np.float32))))
+    assert pixels[..., 0].tolist() == [[0, 0], [0, 255]]
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[0.5, np.nan]], np.float32))))[0, :, 0].tolist() == [128, 0]
+
+
 def test_cmyk_white_and_black_keep_their_meaning() -> None:
     image = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
     assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [255, 0]

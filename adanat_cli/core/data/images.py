@@ -22,6 +22,7 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOT_PIXELS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Chunks of a PNG that Pillow bounds and that no pixel depends on."""
+_ROWS = 64
 _MOST_RESAMPLED = 2**26
 """Pixels of a resampled picture before its square is cut out."""
 
@@ -144,12 +145,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and float greys to 8 bits."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode.startswith("I;16"):
-        values = values / 257
-    elif values.size and values.max() > 255:
-        values = values / 257  # mode I carries 16-bit files
-    elif image.mode == "F" and values.size and values.max() <= 1:
-        values = values * 255
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    """Scale 16-bit, 32-bit and float greys to 8 bits; what is not a number is black."""
+    values = np.asarray(image)
+    most = np.fmax.reduce(values, axis=None) if values.size else 0
+    factor, divisor = 1.0, 1.0
+    if image.mode.startswith("I;16") or most > 255:
+        divisor = 257  # mode I carries 16-bit files
+    elif image.mode == "F" and most <= 1:
+        factor = 255
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):  # a few at a time, since floats take eight times the room
+        rows = np.nan_to_num(values[top : top + _ROWS].astype(np.float64) / divisor * factor)
+        grey[top : top + _ROWS] = rows.round().clip(0, 255)
+    return Image.fromarray(grey)
