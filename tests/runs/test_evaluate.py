@@ -234,6 +234,7 @@ def test_kept_features_serve_another_reference(toy: Path, tmp_path: Path, monkey
     (row,) = rows(toy, tmp_path, reference=shifted)
     assert row["metrics"]["fid"] > 1
     assert row["cost"]["images_per_second"] is None
+    assert len(parts(tmp_path / "features" / "cosine-2")) == 5  # still: they were to be kept
 
 
 def test_images_in_a_reference_stand_in_for_features(toy: Path, unbroken: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.runs.clip_scorer import ClipScorer
 from adanat_cli.core.runs.evaluation_report import Results, Row
 from adanat_cli.core.runs.feature_pass import Speed, extract_features, open_store
-from adanat_cli.core.runs.feature_store import FeatureStore, remove_store
+from adanat_cli.core.runs.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.core.runs.generated_images import GeneratedImages
 from adanat_cli.core.runs.image_sets import ImageSet, num_of_rank, parts_of
 from adanat_cli.core.runs.measures import MOST_HELD, Measured, measure
@@ -99,14 +99,20 @@ class Evaluation:
                 if row is not None:
                     results.add(row)
             else:
-                self.reporter.log(f"{results.path} holds {subject.title} already; another --output measures it anew.")
+                kept = ", and keeps its features" if self.keep_features else ""
+                self.reporter.log(
+                    f"{results.path} holds {subject.title} already; another --output measures it anew{kept}."
+                )
             if row is not None:
                 rows.append(row)
-            if self.state.is_main_process and not self.keep_features:
-                remove_store(self._folder(subject.folder_name))
-        if self.state.is_main_process and not self.keep_features:
-            remove_store(self._folder(_REFERENCE_IMAGES))
+            self._leave(subject.folder_name)
+        self._leave(_REFERENCE_IMAGES)
         return rows
+
+    def _leave(self, folder_name: str) -> None:
+        """Keep the features of what is measured, or remove them unless an earlier run was to keep them."""
+        if self.state.is_main_process:
+            (keep_store if self.keep_features else remove_store)(self._folder(folder_name))
 
     def _measure(self, subject: Subject, real: Tensor | None) -> Row | None:
         """The row of one set of images on the main process, None on others."""

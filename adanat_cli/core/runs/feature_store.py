@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import clear_litter, read_json, save_tensors, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, save_tensors, write_json
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.run_folder import refuse_changes
 
 _FILES = "files_digest"
 """The setting that tells files from those that they replaced."""
-_STATE, _CHECKSUMS = "state.json", "crc32"
+_STATE, _KEPT, _CHECKSUMS = "state.json", "kept", "crc32"
 _PART = re.compile(r"part-\d{5,9}\.safetensors")
 
 
@@ -166,8 +166,17 @@ def _told(part: Any, key: str) -> dict[str, Any]:
     return values
 
 
+def keep_store(folder: Path) -> None:
+    """Keep a store, if it is there, also from later runs that read it."""
+    if folder.is_dir():
+        with atomic_path(folder / _KEPT) as temporary:
+            temporary.touch()
+
+
 def remove_store(folder: Path) -> None:
-    """Remove a store's folder, if it is there, and the one above if nothing else is in it."""
+    """Remove a store's folder, if it is there and not to be kept, and the one above if nothing else is in it."""
+    if (folder / _KEPT).exists():
+        return
     shutil.rmtree(folder, ignore_errors=True)
     above = folder.parent
     if above.is_dir() and not any(above.iterdir()):
