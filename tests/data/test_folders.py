@@ -301,6 +301,7 @@ def test_images_without_a_caption_are_counted_and_those_not_named_left_out(tmp_p
         ('{"file_name": "..\\\\secret.png", "text": "x"}', "outside the data set"),
         ('{"file_name": "\\ud83d.png", "text": "x"}', "outside the data set"),
         ('{"file_name": "a\\u0000.png", "text": "x"}', "outside the data set"),
+        ("version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         ('{"text": "x"}', "row without file_name"),
         ('{"file_name": 5, "text": "x"}', "row without file_name"),
         ('{"file_name": "1.png", "text": "x"', "cannot be read as JSON"),
@@ -314,6 +315,13 @@ def test_damaged_and_dangerous_metadata_is_refused_in_one_line(tmp_path: Path, c
     write(tmp_path / "data", "1.png", "2.png", "3.png")
     (tmp_path / "data/metadata.jsonl").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert told in refusal(tmp_path / "data")
+
+
+def test_metadata_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    for kind in ("jsonl", "parquet"):
+        place = write(tmp_path / kind, "1.png")
+        os.mkfifo(place / f"metadata.{kind}")
+        assert "a pipe" in refusal(place)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

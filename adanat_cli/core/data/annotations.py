@@ -21,7 +21,7 @@ from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.folders import inside_folder
 from adanat_cli.core.data.labels import RawLabel, is_label, read_label
 from adanat_cli.core.data.layout import Layout
-from adanat_cli.core.data.text_files import decode_text, text_lines
+from adanat_cli.core.data.text_files import decode_text, refuse_pointer, text_lines
 from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.reading import parse_json, read_bytes
 
@@ -107,6 +107,8 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
     Raises:
         AdaNATError: if it cannot be read.
     """
+    require(table.is_file(), f"{table} is a pipe, a device or a link to nothing; replace it by the file itself.")
+    refuse_pointer(table)
     try:
         if table.suffix.lower() == ".parquet":
             for batch in pq.ParquetFile(table).iter_batches():
