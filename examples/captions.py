@@ -201,7 +201,7 @@ def train(folder: Path, world: World, quick: bool) -> str:
     adanat("tokenize", *data, "--tokenizer", tokenizer, "--no-flips", *tokens)
     size = ("--size", "nano", "--steps", 240, "--batch-size", 48) if quick else ("--size", "micro", "--steps", 4000)
     rates = ("--learning-rate", 4e-3, "--warmup-steps", 10, "--beta1", 0.9, "--beta2", 0.98, "--ema-decay", 0.95)
-    rates += ("--decay", "constant", "--code-init", 0)
+    rates += ("--decay", "constant", "--code-init", 0, "--held-out", 0 if quick else 0.01)
     slower = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)
     made_of = ("--dataset", pictures, "--tokens", folder / "tokens", "--model", tokenizer, "--precision", "fp32")
     return str(adanat("pretrain-nat", *made_of, *size, *rates, *slower, "--output", folder / "nat")["model"])
@@ -223,7 +223,16 @@ def run(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
     if quick:
         write_hasty_features(folder, world, model)
     few = ("--updates", 1, "--trajectories", 16, "--eval-images", 32) if quick else ("--updates", 20)
-    small = ("--hidden-width", 32, "--discriminator", "pyramid", "--discriminator-updates", 2 if quick else 10)
+    small = (
+        "--recipe",
+        "default",
+        "--hidden-width",
+        32,
+        "--discriminator",
+        "pyramid",
+        "--discriminator-updates",
+        2 if quick else 10,
+    )
     policy = ("--dataset", folder / "pictures", "--model", model, "--steps", 4, *few, *small)
     adanat("train-policy", *policy, "--install", "--output", folder / "policy")
     prompts = folder / "prompts.txt"

@@ -206,9 +206,9 @@ def fitting_warmup(steps: int, warmup: int, is_asked: bool) -> int:
 def _rhythm(steps: int, longest_warmup: int) -> Fields:
     return {
         "warmup_steps": usual_warmup(steps, longest_warmup),
-        "log_every": min(50, max(1, steps // 40)),
-        "save_every": min(500, max(1, steps // 10)),
-        "sample_every": min(1000, max(1, steps // 5)),
+        "log_every": min(50, max(10, steps // 40)),
+        "save_every": min(500, max(50, steps // 10)),
+        "sample_every": min(1000, max(50, steps // 5)),
     }
 
 

@@ -60,7 +60,7 @@ Settings = TypeVar(
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
 _TOKENS, _LOOKED_AT = 64, 16
-_HELD_OUT_FROM = 4900
+_HELD_OUT_FROM = 4949
 _POLICY_SHAPE = ("hidden_width", "residual", "smoothing", "base_floor")
 
 
