@@ -57,6 +57,12 @@ def test_what_is_no_label_is_refused_and_never_class_0(tmp_path: Path, column: p
         open_source(config(tmp_path))
 
 
+def test_rows_of_which_none_has_a_label_are_refused_however_many_may_be_bad(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [png(0)], "label": [-1]}), tmp_path / "x.parquet")
+    with pytest.raises(AdaNATError, match=r"1 of the 1 images .* no label"):
+        open_source(config(tmp_path, max_bad=1.0))
+
+
 def test_some_rows_without_label_or_caption_are_skipped_by_name(tmp_path: Path) -> None:
     images = [png(n) for n in range(4)]
     pq.write_table(pa.table({"image": images, "label": [1, None, -1, 0]}), tmp_path / "x.parquet")

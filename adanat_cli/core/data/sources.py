@@ -162,7 +162,7 @@ def _count_classes(config: DataConfig, labels: tables.Labels, num_named: int) ->
     """Check the labels against the asked number of classes, or count them."""
     num_bare, low, high = int((labels < 0).sum()), int(labels.min()), int(labels.max())
     require(
-        num_bare <= config.max_bad * len(labels),
+        num_bare <= min(config.max_bad * len(labels), len(labels) - 1),
         f"{num_bare} of the {len(labels)} images of {config.source} ({config.split}) have no label (null or below 0); "
         "label them or leave them out, or allow more with --max-bad.",
     )

@@ -109,8 +109,7 @@ class _Rows:
         if self._flips:
             self._flipped_ids.append(_encode(self._tokenizer, images.flip(3)))
         self._labels.extend(record.label for record in records)
-        # An image without a caption goes with the empty prompt.
-        self._captions.extend(record.captions or ("",) for record in records)
+        self._captions.extend(record.captions for record in records)
 
     def shard(
         self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
