@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.runs import interrupts
 from adanat_cli.core.runs.interrupts import ended_by_signals
 
 PACKAGE = Path(cli.__file__).parent
@@ -108,6 +110,16 @@ def test_after_a_command_signals_are_as_before() -> None:
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_process_of_a_group_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = os.getppid()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    monkeypatch.setattr(interrupts, "_GONE", 0.01)
+    with pytest.raises(SystemExit) as caught, ended_by_signals():
+        monkeypatch.setattr(os, "getppid", lambda: launcher + 1)
+        time.sleep(10)
+    assert caught.value.code == 143
 
 
 def streams_to(monkeypatch: pytest.MonkeyPatch, stdout: TextIO, stderr: TextIO | None = None) -> None:
