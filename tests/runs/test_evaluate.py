@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from adanat_cli.cli import app
 from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
+from adanat_cli.core.config.acting import ACTING
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.frechet import FrechetReference
@@ -31,14 +33,14 @@ from adanat_cli.core.metrics.scores import inception_score
 from adanat_cli.core.runs import evaluate as job
 from adanat_cli.core.runs import evaluation_run
 from adanat_cli.core.runs.conditions import make_conditions
-from adanat_cli.core.runs.evaluate import evaluate
+from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
 from adanat_cli.core.runs.feature_trainer import features_of_images
 from adanat_cli.core.runs.generated_images import GeneratedImages, Generator
 from adanat_cli.core.runs.models import load_features, resolve_model
 from adanat_cli.core.runs.reporter import SilentReporter
 from adanat_cli.core.runs.sample import SampleRequest, sample
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, choose_schedule
-from adanat_cli.core.runs.stats import make_stats
+from adanat_cli.core.runs.stats import StatsRequest, make_stats
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import png
 from tests.processes import run_two
@@ -554,6 +556,28 @@ def test_a_mistake_gets_one_line_before_anything_is_generated(
         rows(toy, **{"output": tmp_path, **changes})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "evaluation.json").exists()
+
+
+EVERYWHERE = {
+    "reference",
+    "output",
+    "model",
+    "images",
+    "samples",
+    "protocol",
+    "num_samples",
+    "keep_features",
+    "part_size",
+}
+UNFELT = {"batch_size", "workers", "device"}
+
+
+def test_of_every_option_it_is_said_where_it_acts() -> None:
+    named = {name for table in ACTING.values() for name in table}
+    asked = {field.name for field in dataclasses.fields(EvaluateRequest)}
+    assert asked - named == EVERYWHERE | UNFELT
+    others = {field.name for kind in (SampleRequest, StatsRequest) for field in dataclasses.fields(kind)}
+    assert named <= asked | others
 
 
 def test_steps_beside_schedules_from_files_are_refused(toy: Path, tmp_path: Path) -> None:
