@@ -219,11 +219,14 @@ def from_hub(config: DataConfig) -> Table:
             split = _split_among(there, config)
             if split != config.split:
                 return _load(name, name, split=split, **asked)
-        elsewhere = "No file or folder here has this name; --data-dir takes a local copy."
+        first = f"No file or folder here is called {name}."
         if reason := error.__cause__ and explain(error.__cause__):
-            raise AdaNATError(f"Cannot open data set {config.source}: {reason} {elsewhere}") from error
+            raise AdaNATError(
+                f"{first} Cannot open data set {config.source}: {reason} --data-dir takes a local copy."
+            ) from error
         raise AdaNATError(
-            f"{error} Check its name, the network and, for gated data, `hf auth login`. {elsewhere}"
+            f"{first} {error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
+            "with --data-dir."
         ) from error
 
 
