@@ -202,11 +202,11 @@ def _by_class(part: Part, place: Path) -> tuple[list[str], list[str]]:
             "class, or no folders at all.",
         )
         part.notes.append(_left_out(strays, part, "the class folders"))
-    deeper = part.folders(1)
-    if sum(map(len, deeper.values())) == len(files) and len(deeper) > 1:
+    # The first image that lies in a class folder itself ends the search.
+    if all("/" in part.within(file).partition("/")[2] for file in files) and len(deeper := part.folders(1)) > 1:
         inside = listed([f"{printable(name)}/" for name in sorted(deeper)])
         part.notes.append(f"classes are the outer folders, with all images in {inside} inside them")
-    return files, [part.within(file).split("/")[0] for file in files]
+    return files, [part.within(file).partition("/")[0] for file in files]
 
 
 def _left_out(files: Sequence[str], part: Part, where: str) -> str:
