@@ -118,3 +118,14 @@ def test_one_wrong_value_in_the_settings_is_one_line(tmp_path: Path) -> None:
         with suppress(AdaNATError):
             saved_settings(tmp_path, training=NATTrainingConfig, nat=NATConfig)
             RunFolder(tmp_path, settings)
+
+
+def test_a_state_of_another_run_is_one_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, {"a": 1})
+    mine = {"search": {"mean": torch.zeros(3)}, "best": torch.zeros(2, 4)}
+    for state in ({}, {**mine, "best": torch.zeros(1, 4)}, {**mine, "search": []}, {**mine, "measured": "8"}):
+        with (
+            pytest.raises(AdaNATError, match="after update 3 does not belong to this run"),
+            folder.taking({"step": 3, **state}, mine),
+        ):
+            dict(state["measured"])

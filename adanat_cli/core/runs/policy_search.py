@@ -114,8 +114,9 @@ def _searched(
     optimizer = TableSearch(start, training.seed)
     best_distance, best = float("inf"), start.table
     if state is not None:
-        optimizer.load_state_dict(state["search"], state["step"])
-        best_distance, best = state["best_distance"], state["best"]
+        with folder.taking(state, {"search": optimizer.state_dict(), "best": best}):
+            optimizer.load_state_dict(state["search"], state["step"])
+            best_distance, best = float(state["best_distance"]), state["best"]
     else:
         best_distance = distance(start)
     with (

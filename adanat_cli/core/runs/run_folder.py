@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, sync, write_json, writing
 from adanat_cli.core.checkpoints.lock import is_empty
-from adanat_cli.core.checkpoints.trees import load_tree, save_tree
+from adanat_cli.core.checkpoints.trees import check_tree, load_tree, save_tree
 from adanat_cli.core.config.schema import conform, shown
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import json_text, parse_json, read_object
@@ -128,6 +129,26 @@ class RunFolder:
         if self._write and state is not None:
             self._drop_states_before(steps[-1])
         return state
+
+    @contextmanager
+    def taking(self, state: Mapping[str, Any], like: Mapping[str, Any]) -> Iterator[None]:
+        """Take over what ``latest`` has read within the block.
+
+        Args:
+            state: that was read.
+            like: the state before, whose form it must have; it may hold more.
+
+        Raises:
+            AdaNATError: if it is not one of this run.
+        """
+        try:
+            check_tree(state, like)
+            yield
+        except (AdaNATError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise AdaNATError(
+                f"The saved state of {self.path} after update {state['step']} does not belong to this run: "
+                f"{' '.join(str(error).split())}. Choose another --output."
+            ) from error
 
     def _load(self, step: int) -> dict[str, Any]:
         file = self._checkpoint(step)

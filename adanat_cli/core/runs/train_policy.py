@@ -151,7 +151,8 @@ class _Run(TrainingLoop):
     def recall(self, state: dict[str, Any]) -> None:
         """Take back what was measured."""
         self.fixed_distance = state["fixed_distance"]
-        self.best = _Best(state["best"]["step"], state["best"]["distance"], state["best"]["policy"])
+        best = state["best"]
+        self.best = _Best(int(best["step"]), float(best["distance"]), dict(best["policy"]))
 
     def notes(self) -> dict[str, Any]:
         """What was measured."""

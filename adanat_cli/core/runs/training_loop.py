@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.checkpoints.trees import check_tree
 from adanat_cli.core.config import NATTrainingConfig, TokenizerTrainingConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.runs.interrupts import Interrupt, deferred_interrupts
@@ -112,15 +111,9 @@ class TrainingLoop(ABC):
             AdaNATError: if it is not one of this training.
         """
         trainer = self.trainer
-        try:
-            check_tree(state, trainer.state_dict())
+        with self.folder.taking(state, trainer.state_dict()):
             trainer.load_state_dict(state)
             self.recall(state)
-        except (AdaNATError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise AdaNATError(
-                f"The saved state of {self.folder.path} after update {state['step']} does not belong to this run: "
-                f"{' '.join(str(error).split())}. Choose another --output."
-            ) from error
         self._unseen = not state.get(_OBSERVED, True)
         self.reporter.log(f"Resuming at update {trainer.step} of {self.num_updates}.")
 
@@ -200,7 +193,7 @@ class MeteredLoop(TrainingLoop):
 
     def recall(self, state: dict[str, Any]) -> None:
         """Take both back."""
-        self.measured = state["measured"]
+        self.measured = dict(state["measured"])
         if "meter" in state:  # a state of an earlier edition has none
             self.meter.load_state_dict(state["meter"])
 
