@@ -1,4 +1,4 @@
-"""A folder of samples holds one run: others are refused, or replaced on request."""
+"""Runs in one folder stay apart: none writes over another, and the last is what is measured."""
 
 from __future__ import annotations
 
@@ -52,19 +52,38 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name[0].isdigit())
 
 
-@pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"classes": ("2",)}, {"num_steps": 2}, {"image_format": "npz"}, {"num_images": 3}]
-)
-def test_images_of_another_run_are_not_mixed_in(model: str, tmp_path: Path, changes: dict[str, Any]) -> None:
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"classes": ("2",)}, {"num_images": 3}])
+def test_another_run_goes_beside_and_is_measured_alone(model: str, tmp_path: Path, changes: dict[str, Any]) -> None:
     draw(model, tmp_path)
+    before = pictures(tmp_path)
+    drawn = sorted(Path(file).name for file in draw(model, tmp_path, **changes)["files"])
+    assert measured(tmp_path) == drawn
+    assert before.items() <= pictures(tmp_path).items()
+    left = len(pictures(tmp_path)) - len(drawn)
+    assert ("other image is" if left == 1 else f"{left} other images are") in ImageFolder(
+        tmp_path, 0, torch.device("cpu")
+    ).note
+
+
+@pytest.mark.parametrize("first", [{}, {"image_format": "npz"}])
+def test_another_runs_images_are_not_written_over(model: str, tmp_path: Path, first: dict[str, Any]) -> None:
+    draw(model, tmp_path, **first)
+    draw(model, tmp_path, classes=("2",))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(AdaNATError, match=r"already holds .* choose another --output, or add --overwrite"):
-        draw(model, tmp_path, **changes)
+    with pytest.raises(
+        AdaNATError, match=r"is of another run \(4 of 1, seed 0\); choose another --output, or add --over"
+    ):
+        draw(model, tmp_path, num_steps=2, **first)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "mine.txt").write_text("kept")
-    drawn = draw(model, tmp_path, overwrite=True, **changes)
-    assert names(tmp_path) == sorted(Path(file).name for file in drawn["files"] if file.endswith(".png"))
+    drawn = draw(model, tmp_path, num_steps=2, overwrite=True)
+    assert names(tmp_path) == sorted(Path(file).name for file in drawn["files"])
     assert (tmp_path / "mine.txt").exists()
+    assert not (tmp_path / "samples.npz").exists()
 
 
 def test_the_same_command_repeats_and_a_longer_run_contains_it(model: str, tmp_path: Path) -> None:
@@ -79,23 +98,31 @@ def test_the_same_command_repeats_and_a_longer_run_contains_it(model: str, tmp_p
     assert len(names(tmp_path)) == 6
 
 
-def test_images_without_a_record_are_never_removed(model: str, tmp_path: Path) -> None:
-    draw(model, tmp_path)
-    (tmp_path / "00009_mine_seed0.png").write_bytes((tmp_path / names(tmp_path)[0]).read_bytes())
-    for overwrite in (False, True):
-        with pytest.raises(AdaNATError, match=r"no run recorded as its own, such as 00009_mine_seed0.png"):
-            draw(model, tmp_path, overwrite=overwrite)
-    assert len(names(tmp_path)) == 5
+def test_a_class_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
+    for words in ("golden_retriever", "n02099601", "+207", "GoldenRetriever"):
+        draw("imagenet64", tmp_path, classes=(words,), num_images=1, num_steps=2)
+    assert len(measured(tmp_path)) == 1
 
 
-def test_a_measured_folder_holds_one_whole_run(model: str, tmp_path: Path) -> None:
+def test_images_without_a_record_are_never_written_over(model: str, tmp_path: Path) -> None:
     drawn = draw(model, tmp_path)["files"]
-    assert not ImageFolder(tmp_path, 0, torch.device("cpu")).incomplete
+    (tmp_path / "samples.jsonl").unlink()
+    for overwrite in (False, True):
+        with pytest.raises(AdaNATError, match=r"is in the way, and no run recorded it as its own"):
+            draw(model, tmp_path, overwrite=overwrite)
+    assert measured(tmp_path) == sorted(Path(file).name for file in drawn)
+    beside = draw(model, tmp_path, classes=("3",))["files"]
+    assert measured(tmp_path) == sorted(Path(file).name for file in beside)
+
+
+def test_a_measured_folder_is_that_of_its_last_run(model: str, tmp_path: Path) -> None:
+    drawn = draw(model, tmp_path)["files"]
+    assert not ImageFolder(tmp_path, 0, torch.device("cpu")).note
     Path(drawn[0]).rename(tmp_path / "older.png")
-    with pytest.raises(AdaNATError, match=r"a run of `adanat sample`, and others such as older.png"):
-        measured(tmp_path)
-    (tmp_path / "older.png").unlink()
-    assert "3 of the 4 images of its run" in ImageFolder(tmp_path, 0, torch.device("cpu")).incomplete
+    images = ImageFolder(tmp_path, 0, torch.device("cpu"))
+    assert images.num_images == 3
+    assert "1 other image is no part of the run" in images.note
+    assert "3 of the 4 images of its run" in images.note
     draw(model, tmp_path / "npz", image_format="npz")
     with pytest.raises(AdaNATError, match=r"is measured with --samples .*npz/samples.npz"):
         measured(tmp_path / "npz")
@@ -114,7 +141,7 @@ def test_a_record_removes_nothing_elsewhere(model: str, tmp_path: Path) -> None:
 def test_a_damaged_record_counts_as_none(model: str, tmp_path: Path, record: str) -> None:
     draw(model, tmp_path)
     (tmp_path / "samples.jsonl").write_text(record)
-    with pytest.raises(AdaNATError, match="no run recorded as its own"):
+    with pytest.raises(AdaNATError, match="no run recorded it as its own"):
         draw(model, tmp_path)
 
 

@@ -305,8 +305,8 @@ def _subjects(
         return [_given(request, SampleFile(request.samples, device))]
     if request.images is not None or folder is None:
         given = ImageFolder(request.images or Path(), request.workers, device)
-        if given.incomplete:
-            reporter.warn(given.incomplete)
+        if given.note:
+            reporter.warn(given.note)
         return [_given(request, given)]
     generator = _generator(request, folder, state, device, reporter)
     num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)

@@ -18,7 +18,7 @@ from adanat_cli.core.data.records import ImageRecord, in_order
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.runs.image_sets import ImageBatch, images_to_read
-from adanat_cli.core.runs.sample_folder import NPZ, RECORD, check_measured, is_picture
+from adanat_cli.core.runs.sample_folder import NPZ, RECORD, is_picture, of_last_run
 
 
 class ImageFolder:
@@ -27,7 +27,7 @@ class ImageFolder:
     Attributes:
         num_images: of the folder.
         height, width: of every image, in pixels.
-        incomplete: what the run of `adanat sample` that wrote them lacks; "" if it is whole, or there was none.
+        note: what of the folder is left out, and what the run of `adanat sample` that wrote it lacks; "" for nothing.
         missing_labels, missing_prompts: why there are no classes and no prompts to compare with.
     """
 
@@ -42,13 +42,12 @@ class ImageFolder:
         """
         require(folder.is_dir(), f"--images {folder} is not a folder; give a folder of PNG or JPEG files.")
         self._folder, self._num_workers, self._device = folder, num_workers, device
-        self._files = _list_images(folder)
+        self._files, self.note = of_last_run(folder, _list_images(folder))
         require(
             bool(self._files),
             f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below."
             + (f" Its {NPZ} is measured with --samples {folder / NPZ}." if (folder / NPZ).exists() else ""),
         )
-        self.incomplete = check_measured(folder, self._files)
         self.num_images = len(self._files)
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             sizes = list(pool.map(self._size, self._files))

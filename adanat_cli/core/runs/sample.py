@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,7 +166,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     )
     choice, line = settle_schedule(choice, folder)
     check_writable(request.output)
-    check_folder(request)
+    check_folder(request, partial(_stem, request, conditions))
     _check_room(request, read_config(folder, "tokenizer", tokenizer_config).image_size)
     if request.grid is not None:
         require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
@@ -207,7 +208,7 @@ def _write_images(
     ):
         for first in range(0, total, request.batch_size):
             indices = range(first, min(first + request.batch_size, total))
-            stems = [f"{index:05d}_{conditions.slug(index)}_seed{request.seed}" for index in indices]
+            stems = [_stem(request, conditions, index) for index in indices]
             tracer = Tracer(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
             images = sampler(conditions.batch(indices, sampler.device), first, tracer)
             if append is not None:
@@ -229,6 +230,11 @@ def _write_images(
     save_png(grid, image_grid(np.concatenate(shown), columns))
     images_at = [str(request.output / NPZ)] if request.image_format == "npz" else files
     return {"files": images_at, "grid": str(grid), "traces": traces}
+
+
+def _stem(request: SampleRequest, conditions: Conditions, index: int) -> str:
+    """The name of image ``index``, without its ending."""
+    return f"{index:05d}_{conditions.slug(index)}_seed{request.seed}"
 
 
 def _write_traces(
