@@ -25,6 +25,8 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.config.acting import ACTING
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.generation.schedules import TableSchedule
+from adanat_cli.core.generation.tables import write_table
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.metrics.protocols import as_floats
@@ -375,6 +377,30 @@ def test_recorded_results_stand_in_index_and_card_once(tmp_path: Path) -> None:
     assert fid["value"] == row["metrics"]["fid"]
     assert (fid["protocol"], fid["num_steps"], fid["num_images"]) == ("small", 2, 22)
     assert str(fid["value"]) in (toy / "model" / "README.md").read_text()
+
+
+def test_recorded_results_of_other_choices_stand_side_by_side(tmp_path: Path) -> None:
+    toy = make_evaluation_toy(tmp_path / "toy")
+    model = ModelFolder(toy / "model")
+    tables = []
+    for sampling in (1, 2):
+        tables.append(tmp_path / str(sampling) / "same.yaml")
+        tables[-1].parent.mkdir()
+        write_table(tables[-1], TableSchedule([(0.5, sampling, 1, 0), (0, 1, 0, 0)]))
+    choices: list[dict[str, Any]] = [
+        {},
+        {"guidance": 2.0},
+        {"temperature": 2.0},
+        {"classes": ("0",)},
+        {"classes": ("1",)},
+        *({"steps": (), "schedules": (f"table:{table}",)} for table in tables),
+    ]
+    for number, choice in enumerate(choices):
+        rows(toy, tmp_path / f"out-{number}", **{"num_samples": 4, "schedules": ("cosine",), "record": True} | choice)
+    assert len([result for result in model.index.results if result["metric"] == "fid"]) == len(choices)
+    card = model.card()
+    assert "| schedule cosine, num_steps 2, guidance 2.0 |" in card
+    assert "only_classes 1" in card
 
 
 def test_without_a_number_as_many_are_measured_as_the_model_was_trained_on(

@@ -17,7 +17,7 @@ from adanat_cli.core.errors import printable
 _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
 _PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
 _RESULT_KEYS = ("metric", "value", "dataset")
-_VARIED = ("schedule", "num_steps", "policy")
+_VARIED = ("schedule", "num_steps", "policy", "table", "temperature", "guidance")
 """Facts of a result that differ between the rows of a table."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from adanat_cli.core.runs.pictures import plot_text, save_figure
 _FORMAT_VERSION = 1
 _WIDE = 1e6
 """Numbers from here on are written by their power of ten."""
+_FEW = 10
+"""Class ids that a recorded result lists."""
 _COLUMNS = {
     "fid": ("FID", ".3f"),
     "sfid": ("sFID", ".3f"),
@@ -178,7 +181,7 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
             "reference": settings["reference"][:12],
             "nat": settings["nat"][:12],
         }
-        facts |= {"policy": settings["policy"][:12]} if "policy" in settings else {}
+        facts |= _choices(settings)
         facts |= {"classes": other_classes(row["classes"])} if "classes" in row else {}
         if "prompts_sha256" in settings:
             facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
@@ -190,3 +193,24 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
                 results.append({"metric": name, "value": value, **facts, **judge})
     folder.put_results(results)
     return write_card(folder)
+
+
+def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen of the images beyond schedule and seed, in a few words each; nothing that is as usual."""
+    classes, precision = settings.get("classes", "all"), settings.get("precision", "float32")
+    table = hashlib.sha256(json.dumps(settings["table"]).encode()).hexdigest() if "table" in settings else None
+    facts = {
+        "policy": settings.get("policy", "")[:12] or None,
+        "table": table[:12] if table else None,
+        "temperature": settings.get("temperature"),
+        "guidance": settings.get("guidance"),
+        "only_classes": None if classes == "all" else _few(sorted(set(classes))),
+        "number_format": None if precision == "float32" else precision,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _few(ids: Sequence[int]) -> str:
+    """Ids in a line; of many, their number and a hash that tells them from others."""
+    line = " ".join(map(str, ids))
+    return line if len(ids) <= _FEW else f"{len(ids)} of them, {hashlib.sha256(line.encode()).hexdigest()[:12]}"
