@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Literal
 
 import typer
@@ -210,5 +211,6 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"{values['fixed_distance']:.4g} ({values['num_images']} images)",
     ]
     if "table" in values:
-        lines.append(f"Table: {values['table']}, for `adanat sample --schedule table:FILE`")
+        sample = shlex.join(["adanat", "sample", "--model", values["model"], "--schedule", values["schedule"]])
+        lines.append(f"Table: {values['table']}, for `{sample}`")
     return lines

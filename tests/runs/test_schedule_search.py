@@ -36,6 +36,13 @@ def test_what_has_no_effect_stays() -> None:
     torch.testing.assert_close(found[-1, [0, 2]], start.table[-1, [0, 2]].clamp(min=1e-3), atol=1e-3, rtol=0)
 
 
+def test_every_number_that_has_an_effect_gets_away_from_zero() -> None:
+    search = TableSearch(TableSchedule([(0.5, 1, 0, 0), (0.0, 0.01, 0, 0)]), 0)
+    first, second = (search.table(point).table[-1] for point in search.candidates()[:2])
+    assert abs(first[1] - second[1]) > 1e-3  # the last step's sampling temperature
+    assert abs(first[3] - second[3]) > 1e-3  # and its guidance scale
+
+
 def test_it_goes_on_exactly() -> None:
     whole = run(TableSearch(CosineSchedule(3), 1), 6)
     half = run(TableSearch(CosineSchedule(3), 1), 3)

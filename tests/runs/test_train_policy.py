@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.train_policy import _lines
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
@@ -224,7 +225,8 @@ def test_a_search_exports_exactly_the_table_that_it_measured(
     model = resolve_model(result["model"])
     (_, found), (_, fixed) = measured[-2:]
     assert (result["distance"], result["fixed_distance"]) == (measured[-2][0], measured[-1][0])
-    words = {"learned": found, f"{base.split(':')[0]}:{result['table']}".replace("cosine", "table"): found, base: fixed}
+    assert f"--schedule {result['schedule']}`" in _lines({**result, "measured_on": "real images"})[-1]
+    words = {"learned": found, result["schedule"]: found, base: fixed}
     for word, schedule in words.items():
         choice, _ = settle_schedule(choose_schedule(word, 3), model)
         drawn = build_schedule(choice, model, (4, 4), torch.device("cpu"))

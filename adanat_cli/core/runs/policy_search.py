@@ -70,6 +70,7 @@ def search(
         "model": str(folder.model),
         "policy": policy_component(request.num_steps),
         "table": str(file),
+        "schedule": f"{found.schedule}:{file}",
         "distance": reached,
         "fixed_distance": fixed,
         "num_images": training.eval_images,

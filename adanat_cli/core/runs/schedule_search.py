@@ -51,7 +51,7 @@ class TableSearch:
         self._free[-1, 0] = self._free[-1, 2] = False
         values = start.table.clone()
         # A softplus is flat near 0: a search that starts there does not get away.
-        values[:-1, 1:] = values[:-1, 1:].clamp(min=_FLOOR)
+        values[:, 1:] = values[:, 1:].clamp(min=_FLOOR)
         raw = raw_from_values(values)
         self._start = raw.clone()
         free = int(self._free.sum())
