@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +13,8 @@ import pytest
 
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.held_out import measured_on, open_parts
-from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.data.labels import numbered_as
+from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from tests.data.test_captioned import write_tsv
 from tests.data.test_sources import config, numbers, write_parquet, write_tar
@@ -85,9 +89,52 @@ def test_digits_keep_their_own_validation_part() -> None:
     assert measured_on(measured) == "held-out images"
 
 
+def write_words(place: Path, form: str, split: str, words: list[str]) -> None:
+    """Images whose labels are words, in a table, a tar or a file beside them."""
+    (place / split).mkdir(parents=True, exist_ok=True)
+    if form == "parquet":
+        images = [{"bytes": png(n), "path": None} for n in range(len(words))]
+        pq.write_table(pa.table({"image": images, "label": words}), place / f"{split}.parquet")
+        return
+    if form == "tar":
+        with tarfile.open(place / f"{split}.tar", "w") as tar:
+            for n, word in enumerate(words):
+                for name, content in ((f"{n}.png", png(n)), (f"{n}.cls", word.encode())):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+        return
+    for n in range(len(words)):
+        (place / split / f"{n}.png").write_bytes(png(n))
+    rows = [json.dumps({"file_name": f"{n}.png", "label": word}) for n, word in enumerate(words)]
+    (place / split / "metadata.jsonl").write_text("\n".join(rows))
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar", "metadata"])
+def test_words_have_the_same_ids_in_every_split(tmp_path: Path, form: str) -> None:
+    write_words(tmp_path, form, "train", ["cat", "dog", "7"])
+    write_words(tmp_path, form, "validation", ["dog", "ant", "7"])
+    held_out = open_source(config(tmp_path, split="validation"))
+    assert [record.label for record in held_out.read()] == [2, 3, 0]
+    assert held_out.class_names == {0: "7", 1: "cat", 2: "dog", 3: "ant"}
+    assert held_out.num_classes == 4
+    assert [record.label for record in held_out.keep((2,)).read()] == [2]
+
+
+def test_words_that_are_numbers_are_names_where_the_train_split_has_others(tmp_path: Path) -> None:
+    write_words(tmp_path, "parquet", "train", ["cat", "1", "7"])
+    write_words(tmp_path, "parquet", "validation", ["7", "1"])
+    assert [record.label for record in open_source(config(tmp_path, split="validation")).read()] == [1, 0]
+
+
 def test_captions_alone_are_no_validation_part_of_images(tmp_path: Path) -> None:
     write_tsv(tmp_path / "cc3m_train.tsv", 40)
     (tmp_path / "cc3m_val.tsv").write_text("caption\turl\na cat\thttp://x\n")
     training, measured = parts(tmp_path)
     assert (training.num_images, measured.num_images) == (36, 4)
     assert not {training.captions(n) for n in range(4, 36)} & {measured.captions(n) for n in range(4)}
+
+
+def test_classes_that_share_a_name_keep_their_ids() -> None:
+    train = {0: "crane", 1: "crane", 2: "kite"}
+    assert numbered_as(train, train) == ({0: 0, 1: 1, 2: 2}, train)

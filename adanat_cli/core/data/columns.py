@@ -134,6 +134,11 @@ def is_number(feature: Any) -> bool:
     return isinstance(feature, datasets.ClassLabel) or "int" in dtype_of(feature)
 
 
+def holds_words(features: Mapping[str, Any], columns: Columns) -> bool:
+    """Whether the labels are not numbers, and may be words."""
+    return bool(columns.label) and not is_number(_feature_at(features, columns.label))
+
+
 def _is_word(feature: Any) -> bool:
     return dtype_of(feature) in ("string", "large_string", "bool", "null") or "float" in dtype_of(feature)
 

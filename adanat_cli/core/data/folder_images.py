@@ -29,6 +29,7 @@ class FolderImages:
         num_classes: of the numbering.
         captions: row to captions; None where classes are the condition.
         notes: what was left out or decided, for people.
+        has_words: whether the ids are those of labels in files beside the images.
     """
 
     layout: Layout
@@ -38,6 +39,7 @@ class FolderImages:
     num_classes: int
     captions: Callable[[int], tuple[str, ...]] | None
     notes: tuple[str, ...]
+    has_words: bool = False
 
     def fetch(self, row: int) -> tuple[Path, tuple[str, ...], str]:
         """File, captions and name of a row."""
@@ -61,7 +63,7 @@ def open_folder(config: DataConfig, place: Path) -> FolderImages:
 def _annotated(config: DataConfig, layout: Layout, told: Annotated) -> FolderImages:
     notes = (*layout.part.notes, *told.notes)
     if told.labels is not None:
-        return FolderImages(layout, told.files, *class_ids(told.labels, config.source), None, notes)
+        return FolderImages(layout, told.files, *class_ids(told.labels, config.source), None, notes, True)
     require(not config.classes, f"{config.source} has captions and no classes to choose by.")
     return FolderImages(layout, told.files, np.zeros(len(told.files), np.int64), {}, 1, told.captions, notes)
 

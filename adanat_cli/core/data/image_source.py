@@ -16,7 +16,7 @@ import numpy as np
 
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data.described import describe
-from adanat_cli.core.data.labels import RawLabel
+from adanat_cli.core.data.labels import RawLabel, numbered_as
 from adanat_cli.core.data.records import ImageRecord, PendingImage, decode, in_order
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.tables import Labels, Row
@@ -43,6 +43,7 @@ class ImageSource(ABC):
         has_captions: whether captions, not labels, are the condition.
         notes: what was left out or decided when it was opened, for people.
         files: what is read on disk or by address; None where the Hub or a library keeps it.
+        has_words: whether labels may be words, whose ids follow from those that occur in this split.
     """
 
     config: DataConfig
@@ -51,6 +52,7 @@ class ImageSource(ABC):
     has_captions: bool
     notes: tuple[str, ...] = ()
     files: SourceFiles | None = None
+    has_words: bool = False
 
     def describe(self) -> str:
         """Say in one line what was understood of the data; a run prints it before its work starts."""
@@ -85,6 +87,10 @@ class ImageSource(ABC):
     @abstractmethod
     def keep(self, classes: tuple[int, ...]) -> ImageSource:
         """Return a source of these classes only, chosen by label without decoding."""
+
+    @abstractmethod
+    def renumber(self, train: dict[int, str]) -> ImageSource:
+        """Return the same images with the ids that the train split has for the classes' names."""
 
     @abstractmethod
     def share(self, stride: int, kept_back: bool, note: str) -> ImageSource:
@@ -167,6 +173,7 @@ class TableSource(ImageSource):
     read_captions: Callable[[int], tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
     files: SourceFiles | None = None
+    has_words: bool = False
 
     def class_counts(self) -> dict[int, int]:
         """Images of each class that occurs."""
@@ -212,6 +219,15 @@ class TableSource(ImageSource):
         names = {label: name for label, name in self.class_names.items() if label in classes}
         return dataclasses.replace(self, rows=rows, class_names=names)
 
+    def renumber(self, train: dict[int, str]) -> TableSource:
+        """Return the same images with the ids that the train split has for the classes' names."""
+        # Words that are numbers all of them are ids here, and names where others occur.
+        here = {label: str(label) for label in self.class_counts()} | self.class_names
+        ids, names = numbered_as(here, train)
+        labels = np.array([ids.get(label, label) for label in self.labels.tolist()], np.int64)
+        num_classes = max(self.num_classes, max(names) + 1)
+        return dataclasses.replace(self, labels=labels, class_names=names, num_classes=num_classes)
+
     def share(self, stride: int, kept_back: bool, note: str) -> TableSource:
         """Return every ``stride``-th image, class by class, or the others."""
         places = np.argsort(self.labels[self.rows], kind="stable")[stride - 1 :: stride]
@@ -247,6 +263,7 @@ class StreamSource(ImageSource):
     files: SourceFiles | None = None
     stride: int = 0
     kept_back: bool = False
+    has_words: bool = False
 
     @property
     def num_images(self) -> None:
@@ -275,6 +292,17 @@ class StreamSource(ImageSource):
         names = {label: name for label, name in self.class_names.items() if label in classes}
         require(self.has_labels, f"The stream {self.config.source} has no labels to choose classes by.")
         return dataclasses.replace(self, class_names=names, classes=classes)
+
+    def renumber(self, train: dict[int, str]) -> StreamSource:
+        """Return the same images with the ids that the train split has for the classes' names."""
+        ids, names = numbered_as(self.class_names, train)
+
+        def rows() -> Iterator[Row]:
+            for file, label, captions, name in self.stream():
+                yield file, ids.get(label, label) if isinstance(label, int) else label, captions, name
+
+        num_classes = max(self.num_classes, max(names) + 1)
+        return dataclasses.replace(self, stream=rows, class_names=names, num_classes=num_classes)
 
     def share(self, stride: int, kept_back: bool, note: str) -> StreamSource:
         """Return every ``stride``-th image, or the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,6 +57,24 @@ def number_words(labels: Collection[RawLabel], shown: str) -> tuple[dict[RawLabe
     )
     ids, names, num_classes = folder_classes(words)
     return {label: ids[str(label)] for label in labels if label is not None}, names, num_classes
+
+
+def numbered_as(names: Mapping[int, str], train: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str]]:
+    """Give the classes of one split the ids that the train split has for their names, and others the next ones.
+
+    Args:
+        names: class id to name in this split.
+        train: class id to name in the train split.
+
+    Returns:
+        Class id of this split to that of the train split, and class id to name of both.
+    """
+    known = {name: label for label, name in train.items()}
+    others = dict(enumerate(sorted(set(names.values()) - set(known)), max(train) + 1))
+    known |= {name: label for label, name in others.items()}
+    # Two of ImageNet's classes may have one name.
+    ids = {label: label if train.get(label) == name else known[name] for label, name in names.items()}
+    return ids, {**train, **others}
 
 
 def class_ids(labels: Sequence[RawLabel], shown: str) -> tuple[ClassIds, dict[int, str], int]:

@@ -15,12 +15,12 @@ from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data import tables, tar_files, tars
 from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import MAX_UNASKED
-from adanat_cli.core.data.columns import Columns, find_columns
+from adanat_cli.core.data.columns import Columns, find_columns, holds_words
 from adanat_cli.core.data.folder_images import open_folder
 from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource, preset_note
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.text_files import refuse_pointer
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, MissingSplit, require
 from adanat_cli.core.hub import looks_like_hub_id
 
 __all__ = ["ImageSource", "StreamSource", "TableSource", "open_source"]
@@ -39,7 +39,7 @@ def open_source(config: DataConfig) -> ImageSource:
         AdaNATError: if it does not exist, cannot be read, or holds no images.
     """
     try:
-        return _open(config)
+        return _numbered_as_train(_open(config)).keep(config.classes)
     except AdaNATError as error:
         if note := preset_note(config):
             raise type(error)(f"{error} ({note}.)") from error
@@ -48,33 +48,50 @@ def open_source(config: DataConfig) -> ImageSource:
 
 def _open(config: DataConfig) -> ImageSource:
     if config.source == "sklearn-digits":
-        return _digits(config).keep(config.classes)
+        return _digits(config)
     if config.source in _HOMELESS and not config.data_dir:
         raise AdaNATError(f"{config.source} has no public home; give {_HOMELESS[config.source]} with --data-dir.")
     if config.source.startswith(("http://", "https://")) and not config.data_dir:
         addresses = tar_files.addresses(config.address or config.source)
         files = SourceFiles(None, [tar_files.shown(address) for address in addresses])
-        return _from_tars(config, addresses, files).keep(config.classes)
+        return _from_tars(config, addresses, files)
     place = config.place
     if not config.is_here:
         _refuse_missing(config, place)
-        return _from_table(config, tables.from_hub(config)).keep(config.classes)
+        return _from_table(config, tables.from_hub(config))
     if saved := tables.from_disk(config, place):
         files = SourceFiles.of(place, sorted(place.rglob("*.arrow")))
-        return _from_table(config, saved, files).keep(config.classes)
+        return _from_table(config, saved, files)
     if found := tables.data_files(place, config.split):
         loader, paths = found
         for path in paths:
             refuse_pointer(path)
         files = SourceFiles.of(place, paths)
         if loader == "tar":
-            return _from_tars(config, [str(path) for path in paths], files).keep(config.classes)
-        return _from_table(config, tables.from_files(config, paths), files).keep(config.classes)
+            return _from_tars(config, [str(path) for path in paths], files)
+        return _from_table(config, tables.from_files(config, paths), files)
     if captioned := open_captioned(place, config.split):
         return _from_captioned(config, captioned, SourceFiles.of(place, captioned.files))
     what = "is" if place.is_file() else "is a pipe or device,"
     require(place.is_dir(), f"{place} {what} no .parquet, .tar or .tsv file; give one, or the folder of its images.")
-    return _folder(config, place).keep(config.classes)
+    return _folder(config, place)
+
+
+def _numbered_as_train(source: ImageSource) -> ImageSource:
+    """Give words as labels the ids that they have in the train split; those that it lacks get the next ones."""
+    if not source.has_words or source.config.split == "train":
+        return source
+    try:
+        train = _open(source.config.replace(split="train"))
+    except MissingSplit:
+        return source
+    words = bool(source.class_names)
+    require(
+        bool(train.class_names) or not words,
+        f"The labels of {source.config.source} are words in the {source.config.split} split, but numbers in the train "
+        "split; write both the same way.",
+    )
+    return source.renumber(train.class_names) if train.class_names else source
 
 
 def _refuse_missing(config: DataConfig, place: Path) -> None:
@@ -106,13 +123,15 @@ def _from_table(config: DataConfig, opened: tables.Table, files: SourceFiles | N
     captions = partial(tables.captions_of, table, columns) if columns.uses_captions else None
     rows = np.arange(len(labels))
     has_captions = columns.uses_captions
-    return TableSource(config, fetch, labels, rows, names, num_classes, has_captions, captions, notes, files)
+    source = TableSource(config, fetch, labels, rows, names, num_classes, has_captions, captions, notes, files)
+    return dataclasses.replace(source, has_words=holds_words(opened.features, columns))
 
 
 def _from_tars(config: DataConfig, places: list[str], files: SourceFiles) -> StreamSource:
     """Make a source of webdataset tars."""
     opened = tars.open_tars(config, places)
-    return _stream(config, opened.rows, opened.columns, opened.class_names, opened.num_classes, files)
+    source = _stream(config, opened.rows, opened.columns, opened.class_names, opened.num_classes, files)
+    return dataclasses.replace(source, has_words=bool(opened.class_names))
 
 
 def _stream(
@@ -144,6 +163,7 @@ def _folder(config: DataConfig, place: Path) -> TableSource:
     num_classes = _count_classes(config, found.labels, found.num_classes)
     rows, has_captions = np.arange(len(found.files)), found.captions is not None
     source = TableSource(config, found.fetch, found.labels, rows, found.names, num_classes, has_captions)
+    source = dataclasses.replace(source, has_words=found.has_words)
     # Captions may lie in any of the files beside the images; what those say of labels is in the labels.
     names = [*found.files, *(found.layout.listing.others if has_captions else ())]
     files = SourceFiles(place.resolve(), names, by_row=True)
