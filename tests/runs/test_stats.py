@@ -284,6 +284,8 @@ def test_statistics_for_a_model_are_of_its_classes_and_its_size(fewer: Path, tmp
         ({}, 1000, {207: "golden retriever"}, {207: 207}),
         ({0: "dog", 1: "car"}, 2, {207: "dog", 208: "cat"}, None),
         ({0: "a", 1: "b"}, 2, {0: "x"}, None),
+        ({0: "ant", 1: "cat"}, 1000, {0: "cat", 1: "dog"}, None),
+        ({0: "n01440764", 207: "207"}, 1000, {0: "tench", 207: "golden retriever"}, {0: 0, 207: 207}),
     ],
 )
 def test_a_models_classes_are_found_by_name_or_by_the_same_numbering(

@@ -383,10 +383,11 @@ def test_one_image_is_refused(toy: Path, tmp_path: Path) -> None:
         train_policy(policy_request(toy, str(tmp_path / "wrong"), **one_image(tmp_path)), SilentReporter())
 
 
-def test_data_without_the_models_classes_is_refused(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("7", "8"), ("ant", "bee", "fly")])
+def test_data_without_the_models_classes_is_refused(toy: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
     from adanat_cli.core.config import data_config
 
-    write_class_folder(tmp_path / "other", 6, ("7", "8"), 16)
+    write_class_folder(tmp_path / "other", 6, names, 16)
     data = data_config(str(tmp_path / "other"), image_size=1)
     with pytest.raises(AdaNATError, match="give the data set that") as caught:
         train_policy(policy_request(toy, str(tmp_path / "wrong"), data=data), SilentReporter())

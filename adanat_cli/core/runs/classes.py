@@ -86,7 +86,21 @@ def shared_ids(
     # One side may lack classes; where both have others, a name in common may be chance.
     if shared and unique and shared in (ids.keys(), wanted.keys()):
         return {ids[name]: wanted[name] for name in shared}
-    return {label: label for label in labels} if num_classes == num_known else None
+    return {label: label for label in labels} if num_classes == num_known and same_names(names, labels) else None
+
+
+def same_names(names: Mapping[int, str], labels: Mapping[int, str]) -> bool:
+    """Whether two numberings can be one: no more than half of the ids that both name have different names.
+
+    Lists of the same classes differ in some words. Names that are ids themselves tell nothing.
+    """
+    both = [label for label in names.keys() & labels.keys() if not (_is_id(names[label]) or _is_id(labels[label]))]
+    same = [_words(short_name(names[label])) == _words(short_name(labels[label])) for label in both]
+    return 2 * sum(same) >= len(same)
+
+
+def _is_id(name: str) -> bool:
+    return bool(_ID.fullmatch(name) or _SYNSET.fullmatch(name))
 
 
 def _words(name: str) -> str:

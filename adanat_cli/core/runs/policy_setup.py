@@ -22,6 +22,7 @@ from adanat_cli.core.config import (
     PPOConfig,
     tokenizer_config,
 )
+from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.held_out import open_parts
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, hide_secrets, require
@@ -30,6 +31,7 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.core.runs.captions import caption_pool
+from adanat_cli.core.runs.classes import same_names
 from adanat_cli.core.runs.devices import pick_device, sampling_precision
 from adanat_cli.core.runs.feature_networks import SmallNetworks, require_trainable
 from adanat_cli.core.runs.feature_trainer import feature_moments
@@ -247,8 +249,13 @@ def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageS
     )
     require(
         nat.condition == "text" or not source.class_names or not seen or source.num_classes <= nat.num_classes,
-        f"{data.source} numbers {source.num_classes} classes, but the NAT of {folder.path} knows {nat.num_classes}; "
-        "give the data set that it was trained on.",
+        f"{data.source} ({data.split}) numbers {source.num_classes} classes, but the NAT of {folder.path} knows "
+        f"{nat.num_classes}; give the data set that it was trained on.",
+    )
+    require(
+        nat.condition == "text" or same_names(source.class_names, seen),
+        f"{data.source} ({data.split}) names its classes {listed([*source.class_names.values()])}, but the NAT of "
+        f"{folder.path} knows {listed([*seen.values()])}; give the data set that it was trained on.",
     )
     return source
 
