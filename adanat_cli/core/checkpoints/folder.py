@@ -140,9 +140,17 @@ class ModelFolder:
         """Configuration and tensors of a component, on the CPU and in the stored number format.
 
         Raises:
-            AdaNATError: if the model has no such component, or a file is missing or damaged.
+            AdaNATError: if the model has no such component, a file is missing or damaged, or the weights are not those
+                whose hash was written with them.
         """
-        return self.config(component), load_tensors(self._existing(component, _WEIGHTS))
+        file = self._existing(component, _WEIGHTS)
+        config, tensors = self.config(component), load_tensors(file)
+        require(
+            read_header(file).metadata.get("fingerprint") in (None, fingerprint(tensors)),
+            f"{file} is damaged: its weights do not have the hash that was written with them; fetch or import it "
+            "again, or repeat the training's command, which writes it anew.",
+        )
+        return config, tensors
 
     def component(self, name: str) -> Component:
         """All of a component, as it can be written into another folder.
