@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import warnings
@@ -101,6 +102,8 @@ def main() -> None:
         _tell(f"Error: {error}")
         sys.exit(1)
     except SystemExit as leaving:
+        if leaving.code in _ENDED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would change the exit code of the first
         if leaving.code in _ENDED and is_main_process():
             _tell(
                 f"{_ENDED[leaving.code]}. What was saved is kept; the same command resumes a training, tokens or a "

@@ -87,6 +87,21 @@ def test_a_signal_is_one_line_and_exits_with_its_code(name: str, word: str) -> N
     assert done.stderr.strip().splitlines()[-1].startswith(word)
 
 
+def test_a_second_interrupt_while_python_ends_changes_no_exit_code() -> None:
+    code = (
+        "import atexit, os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import adanat_cli.cli as cli\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)])\n"
+        "cli.app.command('hang')(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(60)])\n"
+        "sys.argv = ['adanat', 'hang']\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
 def test_work_that_does_not_end_is_ended_in_time() -> None:
     code = (
         "import signal, sys\n"
