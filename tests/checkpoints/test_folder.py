@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 from adanat_cli.core.checkpoints import folder as folder_module
 from adanat_cli.core.checkpoints.card import model_card, write_card
-from adanat_cli.core.checkpoints.files import fingerprint
+from adanat_cli.core.checkpoints.files import atomic_path, fingerprint
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.checkpoints.header import read_header
 from adanat_cli.core.checkpoints.strict import load_strict
@@ -84,6 +85,13 @@ def test_labels_survive_and_are_optional(model: ModelFolder) -> None:
     model.write_labels({207: "golden retriever", 3: "shark"})
     assert json.loads((model.path / "labels.json").read_text()) == {"3": "shark", "207": "golden retriever"}
     assert model.labels() == {3: "shark", 207: "golden retriever"}
+
+
+def test_a_file_never_takes_the_name_of_a_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AdaNATError, match="it is a device or a pipe"), atomic_path(tmp_path / "pipe"):
+        pytest.fail("was written to")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_failure_while_writing_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +177,13 @@ def damage_weights(path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
 
 
+def change_one_bit(path: Path) -> None:
+    file = path / "nat" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 def remove_weights(path: Path) -> None:
     (path / "nat" / "model.safetensors").unlink()
 
@@ -186,6 +201,7 @@ def remove_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (change_one_bit, "its weights do not have the hash"),
         (damage_weights, "not a whole safetensors file"),
         (remove_weights, "does not exist"),
         (remove_config, "does not exist"),

@@ -175,6 +175,8 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"schedule": "cosine", "guidance": 1e39}, "expected at most 10000"),
         ({"device": "meta"}, "expected cuda, cuda:N, mps or cpu"),
         ({"grid": Path("/")}, "--grid / is a folder"),
+        ({"grid": Path("/dev/null")}, "/dev/null: it is a device or a pipe"),
+        ({"grid": Path("samples.jsonl")}, "--grid samples.jsonl would hold a PNG"),
         ({"output": Path("/proc/nowhere")}, "Cannot write to /proc/nowhere"),
         ({"model": "/no/such/model"}, "no/such/model"),
     ],
@@ -187,6 +189,12 @@ def test_a_mistake_gets_one_clear_line_before_any_weights_are_read(
     with pytest.raises(AdaNATError, match=complaint) as caught:
         sample(request, SilentReporter())
     assert "\n" not in str(caught.value)
+
+
+def test_the_grid_takes_the_place_of_no_image(model: str, tmp_path: Path) -> None:
+    first = Path(run(model, tmp_path / "once", num_images=1)["files"][0]).name
+    with pytest.raises(AdaNATError, match="is the name of one of the images"):
+        run(model, tmp_path / "out", num_images=1, grid=tmp_path / "out" / first)
 
 
 def test_a_class_is_found_by_id_name_or_synonym_in_any_capitals() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import json_text, read_json
 
 __all__ = ["read_json"]
@@ -66,6 +66,24 @@ def writing(path: Path | str, advice: str = "choose a folder that you can write 
         raise AdaNATError(f"Cannot write {path}: {reason}; {advice}.") from error
 
 
+def check_picture(path: Path, option: str) -> None:
+    """Refuse a place for a PNG that cannot become one, before the work for it is done.
+
+    Raises:
+        AdaNATError: naming the option.
+    """
+    with writing(path):
+        require(not path.is_dir(), f"{option} {path} is a folder; expected a file such as grid.png.")
+        _check_kind(path)
+    require(path.suffix.lower() == ".png", f"{option} {path} would hold a PNG; expected a name that ends in .png.")
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse to take the name of a device or pipe, which renaming would do to /dev/null for the whole machine."""
+    is_known = path.is_file() or path.is_dir() or not path.exists()
+    require(is_known, f"Cannot write {path}: it is a device or a pipe, not a file; choose another name.")
+
+
 def temporary_name(path: Path, suffix: str = "part") -> Path:
     """The hidden neighbour under which this process writes a file or folder; ``clear_litter`` knows such names."""
     return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
@@ -85,6 +103,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         with writing(path):
+            _check_kind(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             # Some writers make files that only their owner can read.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path, check_writable
+from adanat_cli.core.checkpoints.files import atomic_path, check_picture, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision, tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
@@ -30,7 +30,7 @@ from adanat_cli.core.runs.output_lock import holds_output
 from adanat_cli.core.runs.pictures import Pixels, image_grid, save_png
 from adanat_cli.core.runs.reporter import Reporter
 from adanat_cli.core.runs.sample_file import OF_PROMPTS
-from adanat_cli.core.runs.sample_folder import NPZ, add_to_record, check_folder, start_record
+from adanat_cli.core.runs.sample_folder import NPZ, add_to_record, check_folder, start_record, writes
 from adanat_cli.core.runs.sampling import decode_tokens, sample_tokens
 from adanat_cli.core.runs.schedule_choice import ScheduleChoice, build_schedule, choose_schedule, settle_schedule
 from adanat_cli.core.runs.trace import Tracer, write_trace
@@ -166,10 +166,15 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     )
     choice, line = settle_schedule(choice, folder)
     check_writable(request.output)
-    check_folder(request, partial(_stem, request, conditions))
+    stem = partial(_stem, request, conditions)
+    check_folder(request, stem)
     _check_room(request, read_config(folder, "tokenizer", tokenizer_config).image_size)
     if request.grid is not None:
-        require(not request.grid.is_dir(), f"--grid {request.grid} is a folder; expected a file such as grid.png.")
+        check_picture(request.grid, "--grid")
+        require(
+            request.grid.resolve().parent != request.output.resolve() or not writes(request, stem, request.grid.name),
+            f"--grid {request.grid} is the name of one of the images; choose another, such as grid.png.",
+        )
         check_writable(request.grid.parent)
     reporter.log(line)
     sampler = build_sampler(folder, choice, config, request.seed, device, request.precision, conditions.null())

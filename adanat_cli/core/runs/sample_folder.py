@@ -61,7 +61,7 @@ def check_folder(request: SampleRequest, stem: Callable[[int], str]) -> None:
         AdaNATError: naming the file and the ways out.
     """
     folder, asked, owners = request.output, _run_of(request), _owners(request.output)
-    for name in filter(partial(_writes, request, stem), _images(folder)):
+    for name in filter(partial(writes, request, stem), _images(folder)):
         run = owners.get(name)
         if run is None:
             raise AdaNATError(
@@ -150,7 +150,7 @@ def _owners(folder: Path) -> dict[str, _Run | None]:
     return {name: run for run, names in _read_runs(folder) for name in names}
 
 
-def _writes(request: SampleRequest, stem: Callable[[int], str], name: str) -> bool:
+def writes(request: SampleRequest, stem: Callable[[int], str], name: str) -> bool:
     """Whether a run writes a file of this name."""
     if request.image_format == "npz":
         return name == NPZ

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from adanat_cli.core.checkpoints.files import atomic_path, check_writable, clear_litter, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, check_picture, check_writable, clear_litter, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
@@ -107,6 +107,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
     if request.output:
         check_writable(request.output)
     if request.preview:
+        check_picture(request.preview, "--preview")
         check_writable(request.preview.parent)
     source = _open(request, config, reporter)
     tokenizer = load_tokenizer(folder, device, source.config.image_size)
