@@ -117,7 +117,7 @@ class Pipeline:
         """Draw images; image i depends on the seed, i and its class only.
 
         Args:
-            labels: class ids or names, in turn over the images; None for all that the model has seen.
+            labels: class ids or names, also as an array, in turn over the images; None for all that the model has seen.
             prompts: texts, for models that are conditioned on text; in turn over the images.
             num_steps: T; None for 8, or what a schedule file says.
             schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible.
@@ -131,8 +131,7 @@ class Pipeline:
         Raises:
             AdaNATError: if the request does not fit the model.
         """
-        asked = [str(label) for label in ([labels] if isinstance(labels, int | str) else labels or [])]
-        texts = [prompts] if isinstance(prompts, str) else list(prompts or [])
+        asked, texts = _listed(labels, "labels"), _listed(prompts, "prompts")
         total = (len(asked) or len(texts) or _NUM_IMAGES) if num_images is None else num_images
         require(total >= 1, f"num_images is {total}; expected at least 1.")
         require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
@@ -156,6 +155,16 @@ class Pipeline:
             if tracer is not None:
                 traces += [trace_values(tracer.steps, row) for row in range(len(batch))]
         return Samples(images, [conditions.number(index) for index in range(total)], traces, line)
+
+
+def _listed(values: Any, name: str) -> list[str]:
+    """One value, several, or an array of them as text; none for None."""
+    if values is None:
+        return []
+    values = values.tolist() if hasattr(values, "tolist") else values
+    listed = [str(value) for value in ([values] if isinstance(values, int | str) else values)]
+    require(bool(listed), f"{name} is empty; expected at least one, or None.")
+    return listed
 
 
 def _pictures(pixels: Any) -> list[Image]:

@@ -65,9 +65,17 @@ def test_a_label_is_an_image_and_no_label_is_all_in_turn(pipeline: Pipeline) -> 
     assert sorted(pipeline.sample(num_steps=1).labels[:3]) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("labels", [np.array([0, 2]), torch.tensor([0, 2]), range(0, 3, 2), (np.int64(0), "2")])
+def test_labels_may_be_an_array(pipeline: Pipeline, labels: object) -> None:
+    assert pipeline.sample(labels=labels, num_steps=1).labels == [0, 2]
+    assert pipeline.sample(labels=np.int64(2), num_steps=1).labels == [2]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"labels": []}, "labels is empty"),
+        ({"prompts": []}, "prompts is empty"),
         ({"prompts": "a dog"}, "draws classes, not prompts"),
         ({"labels": "cat"}, "'cat'"),
         ({"num_images": 0}, "num_images is 0"),
