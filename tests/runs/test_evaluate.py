@@ -403,6 +403,21 @@ def test_recorded_results_of_other_choices_stand_side_by_side(tmp_path: Path) ->
     assert "only_classes 1" in card
 
 
+def test_other_classes_of_the_same_images_are_measured_anew(toy: Path, tmp_path: Path) -> None:
+    file, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
+
+    def measured(output: str = "out", **classes: Any) -> dict[str, Any]:
+        np.savez(file, arr_0=images, **classes)
+        (row,) = rows(toy, tmp_path / output, samples=file, **GIVEN)
+        return row
+
+    accuracy = [measured(arr_1=np.full(12, label))["metrics"]["accuracy"] for label in range(3)]
+    assert sum(accuracy) == 1
+    assert "class -1 is none" in measured(arr_1=np.arange(12) % 3 - 1)["absent"]["accuracy"]
+    assert "float64 of shape (12,)" in measured(arr_1=np.zeros(12))["absent"]["accuracy"]
+    assert "int64 of shape (5,)" in measured("other", arr_1=np.arange(5))["absent"]["accuracy"]
+
+
 def test_without_a_number_as_many_are_measured_as_the_model_was_trained_on(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

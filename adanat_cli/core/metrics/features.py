@@ -62,7 +62,8 @@ class FeatureNetwork(nn.Module):
         size = self.config.image_size
         require(
             images.shape[1:] == (3, size, size),
-            f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}.",
+            f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}; give images of "
+            f"{size} x {size} pixels.",
         )
         # Channels last is the faster layout on CPUs as well, by a fifth.
         levels = [self.stem((2 * images - 1).contiguous(memory_format=torch.channels_last))]

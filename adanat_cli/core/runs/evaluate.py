@@ -354,9 +354,10 @@ def _usual_number(folder: ModelFolder, condition: str, reporter: Reporter) -> in
 def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subject:
     """Images that exist."""
     num_images = request.num_samples or images.num_images
+    require(images.num_images >= 2, f"{images.origin} holds one image; a distance needs at least 2.")
     require(
         2 <= num_images <= images.num_images,
         f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
-        f"{max(2, images.num_images)} (--num-samples).",
+        f"{images.num_images} (--num-samples).",
     )
     return Subject(images.origin, "images", images, num_images)

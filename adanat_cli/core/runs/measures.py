@@ -113,8 +113,8 @@ def accuracy(measured: Measured) -> dict[str, float]:
         raise AbsentError(measured.missing_labels)
     num_right = num = 0
     for logits, labels in zip(measured.store.pieces("logits"), measured.store.pieces("labels"), strict=False):
-        if len(labels) and int(labels.max()) >= logits.shape[1]:
-            raise AbsentError(f"class {int(labels.max())} is none of the classifier's {logits.shape[1]}")
+        if len(strange := labels[(labels < 0) | (labels >= logits.shape[1])]):
+            raise AbsentError(f"class {int(strange[0])} is none of the classifier's {logits.shape[1]}")
         num_right += int((logits.argmax(1) == labels).sum())
         num += len(labels)
     if not num:

@@ -62,8 +62,7 @@ class SampleFile:
         )
         require(not header.fortran_order, f"arr_0 of {path} is stored column by column; write it in C order.")
         self.num_images, self.height, self.width = shape[:3]
-        self._labels = self._read_labels(archive)
-        self.missing_labels = "" if self._labels is not None else f"{path.name} holds no classes (arr_1)"
+        self._labels, self.missing_labels = self._read_labels(archive)
         # One handle for the whole run: in a compressed file, a seek forward only reads on.
         opened = ExitStack()
         self._zip = opened.enter_context(zipfile.ZipFile(path))
@@ -99,10 +98,10 @@ class SampleFile:
         return None if self._labels is None else set(self._labels[:num_images].unique().tolist())
 
     def identity(self) -> dict[str, Any]:
-        """Return shape and checksum of the images, which the archive's index holds."""
-        checksum = self._zip.getinfo("arr_0.npy").CRC
-        shape = [self.num_images, self.height, self.width]
-        return {"samples_shape": shape, "samples_crc32": f"{checksum:08x}"}
+        """Return the images' shape, and the checksums of images and classes, which the archive's index holds."""
+        arrays = {"samples": "arr_0.npy"} | ({} if self._labels is None else {"labels": "arr_1.npy"})
+        checksums = {f"{name}_crc32": f"{self._zip.getinfo(file).CRC:08x}" for name, file in arrays.items()}
+        return {"samples_shape": [self.num_images, self.height, self.width], **checksums}
 
     def _read(self, images_from_end: int, num_bytes: int) -> bytes:
         """Read bytes from an image on, which is counted back from the end: the header's length does not matter."""
@@ -115,11 +114,12 @@ class SampleFile:
         require(len(content) == num_bytes, f"{self._path} ends too early; write or fetch it again.")
         return content
 
-    def _read_labels(self, archive: Archive) -> Tensor | None:
-        """(n,) int64 classes, where the file has them in a form that fits."""
+    def _read_labels(self, archive: Archive) -> tuple[Tensor | None, str]:
+        """(n,) int64 classes, where the file has them in a form that fits, or why there are none."""
         if "arr_1" not in archive.names or OF_PROMPTS in archive.names:
-            return None
+            return None, f"{self._path.name} holds no classes (arr_1)"
         header = archive.header("arr_1")
         if header.shape != (self.num_images,) or header.dtype.kind not in "iu":
-            return None
-        return torch.from_numpy(archive.read("arr_1").astype(np.int64))
+            found = f"arr_1 of {self._path.name} is {header.dtype} of shape {header.shape}"
+            return None, f"{found}; classes are whole numbers of shape ({self.num_images},)"
+        return torch.from_numpy(archive.read("arr_1").astype(np.int64)), ""
