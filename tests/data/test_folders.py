@@ -72,7 +72,7 @@ def test_an_image_beside_the_class_folders_is_left_out_and_listed(tmp_path: Path
     write(tmp_path / "x", "cat/1.png", "dog/1.png", "preview.png")
     assert classes(tmp_path / "x") == CAT_DOG
     assert opened(tmp_path / "x").describe() == (
-        "x (train): 2 images in 2 classes, 1 each; left out: 1 image beside the class folders (preview.png)."
+        "x (train): 2 images in 2 classes (cat, dog), 1 each; left out: 1 image beside the class folders (preview.png)."
     )
     write(tmp_path / "x", "another.png")
     assert "holds 2 images in folders and 2 beside them" in refusal(tmp_path / "x")
@@ -97,6 +97,8 @@ def test_images_beside_folders_of_splits_and_lone_folders_are_left_out_too(tmp_p
         ("trainset", "devset", "validation"),
         ("TrainImages", "TestImages", "test"),
         ("train", "test-data", "test"),
+        ("training", "evaluation", "validation"),
+        ("train", "holdout_set", "validation"),
     ],
 )
 def test_folders_named_after_splits_are_no_classes(tmp_path: Path, train: str, other: str, split: str) -> None:
@@ -339,3 +341,22 @@ def test_boxes_beside_images_are_no_captions(tmp_path: Path) -> None:
         (tmp_path / name / "1.txt").write_text("0 0.5 0.5 0.25 1e-3\n3 0.1 0.1 0.2 0.2\n")
     assert classes(tmp_path) == ["a: a/1.png", "b: b/1.png"]
     assert opened(tmp_path).notes == ("the .txt files beside the images hold numbers, no captions",)
+
+
+@pytest.mark.parametrize("name", ["1.TXT", "1.png.txt", "1.Caption"])
+def test_captions_are_found_whatever_the_capitals_and_beside_the_whole_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "1.png")
+    (tmp_path / name).write_text("a red bird")
+    assert captions(tmp_path) == [("a red bird",)]
+
+
+def test_what_is_not_read_beside_images_without_classes_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "1.png", "labels.csv")
+    assert opened(tmp_path).notes == ("not read: labels.csv",)
+
+
+def test_an_image_of_two_labels_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "1.png")
+    rows = [json.dumps({"file_name": "1.png", "label": label}) for label in ("cat", "dog")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    assert "metadata.jsonl gives 1.png several labels (cat, dog)" in refusal(tmp_path)

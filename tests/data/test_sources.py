@@ -71,6 +71,7 @@ def test_folder_names_are_the_classes(tmp_path: Path) -> None:
         (("cat", "dog"), {"classes": (1,)}, "2 images in 1 of 2 classes (dog)."),
         (("a", "b", "c", "d", "e"), {}, "5 images in 5 classes, 1 each."),
         (("3", "7"), {}, "5 images in 2 of 8 classes, from 2 (7) to 3 (3) each."),
+        (("a", "b", "c", "d", "e"), {"classes": (0, 4)}, "2 images in 2 of 5 classes (a, e), 1 each."),
         (("cat",), {}, "5 images in 1 class (cat)."),
     ],
 )
@@ -218,7 +219,7 @@ def test_a_preset_is_told_from_a_folder_of_its_name(tmp_path: Path, monkeypatch:
         write_class_folder(tmp_path / name, 2)
     note = "digits is a preset; ./digits takes what lies here under this name"
     assert open_source(data_config("digits")).describe().endswith(f"; {note}.")
-    assert open_source(config("./digits")).describe() == "digits (train): 2 images in 2 classes, 1 each."
+    assert open_source(config("./digits")).describe() == "digits (train): 2 images in 2 classes (cat, dog), 1 each."
     with pytest.raises(AdaNATError, match=r"no public home.*\(imagenet64 is a preset; \./imagenet64 takes"):
         open_source(data_config("imagenet64"))
     assert "preset" not in data_config("digits").to_dict()
@@ -250,7 +251,14 @@ def test_missing_data_is_told_in_one_line(source: str, fields: dict[str, str], m
 
 
 @pytest.mark.parametrize(
-    ("source", "field"), [("images", "image_column"), ("digits", "image_column"), ("digits", "data_dir")]
+    ("source", "field"),
+    [
+        ("images", "image_column"),
+        ("images", "label_column"),
+        ("images", "caption_column"),
+        ("digits", "image_column"),
+        ("digits", "data_dir"),
+    ],
 )
 def test_an_option_that_would_choose_nothing_is_refused(tmp_path: Path, source: str, field: str) -> None:
     write_class_folder(tmp_path / "images", 2)

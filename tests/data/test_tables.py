@@ -171,3 +171,10 @@ def test_a_damaged_parquet_file_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match="cannot be opened") as caught:
         open_source(config(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_columns_that_are_not_read_are_told_where_there_are_no_classes(tmp_path: Path) -> None:
+    table = pa.table({"image": [{"bytes": png(1), "path": None}], "breed": ["pug"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    told = open_source(config(tmp_path)).notes
+    assert told == ("not read: breed (--label-column and --caption-column take a column)",)

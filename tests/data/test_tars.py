@@ -119,3 +119,15 @@ def test_tables_of_metadata_beside_tars_are_no_images(tmp_path: Path) -> None:
     write_tar(tmp_path / "00000.tar", range(3), txt=b"cat %")
     pq.write_table(pa.table({"url": ["http://x"], "caption": ["y"]}), tmp_path / "00000.parquet")
     assert numbers(open_source(config(tmp_path))) == [0, 1, 2]
+
+
+def test_labels_that_begin_late_are_no_images_without_classes(tmp_path: Path) -> None:
+    members = [f"{n}.png" for n in range(8)] + ["7.cls"]
+    with tarfile.open(tmp_path / "late.tar", "w") as tar:
+        for name in members:
+            content = png(1) if name.endswith("png") else b"1"
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(AdaNATError, match=r"late.tar has .cls of 7, but its first images have no label"):
+        open_source(config(tmp_path / "late.tar"))

@@ -48,7 +48,7 @@ def run(toy: Path, output: Path, **changes: Any) -> dict[str, Any]:
 def test_what_the_data_is_comes_first(toy: Path, tmp_path: Path) -> None:
     said = Said()
     make_stats(stats_request(toy, tmp_path / "stats.npz"), said)
-    assert said.logged[0] == "images (train): 24 images in 3 classes, 8 each."
+    assert said.logged[0] == "images (train): 24 images in 3 classes (one, two, zero), 8 each."
 
 
 def same(one: Path, two: Path) -> bool:

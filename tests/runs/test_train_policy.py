@@ -59,7 +59,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert said.logged[0].startswith(
         "images (train): 22 images in 3 classes, from 7 (two) to 8 (one) each; it has no val"
     )
-    assert said.logged[1].startswith("images (train): 2 images in 2 of 3 classes, 1 each; every tenth image")
+    assert said.logged[1].startswith(
+        "images (train): 2 images in 2 of 3 classes (two, zero), 1 each; every tenth image"
+    )
     return folder
 
 

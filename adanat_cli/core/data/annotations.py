@@ -86,13 +86,25 @@ def _read_metadata(layout: Layout, config: DataConfig) -> Annotated | None:
         )
         notes.append(f"left out: {len(unnamed):,} not named there ({listed([printable(file) for file in unnamed])})")
     captions = [tuple(text for row in rows[file] for text in texts(inside(row, caption))) for file in files]
-    labels = [read_label(inside(rows[file][0], label)) for file in files] if label else None
+    labels = [_label_of(file, rows[file], label, shown) for file in files] if label else None
     return Annotated(files, labels, captions.__getitem__, notes)
+
+
+def _label_of(file: str, rows: list[dict[str, Any]], label: tuple[str, ...], shown: str) -> RawLabel:
+    told = {read_label(inside(row, label)): None for row in rows}
+    require(
+        len(told) == 1,
+        f"{shown} gives {printable(file)} several labels ({listed([str(each) for each in told])}); expected one.",
+    )
+    return next(iter(told))
 
 
 def _file_of(row: dict[str, Any], table: str, root: Path) -> str:
     name = next((row[key] for key in _FILE_NAMES if isinstance(row.get(key), str) and row[key]), None)
-    require(name is not None, f"{root / table} has a row without file_name, which says what image it is of.")
+    require(
+        name is not None,
+        f"{root / table} has a row without file_name, which says what image it is of; it has {listed([*row])}.",
+    )
     folder = posixpath.dirname(table)
     file = inside_folder(f"{folder}/" if folder else "", str(name))
     require(
@@ -128,15 +140,18 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
 
 def _find_captions(layout: Layout) -> Annotated | None:
     """``dog.txt`` beside ``dog.jpg``, a caption a line."""
-    others = {file for file in layout.listing.others if file.endswith(_CAPTION_SUFFIXES)}
-    if not others:
+    stems: list[dict[str, str]] = [
+        {path[: -len(suffix)]: path for path in layout.listing.others if path.lower().endswith(suffix)}
+        for suffix in _CAPTION_SUFFIXES
+    ]
+    if not any(stems):
         return None
     beside = [
-        next((path for suffix in _CAPTION_SUFFIXES if (path := posixpath.splitext(file)[0] + suffix) in others), "")
+        next((found[stem] for found in stems for stem in (posixpath.splitext(file)[0], file) if stem in found), "")
         for file in layout.part.files
     ]
     found = [path for path in beside if path]
-    kinds = "/".join(sorted({posixpath.splitext(path)[1] for path in found}))
+    kinds = "/".join(sorted({posixpath.splitext(path)[1].lower() for path in found}))
     has_classes = bool(layout.part.folders())
     if not found or (has_classes and 2 * len(found) < len(beside)):
         return None

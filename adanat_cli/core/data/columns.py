@@ -17,6 +17,7 @@ IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "byt
 _LABEL_NAMES = ("label", "labels", "cls", "class", "class_id", "fine_label", "target", "category_id")
 _TEXT_NAMES = ("raw", "caption", "text", "sentence")
 _CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "sentences", "sentences_raw", "sentence", "title")
+CONDITION_NAMES = {*_LABEL_NAMES, *_CAPTION_NAMES}
 JSON_NAMES = ("json", "jsn")
 _HALF = re.compile("[\ud800-\udfff]")
 

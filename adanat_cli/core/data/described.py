@@ -54,6 +54,8 @@ def _classes(counts: Mapping[int, int], names: Mapping[int, str], num_classes: i
     if len(counts) == 1:
         return f"{said} ({_name(least, names)})"
     if counts[least] == counts[most]:
+        if len(counts) <= _MOST_LISTED and names.keys() >= counts.keys():
+            said += f" ({listed([_name(label, names) for label in sorted(counts)])})"
         return f"{said}, {counts[most]:,} each"
     return f"{said}, from {counts[least]:,} ({_name(least, names)}) to {counts[most]:,} ({_name(most, names)}) each"
 

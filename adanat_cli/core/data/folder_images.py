@@ -69,6 +69,8 @@ def _annotated(config: DataConfig, layout: Layout, told: Annotated) -> FolderIma
 
 
 def _by_class(config: DataConfig, layout: Layout) -> FolderImages:
+    asked = "--label-column" if config.label_column else "--caption-column" if config.caption_column else ""
+    require(not asked, f"{asked} has no meaning with {config.source}, which has no columns; leave it out.")
     classes = number_folders(layout)
     first = classes.names.get(int(classes.labels[0]), "")
     require(

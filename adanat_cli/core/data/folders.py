@@ -23,8 +23,10 @@ _MOST_OTHERS = 200_000
 """Files and folders that may lie between few images, before a folder is taken for something else."""
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
-_WORD = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev)(set|data|images?|imgs?|split)?\d*")
+_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"), "validation")
+_WORD = re.compile(
+    r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?|holdout)(set|data|images?|imgs?|split)?\d*"
+)
 _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "photos", "jpg", "png"}
 
 

@@ -105,7 +105,10 @@ def read_layout(place: Path, split: str) -> Layout:
     whole = _pass_lone_folders(Part("", listing.images, listing.notes))
     splits = _splits_above(whole, place) or _splits_inside(whole)
     if split not in splits and (splits or split != "train"):
-        there = ", ".join(sorted(splits)) or "no split folders, so all its images count as train"
+        there = ", ".join(sorted(splits)) or (
+            "no split folders, so all its images count as train: leave out --split, or move some into val/ and the "
+            "others into train/"
+        )
         raise MissingSplit(f"{place} has no {split} split; it has {there}.")
     part = splits.get(split, whole)
     return Layout(place, listing, part, splits.get("train", part))
@@ -133,6 +136,8 @@ def number_folders(layout: Layout) -> Classes:
     others = [part.within(file) for file in layout.listing.others if file.startswith(part.base)]
     if bare := {file.split("/")[0] for file in others if "/" in file} - set(folders):
         part.notes.append(f"no images in {listed([f'{printable(name)}/' for name in sorted(bare)])}")
+    if len(names) < 2 and (unread := [printable(file) for file in others]):
+        part.notes.append(f"not read: {listed(unread)}")
     labels = np.fromiter((ids[name] for name in folders), np.int64, len(folders))
     return Classes(files, labels, {label: printable(name) for label, name in names.items() if name}, num_classes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from adanat_cli.core.data import tables, tar_files, tars
 from adanat_cli.core.data.captioned import Captioned, open_captioned
 from adanat_cli.core.data.classes import MAX_UNASKED
 from adanat_cli.core.data.columns import Columns, find_columns, holds_words
+from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.folder_images import open_folder
 from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource, preset_note
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.text_files import refuse_pointer
-from adanat_cli.core.errors import AdaNATError, MissingSplit, require
+from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
 from adanat_cli.core.hub import looks_like_hub_id
 
 __all__ = ["ImageSource", "StreamSource", "TableSource", "open_source"]
@@ -69,7 +70,7 @@ def _open(config: DataConfig) -> ImageSource:
         files = SourceFiles.of(place, paths)
         if loader == "tar":
             return _from_tars(config, [str(path) for path in paths], files)
-        return _from_table(config, tables.from_files(config, paths), files)
+        return _from_table(config, tables.from_files(config, paths), files, tables.column_names(paths[0]))
     if captioned := open_captioned(place, config.split):
         return _from_captioned(config, captioned, SourceFiles.of(place, captioned.files))
     what = "is" if place.is_file() else "is a pipe or device,"
@@ -105,8 +106,10 @@ def _refuse_missing(config: DataConfig, place: Path) -> None:
     )
 
 
-def _from_table(config: DataConfig, opened: tables.Table, files: SourceFiles | None = None) -> ImageSource:
-    """Make a source of an opened ``datasets`` table or stream."""
+def _from_table(
+    config: DataConfig, opened: tables.Table, files: SourceFiles | None = None, there: Sequence[str] = ()
+) -> ImageSource:
+    """Make a source of an opened ``datasets`` table or stream; ``there`` names columns, of which it may lack some."""
     require(bool(opened.features), f"Data {config.source} does not tell its columns; read it without --streaming.")
     columns = dataclasses.replace(find_columns(opened.features, config), roots=tables.roots(config))
     table = tables.as_bytes(opened, columns)
@@ -118,7 +121,10 @@ def _from_table(config: DataConfig, opened: tables.Table, files: SourceFiles | N
     require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
     num_classes = _count_classes(config, labels, max(num_named, len(names)))
     num_bare = int((labels < 0).sum())
-    notes = (f"{num_bare} without a label",) if num_bare else ()
+    notes: tuple[str, ...] = (f"{num_bare} without a label",) if num_bare else ()
+    unread = [printable(name) for name in there or opened.features if name != columns.image]
+    if unread and not columns.label and not columns.caption:
+        notes += (f"not read: {listed(unread)} (--label-column and --caption-column take a column)",)
     fetch = partial(tables.fetch, table, columns)
     captions = partial(tables.captions_of, table, columns) if columns.uses_captions else None
     rows = np.arange(len(labels))

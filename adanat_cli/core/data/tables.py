@@ -181,6 +181,11 @@ def _features(file: Path) -> datasets.Features:
     return datasets.Features.from_arrow_schema(schema)
 
 
+def column_names(file: Path) -> list[str]:
+    """Names of the columns of a Parquet file."""
+    return list(pq.read_schema(file).names)
+
+
 def _is_struct(feature: Any) -> bool:
     """Whether images are kept as bytes and path, typed or not."""
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and holds_bytes(feature))

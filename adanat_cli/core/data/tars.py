@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from adanat_cli.core.config import DataConfig
-from adanat_cli.core.data.columns import IMAGE_NAMES, Columns, find_conditions, inside, texts
+from adanat_cli.core.data.columns import CONDITION_NAMES, IMAGE_NAMES, Columns, find_conditions, inside, texts
 from adanat_cli.core.data.labels import RawLabel, is_label, number_words, read_label
 from adanat_cli.core.data.tables import Row
 from adanat_cli.core.data.tar_files import Sample, is_address, is_image, samples, shown
@@ -46,7 +46,7 @@ class Tars:
             folders: set[str] = set()
             for sample in samples(place, self._is_wanted):
                 if not columns.label and not columns.caption:
-                    _refuse_folders(place, folders, sample)
+                    _refuse_more(place, folders, sample)
                 kinds = (columns.image, *IMAGE_NAMES, *sample)
                 image = next((sample[kind] for kind in kinds if self._is_image(kind) and sample.get(kind)), None)
                 label = read_label(inside(sample, columns.label))
@@ -104,10 +104,17 @@ def _refuse_unclear(config: DataConfig, places: list[str], known: Sample) -> Non
     for place in places if not is_address(places[0]) else ():
         folders: set[str] = set()
         for sample in samples(place, lambda _: False):
-            _refuse_folders(place, folders, sample)
+            _refuse_more(place, folders, sample)
 
 
-def _refuse_folders(place: str, folders: set[str], sample: Sample) -> None:
+def _refuse_more(place: str, folders: set[str], sample: Sample) -> None:
+    """Refuse labels, captions and folders among images of which the first have none."""
+    late = [f".{kind}" for kind in sample if kind in CONDITION_NAMES]
+    require(
+        not late,
+        f"{shown(place)} has {', '.join(late)} of {sample['__key__']}, but its first images have no label or caption; "
+        "give them to all images, or leave out those without.",
+    )
     folders.add(sample["__key__"].rpartition("/")[0])
     require(
         len(folders) < 2,
