@@ -540,7 +540,7 @@ def test_a_file_of_something_else_gets_one_line(toy: Path, tmp_path: Path, how: 
     ("sizes", "words"),
     [
         ((), "holds no images"),
-        ((16,), "holds 1 images"),
+        ((16,), "holds one image"),
         ((16, 16, 8), r"a-0.png has 16 x 16 pixels and b-2.png has 8 x 8"),
         ((8, 8), "for images .B, 3, 16, 16."),
     ],
