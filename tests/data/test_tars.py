@@ -131,3 +131,11 @@ def test_labels_that_begin_late_are_no_images_without_classes(tmp_path: Path) ->
             tar.addfile(entry, io.BytesIO(content))
     with pytest.raises(AdaNATError, match=r"late.tar has .cls of 7, but its first images have no label"):
         open_source(config(tmp_path / "late.tar"))
+
+
+def test_the_classes_of_tars_here_are_counted(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", range(6), cls=b"0%")
+    write_tar(tmp_path / "train-1.tar", range(6, 8), cls=b"1%")
+    assert open_source(config(tmp_path)).num_classes == 12
+    write_tar(tmp_path / "train-2.tar", range(8, 9), cls=b"cat")
+    assert open_source(config(tmp_path)).class_names == {0: "0", 1: "1", 2: "10", 3: "11", 4: "2", 5: "cat"}

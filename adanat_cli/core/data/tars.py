@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from adanat_cli.core.config import DataConfig
+from adanat_cli.core.data.classes import MAX_UNASKED
 from adanat_cli.core.data.columns import CONDITION_NAMES, IMAGE_NAMES, Columns, find_conditions, inside, texts
 from adanat_cli.core.data.labels import RawLabel, is_label, number_words, read_label
 from adanat_cli.core.data.tables import Row
@@ -26,7 +27,7 @@ class Tars:
         places: paths or addresses.
         columns: paths to label and caption, and the kind of the images, "" for any.
         ids: class ids of labels that are words.
-        class_names, num_classes: of those words; 0 classes where labels are numbers.
+        class_names, num_classes: of those words; 0 classes where numbers as labels were not looked up.
     """
 
     places: list[str] = field(repr=False)
@@ -61,7 +62,7 @@ class Tars:
 
 
 def open_tars(config: DataConfig, places: list[str]) -> Tars:
-    """Find labels and captions in the first samples; words as labels are looked up in all of them.
+    """Find labels and captions in the first samples; how many classes there are is looked up in all of them.
 
     Raises:
         AdaNATError: if a tar cannot be read, or it is not clear what its members are.
@@ -82,15 +83,24 @@ def open_tars(config: DataConfig, places: list[str]) -> Tars:
     columns = Columns(asked, label, caption)
     labels = [read_label(inside(sample, label)) for sample in first]
     words = [label for label in labels if isinstance(label, str)]
-    if not words:
+    if not label or (not words and (config.num_classes or is_address(places[0]))):
         return Tars(places, columns, {}, {}, 0)
     require(
         not is_address(places[0]),
-        f"The labels of {config.source} are words such as {words[0]!r}, which a stream cannot number; read a local "
-        "copy, or write numbers.",
+        f"The labels of {config.source} are words such as {', '.join(words[:1])!r}, which a stream cannot "
+        "number; read a local copy, or write numbers.",
     )
     every = (sample for place in places for sample in samples(place, lambda kind: kind == label[0]))
-    return Tars(places, columns, *number_words({read_label(inside(s, label)) for s in every}, config.source))
+    found = {read_label(inside(sample, label)) for sample in every}
+    if any(isinstance(label, str) for label in found):
+        return Tars(places, columns, *number_words(found, config.source))
+    high = max((label for label in found if isinstance(label, int)), default=0)
+    require(
+        high < MAX_UNASKED,
+        f"{config.source} has labels up to {high}; number the classes from 0, or give --num-classes {high + 1} if "
+        "there are really so many.",
+    )
+    return Tars(places, columns, {}, {}, high + 1)
 
 
 def _refuse_unclear(config: DataConfig, places: list[str], known: Sample) -> None:
