@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +272,22 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
         train_policy(policy_request(toy, "diverged"), SilentReporter())
     assert "\n" not in str(caught.value)
     assert state(toy / "diverged")["step"] == 2
+
+
+def test_a_model_that_cannot_be_written_refuses_install_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, usual = make_policy_toy(tmp_path), tempfile.TemporaryFile
+
+    def temporary(dir: Path) -> object:  # noqa: A002 - as the library calls it
+        if dir == folder / "model":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return usual(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", temporary)
+    with pytest.raises(AdaNATError, match="Read-only file system; leave --install out"):
+        check_request(policy_request(folder, updates=1, install=True))
+    check_request(policy_request(folder, updates=1))
 
 
 def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:

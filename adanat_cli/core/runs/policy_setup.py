@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import TEXT, Component, ModelFolder, policy_component
 from adanat_cli.core.config import (
     DATA_PRESETS,
@@ -153,6 +154,8 @@ def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
         f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
         "`adanat pull --output FOLDER` first.",
     )
+    if request.install:
+        check_writable(folder.path, "leave --install out, or take a copy of the model that you can write to")
     if not (folder.has("features") or _has_own_features(request.output)):
         require_trainable(folder.index.image_size, pick_device(request.device))
     nat = nat_config(folder)

@@ -175,7 +175,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
             request.grid.resolve().parent != request.output.resolve() or not writes(request, stem, request.grid.name),
             f"--grid {request.grid} is the name of one of the images; choose another, such as grid.png.",
         )
-        check_writable(request.grid.parent)
+        check_writable(request.grid.parent, "choose another --grid")
     reporter.log(line)
     sampler = build_sampler(folder, choice, config, request.seed, device, request.precision, conditions.null())
     start = time.perf_counter()

@@ -108,7 +108,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
         check_writable(request.output)
     if request.preview:
         check_picture(request.preview, "--preview")
-        check_writable(request.preview.parent)
+        check_writable(request.preview.parent, "choose another --preview")
     source = _open(request, config, reporter)
     tokenizer = load_tokenizer(folder, device, source.config.image_size)
     values: dict[str, Any] = {}
