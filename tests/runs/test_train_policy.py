@@ -301,7 +301,7 @@ def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:
 def one_image(folder: Path) -> dict[str, Any]:
     from adanat_cli.core.config import data_config
 
-    write_class_folder(folder / "single", 1, ("zero",), 16)
+    write_class_folder(folder / "single", 1, ("one",), 16)
     return {"data": data_config(str(folder / "single"), image_size=1)}
 
 
