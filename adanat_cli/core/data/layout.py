@@ -106,7 +106,7 @@ def read_layout(place: Path, split: str) -> Layout:
     splits = _splits_above(whole, place) or _splits_inside(whole)
     if split not in splits and (splits or split != "train"):
         there = ", ".join(sorted(splits)) or (
-            "no split folders, so all its images count as train: leave out --split, or move some into val/ and the "
+            "no split folders, so all its images count as train: read those, or move some into val/ and the "
             "others into train/"
         )
         raise MissingSplit(f"{place} has no {split} split; it has {there}.")

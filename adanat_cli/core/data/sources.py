@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,12 @@ from adanat_cli.core.data.folder_images import open_folder
 from adanat_cli.core.data.image_source import ImageSource, StreamSource, TableSource, preset_note
 from adanat_cli.core.data.source_files import SourceFiles
 from adanat_cli.core.data.text_files import refuse_pointer
-from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
+from adanat_cli.core.errors import AdaNATError, MissingSplit, hide_secrets, printable, require
 from adanat_cli.core.hub import looks_like_hub_id
 
 __all__ = ["ImageSource", "StreamSource", "TableSource", "open_source"]
 
+_RANGE = re.compile(r"\{\d+\.\.\d+\}")
 _HOMELESS = {
     "imagenet64": "the folder of its Parquet files",
     "mscoco": "the folder of train2014/, val2014/ and dataset_coco.json",
@@ -97,11 +99,21 @@ def _numbered_as_train(source: ImageSource) -> ImageSource:
 
 def _refuse_missing(config: DataConfig, place: Path) -> None:
     """Refuse a path that leads nowhere; what may be an id on the Hub is for the Hub to tell."""
+    require(
+        bool(config.data_dir) or "://" not in config.source,
+        f"{hide_secrets(config.source)} is an address that is not read; expected http:// or https:// and a tar, or "
+        "fetch it and give the file.",
+    )
+    require(
+        bool(config.data_dir) or not _RANGE.search(config.source),
+        f"{place} does not exist; ranges in braces are read of addresses only: give the folder of the files.",
+    )
     folder, _, revision = config.source.partition("@")
     here = not revision and os.path.isdir(folder.split("/")[0])
+    beside = f", though {place.parent} does" if here and folder[0] != "." else ""
     require(
         not config.data_dir and looks_like_hub_id(config.source) and not here,
-        f"{place} does not exist{f', though {place.parent} does' if here else ''}; expected a folder, a file, a preset "
+        f"{place} does not exist{beside}; expected a folder, a file, a preset "
         "or a Hub id user/name (user/name@main, if it is one).",
     )
 
