@@ -418,6 +418,11 @@ def test_other_classes_of_the_same_images_are_measured_anew(toy: Path, tmp_path:
     assert "int64 of shape (5,)" in measured("other", arr_1=np.arange(5))["absent"]["accuracy"]
 
 
+def test_a_reference_of_another_protocol_is_refused_before_weights_are_sought(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdaNATError, match=r"--protocol is adm, and .*stats\.npz was made with protocol small"):
+        rows(toy, tmp_path, protocol="adm", inception=tmp_path / "missing.pth")
+
+
 def test_without_a_number_as_many_are_measured_as_the_model_was_trained_on(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,7 +567,7 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
     [
         ({"num_samples": 1}, "--num-samples is 1"),
         ({"num_samples": 10**12}, "2 to 100,000,000 images"),
-        ({"num_samples": 10**8, "protocol": "paper", "inception": Path("none.pth")}, "none.pth"),
+        ({"num_samples": 10**8, "protocol": "paper"}, "--protocol is paper"),
         ({"steps": (17,)}, "have 16 tokens"),
         ({"steps": (0,)}, "--steps is 0"),
         ({"schedules": ("cosin",)}, "'cosin' is not known"),
@@ -630,14 +635,11 @@ def test_steps_beside_schedules_from_files_are_refused(toy: Path, tmp_path: Path
 
 
 def test_a_model_that_is_not_needed_is_warned_of(toy: Path, samples: Path, tmp_path: Path) -> None:
-    said = Said()
+    said, anybody = Said(), tmp_path / "anybody.npz"
+    np.savez(anybody, mu=np.zeros(2), sigma=np.eye(2))
+    asked = {"protocol": "paper", "reference": anybody, "inception": toy, **GIVEN}
     with pytest.raises(AdaNATError, match="--inception names"):
-        evaluate(
-            evaluate_request(
-                toy, tmp_path, protocol="paper", samples=samples / "npz" / "samples.npz", inception=toy, **GIVEN
-            ),
-            said,
-        )
+        evaluate(evaluate_request(toy, tmp_path, samples=samples / "npz" / "samples.npz", **asked), said)
     assert any("is not used: the images exist" in line for line in said.warned)
 
 

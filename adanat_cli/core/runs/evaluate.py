@@ -157,6 +157,11 @@ def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str
         f"{file} does not say by which protocol its features were made; name it: --protocol adm (guided-diffusion's), "
         "paper (AdaNAT's) or clean (clean-fid's).",
     )
+    require(  # before a network is fetched that would not fit
+        reference.protocol in ("", protocol.partition("/")[0]),
+        f"--protocol is {protocol}, and {file} was made with protocol {reference.protocol}; leave --protocol out, or "
+        "give a reference of that protocol.",
+    )
     acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     return protocol
 
