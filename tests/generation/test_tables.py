@@ -75,6 +75,7 @@ def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
         ("[" * 10_000, "lists within lists"),
         ("a: &a [1]\nb: [*a, *a]", "an alias"),
         ("{[1]: 2}", "not YAML"),
+        ("manual_cfg: [1, 1]\nmanual_cfg: [2, 2]", "a key twice"),
         ("x" * 2**18, "is larger than"),
         ("a: \x1b", "not YAML"),
         ("{", "not YAML"),

@@ -183,7 +183,7 @@ def test_what_is_no_reference_is_refused_in_one_line(tmp_path: Path, changes: di
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("classes", [["1"], {"one": 2}, {"1": "2"}, {"9" * 5000: 1}])
+@pytest.mark.parametrize("classes", [["1"], {"one": 2}, {"1": "2"}, {"1": -2}, {"9" * 5000: 1}])
 def test_classes_are_numbers_of_images_and_older_files_do_not_tell_them(tmp_path: Path, classes: Any) -> None:
     write_reference(tmp_path / "a.npz", make_reference(Stub(), gaussian(), 40))
     assert read_reference(tmp_path / "a.npz").classes is None

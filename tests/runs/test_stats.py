@@ -146,7 +146,8 @@ def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_images": 1}, "too few"),
+        ({"num_images": -4}, "is -4; expected at least 2"),
+        ({"classes": ("all", "lion")}, "give no other beside it"),
         ({"dataset": "no/such/data", "data_fields": {"image_size": 16}}, "no/such/data"),
         ({"data_fields": {"image_size": 8}}, "is for 16"),
         ({"classes": ("lion",)}, "lion"),

@@ -92,6 +92,11 @@ def _read_yaml(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
                 raise ValueError("it holds an alias, or lists within lists")
+        root = yaml.compose(content, Loader=yaml.BaseLoader)
+        pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+        keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            raise ValueError("it holds a key twice")
         return yaml.load(content, Loader=yaml.BaseLoader)
     except AdaNATError as error:
         raise AdaNATError(f"Schedule file {error}") from error

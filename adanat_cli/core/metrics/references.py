@@ -302,6 +302,10 @@ class _Metadata:
     classes: Mapping[int, int] | None = None
     image_size: int = 0
 
+    def __post_init__(self) -> None:
+        least = min([self.num_images, self.image_size, *(self.classes or {}).values()])
+        require(least >= 0, f"it counts {least}; expected 0 or more")
+
 
 def _read_metadata(archive: Archive) -> dict[str, Any]:
     """Fields of ``Reference`` that the file's own JSON tells."""

@@ -106,7 +106,10 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         AdaNATError: if the request cannot work, or too many images are unreadable.
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
     """
-    require(request.num_images is None or request.num_images >= 2, "--num-images is below 2, too few for statistics.")
+    require(
+        request.num_images is None or request.num_images >= 2,
+        f"--num-images is {request.num_images}; expected at least 2.",
+    )
     require(
         0 <= request.num_features <= MOST_HELD,
         f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
@@ -205,6 +208,10 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
             )
         fields["image_size"] = asked or own or None
     source = open_source(data_config(request.dataset, **fields))
+    require(
+        "all" not in request.classes or len(request.classes) == 1,
+        "--class all takes every class; give no other beside it.",
+    )
     if request.classes == ("all",):
         return _Chosen(source)
     if asked := find_classes(request.classes, source.class_names, source.num_classes, "the data"):

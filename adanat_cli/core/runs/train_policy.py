@@ -199,6 +199,11 @@ class _Run(TrainingLoop):
         # A base that is lifted to a floor is no longer quite the fixed schedule.
         is_fixed = self.shape.residual and not self.shape.base_floor
         distance = self.fixed_distance if is_fixed else self._distance(untrained)
+        if not is_fixed and self.shape.residual:
+            self.reporter.log(
+                f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
+                "they can be learned."
+            )
         self.best = _Best(0, distance, self._policy_state())
         self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
         self.reporter.log(
