@@ -129,3 +129,14 @@ def test_a_state_of_another_run_is_one_line(tmp_path: Path) -> None:
             folder.taking({"step": 3, **state}, mine),
         ):
             dict(state["measured"])
+
+
+def test_images_that_have_changed_are_told_as_such(tmp_path: Path) -> None:
+    config = {"data": {"source": "a", "files_digest": "5a92", "source_images": 360}, "seed": 0}
+    folder = RunFolder(tmp_path / "run", config)
+    folder.save(1, {})
+    changed = {**config, "data": {"source": "a", "files_digest": "11ff", "source_images": 359}}
+    with pytest.raises(AdaNATError, match=r"The images have changed since .*run was begun"):
+        RunFolder(tmp_path / "run", changed)
+    with pytest.raises(AdaNATError, match="seed was 0, now 1"):
+        RunFolder(tmp_path / "run", {**changed, "seed": 1})

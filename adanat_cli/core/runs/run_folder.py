@@ -22,6 +22,8 @@ from adanat_cli.core.runs.reporter import Reporter, SilentReporter
 _CHECKPOINT = re.compile(r"step-(\d{8,18})\.safetensors")
 _RHYTHM = ("log_every", "save_every", "sample_every", "show_every")
 """Settings of a training that decide nothing but when it tells and saves, so that they may change."""
+_OF_FILES = frozenset({"data.files_digest", "data.labels_crc32", "data.source_images"})
+"""What changes with the files of a data set."""
 _NUM_LOGGED = "num_logged"
 
 
@@ -206,6 +208,11 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, len
             keys.remove(length.key)
         else:
             advice += f"; {length.fixed or 'a run may become longer, not shorter'}"
+    if "data.files_digest" in keys and _OF_FILES.issuperset(keys):
+        raise AdaNATError(
+            f"The images have changed since {path} was begun: names, sizes or times of their files are others. Bring "
+            "them back to resume, or choose another --output."
+        )
     if keys:
         said = {key: [str(v) if v is None else shown(v) for v in (before.get(key), now.get(key))] for key in keys}
         changes = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in said.items())
