@@ -97,14 +97,7 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
         network, report = loaded
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
         images = transformers.CLIPImageProcessor.from_pretrained(name, **place) if processor else None
-        text = getattr(config, "text_config", config)  # of a whole CLIP, its text tower's
-        if max(tokenizer.get_vocab().values()) >= text.vocab_size:
-            raise ValueError("its words have numbers beyond its embedding")
-        if type(text.eos_token_id) is not int:
-            raise ValueError("its eos_token_id is not a number")
-        strange = (key for key, weights in network.state_dict().items() if not weights.isfinite().all())
-        if found := next(strange, ""):
-            raise ValueError(f"{found} holds values that are not finite")
+        _check_parts(config, network, tokenizer)
     except AdaNATError:
         raise
     except Exception as error:  # the two libraries raise anything for a damaged file, bare exceptions among it
@@ -115,6 +108,18 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
         f"{what} {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
     )
     return network.eval().requires_grad_(False), tokenizer, images
+
+
+def _check_parts(config: Any, network: Any, tokenizer: Any) -> None:
+    """Refuse parts that do not fit together, and weights that are no numbers."""
+    text = getattr(config, "text_config", config)  # of a whole CLIP, its text tower's
+    if max(tokenizer.get_vocab().values()) >= text.vocab_size:
+        raise ValueError("its words have numbers beyond its embedding")
+    if type(text.eos_token_id) is not int:
+        raise ValueError("its eos_token_id is not a number")
+    strange = (key for key, weights in network.state_dict().items() if not weights.isfinite().all())
+    if found := next(strange, ""):
+        raise ValueError(f"{found} holds values that are not finite")
 
 
 def _num_weights(config: Any) -> int:

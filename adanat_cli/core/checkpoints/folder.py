@@ -23,7 +23,7 @@ from adanat_cli.core.checkpoints.files import (
     writing,
 )
 from adanat_cli.core.checkpoints.header import Header, read_header
-from adanat_cli.core.checkpoints.index import COMPONENT, FORMAT_VERSION, POLICY, ModelIndex, parse_index
+from adanat_cli.core.checkpoints.index import COMPONENT, POLICY, ModelIndex, parse_index
 from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config.schema import conform
@@ -362,16 +362,7 @@ class ModelFolder:
                 _remove_if_empty(temporary.parent, self.path)
 
     def _write_index(self, index: ModelIndex) -> None:
-        write_json(
-            self.path / INDEX_FILE,
-            {
-                "format_version": FORMAT_VERSION,
-                "image_size": index.image_size,
-                "components": list(index.components),
-                "provenance": dict(index.provenance),
-                "results": [dict(result) for result in index.results],
-            },
-        )
+        write_json(self.path / INDEX_FILE, index.to_dict())
 
 
 def _order(name: str) -> tuple[str, int]:

@@ -33,6 +33,16 @@ class ModelIndex:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[Mapping[str, Any], ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What ``parse_index`` reads."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "image_size": self.image_size,
+            "components": list(self.components),
+            "provenance": dict(self.provenance),
+            "results": [dict(result) for result in self.results],
+        }
+
 
 @dataclass(frozen=True)
 class _IndexFile:

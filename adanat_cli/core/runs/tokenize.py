@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_rows import read_rows, sha256_of
 from adanat_cli.core.data.token_set import (
     SUMMARY,
+    Shard,
     ShardHeader,
     TokenSetInfo,
     recorded_hashes,
@@ -241,11 +242,9 @@ def tokenize(
     # Every shard has a digest of its own files, so that an image that was repaired changes no other shard.
     plan.pop(shard_sources.KEY, None)
     rank, world_size = (state.process_index, state.num_processes) if state else (0, 1)
-    known: dict[str, str] = {}
-    with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
-        known = recorded_hashes(output)
-    done = finished_shards(output, info, plan, source)
-    done = {name: header for name, header in done.items() if not is_repaired(header, source)}
+    finished = finished_shards(output, info, plan, source)
+    done = {name: header for name, header in finished.items() if not is_repaired(header, source)}
+    known = _known_hashes(output, done)
     skipped = SkippedImages(
         source.config.max_bad, num_covered(source, options.num_images), num_seen=_num_images(done.values())
     )
@@ -264,13 +263,7 @@ def tokenize(
                 continue
             shard = encode_shard(part, tokenizer, plan, options, skipped, task)
             note_source(output, name, source.digest(shard.start, shard.stop, shard.skipped_at))
-            if encoder:
-                # Before the shard itself, whose presence says that both are whole.
-                captions = [caption for texts in shard.captions for caption in texts]
-                _write_states(states_file(output / name), encoder, captions)
-            (output / SUMMARY).unlink(missing_ok=True)  # until all shards are there again
-            with atomic_path(output / name) as temporary:
-                write_shard(temporary, info, shard)
+            _write_shard(output / name, info, shard, encoder)
             num_written, num_read = num_written + 1, num_read + shard.stop - shard.start
     if encoder and rank == 0:
         _write_states(output / NULL_STATES, encoder, [""])
@@ -279,10 +272,25 @@ def tokenize(
         state.wait_for_everyone()
     if rank != 0:
         return None
-    seconds = time.monotonic() - start_time
+    return _finish(output, info, plan, source, known, num_written, time.monotonic() - start_time, num_read)
+
+
+def _known_hashes(output: Path, done: Collection[str]) -> dict[str, str]:
+    """Hashes of the files of finished shards, as far as an earlier run has recorded them."""
     kept = {*done, *(states_file(Path(name)).name for name in done)}
-    known = {name: sha256 for name, sha256 in known.items() if name in kept}
-    return _finish(output, info, plan, source, known, num_written, seconds, num_read)
+    with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
+        return {name: sha256 for name, sha256 in recorded_hashes(output).items() if name in kept}
+    return {}
+
+
+def _write_shard(path: Path, info: TokenSetInfo, shard: Shard, encoder: TextEncoder | None) -> None:
+    """Write a shard, and before it its captions' states, for its presence says that both are whole."""
+    if encoder:
+        captions = [caption for texts in shard.captions for caption in texts]
+        _write_states(states_file(path), encoder, captions)
+    path.with_name(SUMMARY).unlink(missing_ok=True)  # until all shards are there again
+    with atomic_path(path) as temporary:
+        write_shard(temporary, info, shard)
 
 
 def _write_states(path: Path, encoder: TextEncoder, captions: list[str]) -> None:
