@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -109,10 +110,18 @@ def main() -> None:
                 f"{_ENDED[leaving.code]}. What was saved is kept; the same command resumes a training, tokens or a "
                 "measurement."
             )
-        if leaving.code in _ENDED and num_processes() > 1:
-            sys.stderr.flush()
-            os._exit(int(leaving.code))  # the threads of a broken group would abort Python's own end
+        if num_processes() > 1:
+            _end_process(leaving.code)
         raise
+
+
+def _end_process(code: object) -> None:
+    """End a process of a group: the threads of its libraries would now and then abort Python's own end."""
+    if code not in _ENDED:  # a group that was broken off cannot be left in order
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _run() -> None:

@@ -23,7 +23,11 @@ def start(script: str, *arguments: object, **environment: str) -> subprocess.Pop
 
 
 def run_two(script: str, *arguments: object, timeout: float = 120) -> None:
-    """Run a Python script as two gloo processes that find each other as under torchrun; both must succeed."""
+    """Run a Python script as two gloo processes that find each other as under torchrun; both must succeed.
+
+    They end as the command line ends them: threads of libraries would now and then abort Python's own end.
+    """
+    script += "\nimport atexit, os, sys\natexit._run_exitfuncs()\nsys.stderr.flush()\nos._exit(0)\n"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
