@@ -29,8 +29,8 @@ from adanat_cli.commands import (
     train_tokenizer,
 )
 from adanat_cli.core.errors import AdaNATError, printable
-from adanat_cli.core.runs.group import is_main_process, num_processes, settle_group
-from adanat_cli.core.runs.interrupts import ended_by_signals
+from adanat_cli.jobs.runtime.group import is_main_process, num_processes, settle_group
+from adanat_cli.jobs.runtime.interrupts import ended_by_signals
 
 _ENDED = {130: "Interrupted", 129: "Ended by SIGHUP", 143: "Ended by SIGTERM"}
 """What exit codes tell: that of Ctrl-C is Typer's, the others are those that make schedulers start again."""

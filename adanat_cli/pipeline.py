@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from adanat_cli.core.config import NATConfig, Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
-from adanat_cli.core.runs.conditions import make_conditions
-from adanat_cli.core.runs.devices import pick_device, sampling_precision
-from adanat_cli.core.runs.models import load_nat, load_tokenizer, resolve_model
-from adanat_cli.core.runs.sample import Sampler, check_model
-from adanat_cli.core.runs.schedule_choice import build_schedule, choose_schedule, settle_schedule
-from adanat_cli.core.runs.text import encoder_of
-from adanat_cli.core.runs.trace import Tracer, trace_values
+from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, resolve_model
+from adanat_cli.jobs.resolve.schedules import build_schedule, choose_schedule, settle_schedule
+from adanat_cli.jobs.resolve.text_encoders import encoder_of
+from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
+from adanat_cli.jobs.sample.conditions import make_conditions
+from adanat_cli.jobs.sample.sample import Sampler, check_model
+from adanat_cli.jobs.sample.trace import Tracer, trace_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image

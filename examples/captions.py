@@ -33,9 +33,9 @@ from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.data.sources import open_source
-from adanat_cli.core.runs.captions import caption_pool, telling_words
-from adanat_cli.core.runs.feature_trainer import train_feature_network
-from adanat_cli.core.runs.reporter import SilentReporter
+from adanat_cli.jobs.resolve.captions import caption_pool, telling_words
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.train.features import train_feature_network
 
 Picture = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 

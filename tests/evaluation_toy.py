@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
-from adanat_cli.core.runs.reporter import SilentReporter
-from adanat_cli.core.runs.stats import StatsRequest, make_stats
+from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
+from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.policy_toy import make_policy_toy
 
 

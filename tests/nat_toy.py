@@ -14,9 +14,9 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
-from adanat_cli.core.runs import nat_setup as runs
-from adanat_cli.core.runs.nat_setup import PretrainNATRequest
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.train import nat_setup as runs
+from adanat_cli.jobs.train.nat_setup import PretrainNATRequest
 
 CODEBOOK, NUM_CLASSES = 16, 4
 

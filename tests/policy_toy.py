@@ -16,7 +16,7 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.policy_setup import TrainPolicyRequest
+from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest
 from tests.image_files import write_class_folder
 from tests.nat_toy import CODEBOOK, make_model
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.runs import interrupts
-from adanat_cli.core.runs.interrupts import ended_by_signals
+from adanat_cli.jobs.runtime import interrupts
+from adanat_cli.jobs.runtime.interrupts import ended_by_signals
 
 PACKAGE = Path(cli.__file__).parent
 
@@ -105,7 +105,7 @@ def test_a_second_interrupt_while_python_ends_changes_no_exit_code() -> None:
 def test_work_that_does_not_end_is_ended_in_time() -> None:
     code = (
         "import signal, sys\n"
-        "import adanat_cli.core.runs.interrupts as interrupts\n"
+        "import adanat_cli.jobs.runtime.interrupts as interrupts\n"
         "import threading, os\n"
         "interrupts.PATIENCE = 0.1\n"
         "with interrupts.ended_by_signals():\n"

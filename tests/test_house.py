@@ -22,7 +22,12 @@ MAY_SEE = {
     **dict.fromkeys(FIRST, GROUND),
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},
-    "runs": GROUND | FIRST | {"policy", "ppo"},
+}
+JOBS = ["runtime", "resolve", "sample", "tokenize", "train", "evaluate", "share"]
+"""Rooms of ``jobs``; each sees those before it, and all of ``core``."""
+NOT_YET = {
+    ("sample", "adanat_cli.jobs.train.policy_update.FrozenModel"),
+    ("sample", "adanat_cli.jobs.evaluate.sample_file.OF_PROMPTS"),
 }
 
 
@@ -47,7 +52,7 @@ def room_of(dotted: str) -> str | None:
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda path: path.stem)
-def test_imports_point_down_only(path: Path) -> None:
+def test_imports_of_ideas_point_down_only(path: Path) -> None:
     relative = path.relative_to(PACKAGE.parent)
     room = room_of(".".join(relative.with_suffix("").parts))
     assert room in MAY_SEE, f"{relative} is in no room of this house"
@@ -58,6 +63,18 @@ def test_imports_point_down_only(path: Path) -> None:
         assert inside or not name.startswith("adanat_cli"), f"{relative} looks up at {name}"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "jobs").rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_of_jobs_point_down_only(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[1] if len(relative.parts) > 2 else JOBS[0]
+    assert room in JOBS, f"{relative} is in no room of this house"
+    for name in imported(path):
+        assert not name.startswith("adanat_cli.commands"), f"{relative} looks up at {name}"
+        if name.startswith("adanat_cli.jobs.") and (room, name) not in NOT_YET:
+            seen = name.split(".")[2]
+            assert JOBS.index(seen) <= JOBS.index(room), f"{relative} imports {name}"
+
+
 def test_errors_and_configuration_need_the_standard_library_only() -> None:
     for path in (PACKAGE / "core" / "errors.py", *(PACKAGE / "core" / "config").glob("*.py")):
         for name in imported(path):
@@ -65,9 +82,9 @@ def test_errors_and_configuration_need_the_standard_library_only() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda path: path.name)
-def test_commands_load_runs_only_when_called(path: Path) -> None:
+def test_commands_load_jobs_only_when_called(path: Path) -> None:
     for name in imported(path, top_level_only=True):
-        assert not name.startswith("adanat_cli.core.runs"), f"{path.name} imports {name} at its top"
+        assert not name.startswith("adanat_cli.jobs"), f"{path.name} imports {name} at its top"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["--version"]])

@@ -16,8 +16,8 @@ from adanat_cli.core.config import NATConfig, PolicyConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
-from adanat_cli.core.runs.reporter import SilentReporter
-from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.sample import SampleRequest, sample
 from tests.policy_toy import make_policy_toy
 
 

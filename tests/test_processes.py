@@ -16,8 +16,8 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PixelConfig
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.runs.group import is_main_process, settle_group
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.runtime.group import is_main_process, settle_group
 from tests.image_files import write_class_folder
 
 STATS = ["--nproc", "2", "stats", "--dataset", "stats"]

@@ -14,7 +14,7 @@ from adanat_cli.core.errors import hide_secrets, printable
 from adanat_cli.core.reading import json_text
 
 if TYPE_CHECKING:
-    from adanat_cli.core.runs.reporter import Reporter, Task
+    from adanat_cli.jobs.runtime.reporter import Reporter, Task
 
 _PLAIN_SECONDS = 15.0
 """Time between two progress lines where stderr is no terminal."""

@@ -161,8 +161,8 @@ def command(
 
     The images are a model's, or those of --images or --samples. The same command goes on where it was stopped.
     """
-    from adanat_cli.core.runs.conditions import read_prompts
-    from adanat_cli.core.runs.evaluate import EvaluateRequest, evaluate
+    from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
+    from adanat_cli.jobs.sample.conditions import read_prompts
 
     texts = read_prompts(prompts or (), prompts_file)
     if num_samples is None and prompts_file is not None:
@@ -207,7 +207,7 @@ def _numbers(texts: list[str]) -> tuple[int, ...]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     """The result for people: a table, the same as Markdown, and where the files are."""
-    from adanat_cli.core.runs.evaluation_report import cells, markdown, other_classes
+    from adanat_cli.jobs.evaluate.report import cells, markdown, other_classes
 
     rows = values["results"]
     head, body = cells(rows)

@@ -78,7 +78,7 @@ def command(
 
     Files are read without running what a pickle asks for, and stored as safetensors.
     """
-    from adanat_cli.core.runs.import_weights import ImportRequest, import_weights
+    from adanat_cli.jobs.share.import_weights import ImportRequest, import_weights
 
     request = ImportRequest(
         tuple(files), output, kind, steps, residual, smoothing, num_heads, image_size, replace, entry

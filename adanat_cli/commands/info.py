@@ -34,19 +34,19 @@ def command(
     if captions is not None and not dataset:
         raise typer.BadParameter("--captions needs --dataset.")
     if captions is not None:
-        from adanat_cli.core.runs.benchmark_info import list_captions
+        from adanat_cli.jobs.share.benchmarks import list_captions
 
         values = list_captions(dataset, captions, num_captions, data_dir=str(data_dir or ""))
         line = f"Captions: {values['captions']}, {values['num_captions']}, sha256 {values['sha256']}"
         console.result(values, as_json, [line])
         return
     if dataset:
-        from adanat_cli.core.runs.benchmark_info import benchmark_lines, describe_benchmark
+        from adanat_cli.jobs.share.benchmarks import benchmark_lines, describe_benchmark
 
         values = describe_benchmark(dataset)
         console.result(values, as_json, benchmark_lines(values))
         return
-    from adanat_cli.core.runs.info import describe, lines
+    from adanat_cli.jobs.share.info import describe, lines
 
     values = describe(model)
     console.result(values, as_json, lines(values))

@@ -81,8 +81,8 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a NAT on a token set; the same command again resumes it."""
-    from adanat_cli.core.runs.pretrain_nat import plan, pretrain_nat
-    from adanat_cli.core.runs.requests import nat_request
+    from adanat_cli.jobs.train.nat import plan, pretrain_nat
+    from adanat_cli.jobs.train.settings import nat_request
 
     request = nat_request(
         dataset,
@@ -115,7 +115,7 @@ def command(
         text_encoder=text_encoder,
     )
     if dry_run:
-        from adanat_cli.core.runs.wording import lines_of
+        from adanat_cli.jobs.runtime.wording import lines_of
 
         values = plan(request)
         console.result(values, as_json, lines_of(values))

@@ -33,7 +33,7 @@ def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
         AdaNATError: if there cannot be so many, or the command knows one process only.
         ProcessesLeft: when they are done.
     """
-    from adanat_cli.core.runs.group import num_processes as already
+    from adanat_cli.jobs.runtime.group import num_processes as already
 
     require(num_processes >= 1, f"--nproc is {num_processes}; expected the number of processes to start, 1 or more.")
     require(

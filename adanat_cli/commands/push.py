@@ -11,7 +11,7 @@ from adanat_cli.commands import console, options
 from adanat_cli.core.errors import AdaNATError
 
 if TYPE_CHECKING:
-    from adanat_cli.core.runs.reporter import Reporter
+    from adanat_cli.jobs.runtime.reporter import Reporter
 
 
 def command(
@@ -34,7 +34,7 @@ def command(
     as_json: options.Json = False,
 ) -> None:
     """Push a model or a token set, with a card: results, use, samples, the policies' curves, how it was trained."""
-    from adanat_cli.core.runs.push import PushRequest, push
+    from adanat_cli.jobs.share.push import PushRequest, push
 
     if revision and "@" in repo:
         raise typer.BadParameter("Give the branch once: as --revision, or after the @.")
@@ -55,7 +55,7 @@ def command(
 def check(repo: str) -> None:
     """Check ``--push-to-hub`` before a run begins; "" asks for nothing."""
     if repo:
-        from adanat_cli.core.runs.push import check_push
+        from adanat_cli.jobs.share.push import check_push
 
         check_push(repo)
 
@@ -66,7 +66,7 @@ def after_run(
     """Push what a run has made, if that was asked for; returns the run's result with where it went."""
     if not repo:
         return values
-    from adanat_cli.core.runs.push import PushRequest, push
+    from adanat_cli.jobs.share.push import PushRequest, push
 
     try:
         pushed = push(PushRequest(source, repo, "tokens" if tokens else "model"), reporter)

@@ -69,8 +69,8 @@ def command(
         raise typer.BadParameter("--preview-only needs --preview FILE.png.")
     if output is None and not preview_only and not dry_run:
         raise typer.BadParameter("Say where the tokens go: --output FOLDER.")
-    from adanat_cli.core.runs.token_shards import TokenizeOptions
-    from adanat_cli.core.runs.tokenize import TokenizeRequest, plan, run_tokenize
+    from adanat_cli.jobs.tokenize.shards import TokenizeOptions
+    from adanat_cli.jobs.tokenize.tokenize import TokenizeRequest, plan, run_tokenize
 
     fields: dict[str, Any] = {
         "data_dir": str(data_dir or ""),
@@ -96,7 +96,7 @@ def command(
         text_encoder=text_encoder,
     )
     if dry_run:
-        from adanat_cli.core.runs.wording import lines_of
+        from adanat_cli.jobs.runtime.wording import lines_of
 
         values = plan(request)
         console.result(values, as_json, lines_of(values))

@@ -137,9 +137,9 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a generation policy for a model; the same command again resumes it."""
-    from adanat_cli.core.runs.policy_plan import plan
-    from adanat_cli.core.runs.requests import policy_request
-    from adanat_cli.core.runs.train_policy import train_policy
+    from adanat_cli.jobs.train.plans import plan
+    from adanat_cli.jobs.train.policy import train_policy
+    from adanat_cli.jobs.train.settings import policy_request
 
     request = policy_request(
         dataset,
@@ -189,7 +189,7 @@ def command(
         device=device,
     )
     if dry_run:
-        from adanat_cli.core.runs.wording import lines_of
+        from adanat_cli.jobs.runtime.wording import lines_of
 
         values = plan(request)
         console.result(values, as_json, lines_of(values))

@@ -67,8 +67,8 @@ def command(
     dry_run: options.DryRun = False,
 ) -> None:
     """Train a small VQ autoencoder; the same command again resumes it."""
-    from adanat_cli.core.runs.requests import tokenizer_request
-    from adanat_cli.core.runs.train_tokenizer import plan, train_tokenizer
+    from adanat_cli.jobs.train.settings import tokenizer_request
+    from adanat_cli.jobs.train.tokenizer import plan, train_tokenizer
 
     request = tokenizer_request(
         dataset,
@@ -104,7 +104,7 @@ def command(
         device=device,
     )
     if dry_run:
-        from adanat_cli.core.runs.wording import lines_of
+        from adanat_cli.jobs.runtime.wording import lines_of
 
         values = plan(request)
         console.result(values, as_json, lines_of(values))

@@ -23,8 +23,8 @@ from adanat_cli.core.checkpoints.strict import load_strict
 from adanat_cli.core.config import PixelConfig, nat_preset
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import UViT
-from adanat_cli.core.runs.models import load_nat, resolve_model
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.resolve.models import load_nat, resolve_model
 
 TENSORS = {"weight": torch.arange(6.0).view(2, 3), "ids": torch.arange(3)}
 

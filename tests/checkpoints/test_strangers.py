@@ -25,9 +25,9 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy.static import build_policy
-from adanat_cli.core.runs.info import describe, lines
-from adanat_cli.core.runs.models import load_features, load_nat, load_policy, load_tokenizer
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.resolve.models import load_features, load_nat, load_policy, load_tokenizer
+from adanat_cli.jobs.share.info import describe, lines
 from tests.mutations import as_json, mutations
 
 NAT = NATConfig(7, (4, 4), 8, 2, 2, num_classes=5)

@@ -15,7 +15,7 @@ from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule,
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import Prediction, decide, generate, guide, remask
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.sampling import predictor
+from adanat_cli.jobs.sample.sampler import predictor
 from tests.support import fill_analytic, fixture, gumbel
 
 OUR_ORDER = [0, 2, 1, 3]

@@ -15,7 +15,7 @@ from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import generate
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs.sampling import predictor
+from adanat_cli.jobs.sample.sampler import predictor
 from tests.mutations import as_json, mutations
 from tests.support import fill_analytic, fixture, fixture_json, gumbel
 

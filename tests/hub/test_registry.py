@@ -20,15 +20,15 @@ from adanat_cli.core.config import PolicyConfig, nat_preset
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.runs import models, registry
-from adanat_cli.core.runs.info import describe, lines
-from adanat_cli.core.runs.pull import PullRequest, pull
-from adanat_cli.core.runs.registry import KnownModel, WeightSource, known_models
-from adanat_cli.core.runs.reporter import SilentReporter
-from adanat_cli.core.runs.sample import SampleRequest, sample
+from adanat_cli.jobs.resolve import models, registry
+from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource, known_models
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.share.info import describe, lines
+from adanat_cli.jobs.share.pull import PullRequest, pull
 from tests.hub.server import Fault, HubServer
+from tests.jobs.share.foreign_files import policy_state, saved, vqgan_state
 from tests.mutations import as_json, mutations
-from tests.runs.foreign_files import policy_state, saved, vqgan_state
 
 PAGE = "https://example.org/vqgan"
 NAT = nat_preset("nano", codebook_size=64, grid=(16, 16), num_classes=10)
@@ -53,8 +53,8 @@ def file_bytes(tree: Any) -> bytes:
 @pytest.fixture
 def authors(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     """A Hub with the toy's files, and a registry with the toy."""
-    for room in ("models", "pull", "info"):
-        monkeypatch.setattr(f"adanat_cli.core.runs.{room}.known_models", lambda: {"toy": TOY})
+    for room in ("resolve.models", "share.pull", "share.info"):
+        monkeypatch.setattr(f"adanat_cli.jobs.{room}.known_models", lambda: {"toy": TOY})
     hub.add("authors/nat", {"assets/nat.pth": file_bytes(UViT(NAT).state_dict())})
     hub.add("authors/policies", {"policy.pth": file_bytes(policy_state("", POLICY))})
     monkeypatch.chdir(tmp_path)

@@ -15,10 +15,10 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.runs.pretrain_nat import PretrainNATRequest, pretrain_nat
-from adanat_cli.core.runs.push import PushRequest, push
-from adanat_cli.core.runs.reporter import SilentReporter
-from adanat_cli.core.runs.token_sets import resolve_tokens
+from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.share.push import PushRequest, push
+from adanat_cli.jobs.train.nat import PretrainNATRequest, pretrain_nat
 from tests.hub.server import Fault, HubServer
 from tests.nat_toy import make_tokens
 

@@ -30,7 +30,7 @@ from adanat_cli.core.metrics.protocols import (
     as_bytes,
 )
 from adanat_cli.core.metrics.scores import inception_score, kernel_distance
-from adanat_cli.core.runs.pictures import to_uint8
+from adanat_cli.jobs.sample.pictures import to_uint8
 
 NUM, SIZE = 4, 40
 

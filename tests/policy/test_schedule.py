@@ -13,7 +13,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.policy.schedule import PolicySchedule, base_pre_activations
 from adanat_cli.core.policy.static import build_policy
-from adanat_cli.core.runs.sampling import predictor
+from adanat_cli.jobs.sample.sampler import predictor
 from tests.support import analytic_input, fill_analytic, fixture, gumbel
 
 OUR_ORDER = [0, 2, 1, 3]

@@ -12,7 +12,7 @@ from adanat_cli.core.ppo.agent import Agent, Judgement, make_optimizer
 from adanat_cli.core.ppo.gaussian import entropy, log_prob
 from adanat_cli.core.ppo.rollout import Rollout
 from adanat_cli.core.ppo.update import group_means, losses, normalize, update
-from adanat_cli.core.runs.policy_trainer import PolicyTrainer
+from adanat_cli.jobs.train.policy_update import PolicyTrainer
 from tests.support import analytic_input, fill_analytic, fixture, fixture_json
 
 PAPER = PPOConfig(**RECIPES["paper"]["ppo"])

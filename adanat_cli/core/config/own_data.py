@@ -1,6 +1,6 @@
 """Settings for data without a preset: what follows from the number of images and the machine.
 
-Presets and what is typed come before them (``adanat_cli.core.runs.requests`` joins the three). The numbers are round
+Presets and what is typed come before them (``adanat_cli.jobs.train.settings`` joins the three). The numbers are round
 ones around the two presets that were tried on small images, and the reference's for the largest sets.
 """
 

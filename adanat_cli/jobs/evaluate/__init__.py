@@ -1,0 +1,1 @@
+"""Images measured against a reference."""

@@ -1,0 +1,368 @@
+"""``adanat evaluate``: how near images are to real ones, by the field's protocols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from adanat_cli.core.checkpoints.files import check_writable
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
+from adanat_cli.core.config import DATA_PRESETS, Precision, acting
+from adanat_cli.core.config.own_data import usual_evaluation
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.hub import looks_like_hub_id
+from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
+from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
+from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.evaluate.feature_pass import PART_SIZE
+from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
+from adanat_cli.jobs.evaluate.image_folder import ImageFolder
+from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
+from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
+from adanat_cli.jobs.evaluate.sample_file import SampleFile
+from adanat_cli.jobs.resolve.models import nat_config, num_trained_on, resolve_model
+from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
+from adanat_cli.jobs.runtime.devices import start_processes
+from adanat_cli.jobs.runtime.output_lock import output_held
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
+from adanat_cli.jobs.sample.conditions import make_conditions
+from adanat_cli.jobs.train.feature_networks import LARGEST_TRAINED
+
+_MOST_SAMPLES = 10**8
+USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
+"""What published distances are of, by the model's condition: those of text to image are mostly of 30,000 captions."""
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What one run of ``adanat evaluate`` is asked for.
+
+    Attributes:
+        reference: .npz of reference statistics; None for the model's own.
+        output: folder of the results; None for ``evaluations/<name>``.
+        model: folder or name; generates where neither ``images`` nor ``samples`` is given, and has the feature
+            network of the protocol "small".
+        images: folder of image files to measure instead.
+        samples: .npz of images to measure instead.
+        classes: ids or names that take turns; empty for all that the model has seen.
+        prompts: for a text-conditional model, in turn over the images.
+        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
+        clip: of the CLIP score of a text-conditional model: Hub id or folder; "" for the usual one where it can be
+            had, "none" for no such score.
+        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
+        inception: file of the Inception weights; None where they are found without.
+        num_samples: images to measure; None for as many as the model was trained on, 1,000 to 50,000 (of prompts,
+            30,000), or for all of a folder or file.
+        steps: numbers of steps; empty for 8, or what a schedule file says.
+        schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
+        temperature: factor on a fixed schedule's re-masking temperature.
+        guidance: factor on a fixed schedule's guidance scale.
+        seed: image i depends on (seed, i) and its class or prompt only.
+        batch_size: images to generate at a time.
+        keep_features: whether features stay on disk afterwards.
+        record: whether to note the results in the model's index and card.
+        workers: threads that decode image files.
+        device: "" for the best one here.
+        precision: of the NAT.
+        part_size: images whose features are saved together.
+    """
+
+    reference: Path | None = None
+    output: Path | None = None
+    model: str = ""
+    images: Path | None = None
+    samples: Path | None = None
+    classes: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    text_encoder: str = ""
+    clip: str = ""
+    protocol: str = ""
+    inception: Path | None = None
+    num_samples: int | None = None
+    steps: tuple[int, ...] = ()
+    schedules: tuple[str, ...] = ()
+    temperature: float | None = None
+    guidance: float | None = None
+    seed: int = 0
+    batch_size: int = 64
+    keep_features: bool = False
+    record: bool = False
+    workers: int = 2
+    device: str = ""
+    precision: Precision = "auto"
+    part_size: int = PART_SIZE
+
+
+def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+    """Measure a model's images, or those of a folder or file, against a reference.
+
+    Returns:
+        Where the results are, and one row a schedule; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if the request cannot work, which is told before anything is generated.
+        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call goes on from them.
+    """
+    check_request(request)
+    folder, reference_file = _find_reference(request)
+    reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
+    reference = read_reference(reference_file)
+    protocol = _protocol(request, reference, reference_file)
+    state, device = start_processes(request.device)
+    if not state.is_main_process:
+        reporter = SilentReporter()
+    if folder is None and _needs_model(request, protocol):
+        folder = resolve_model(request.model)
+    if folder is None and request.model:
+        reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
+    subjects = _subjects(request, folder, state, device, reporter)
+    _check_model(request, folder)
+    output = request.output or Path("evaluations") / _name(request, folder)
+    with output_held(output):
+        extractor = load_extractor(
+            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+        )
+        check_reference(reference, extractor)
+        scorer, missing_clip = None, ""
+        if not subjects[0].images.missing_prompts:
+            scorer, missing_clip = load_clip_scorer(request.clip, device, state, reporter)
+        _warn(subjects[0], reference, reporter)
+        run = Evaluation(
+            output,
+            reference_file,
+            reference_name,
+            reference,
+            extractor,
+            scorer,
+            missing_clip,
+            state,
+            device,
+            reporter,
+            request.part_size,
+            request.keep_features,
+        )
+        rows = run.run(subjects)
+        return _leave(request, folder, output, rows, reporter) if state.is_main_process else {}
+
+
+def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str:
+    """The protocol that is asked for, else the reference's own."""
+    protocol = request.protocol or own_protocol(reference)
+    require(
+        bool(protocol),
+        f"{file} does not say by which protocol its features were made; name it: --protocol adm (guided-diffusion's), "
+        "paper (AdaNAT's) or clean (clean-fid's).",
+    )
+    require(  # before a network is fetched that would not fit
+        reference.protocol in ("", protocol.partition("/")[0]),
+        f"--protocol is {protocol}, and {file} was made with protocol {reference.protocol}; leave --protocol out, or "
+        "give a reference of that protocol.",
+    )
+    acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
+    return protocol
+
+
+def _check_model(request: EvaluateRequest, folder: ModelFolder | None) -> None:
+    """Refuse a model into which results cannot be noted in the end."""
+    if request.record and folder is not None:
+        require(
+            folder.writable,
+            f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
+        )
+        check_writable(folder.path, "leave --record out, or take a copy of the model that you can write to")
+
+
+def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
+    """Say what keeps the numbers from being compared, before they are made."""
+    usual = USUAL_NUM_SAMPLES["class" if subject.images.missing_prompts else "text"]
+    if subject.num_images < usual:
+        reporter.warn(
+            f"A Fréchet distance of {subject.num_images:,} images is biased upwards: compare it only with others of as "
+            f"many. Published ones are of {usual:,}."
+        )
+    if 0 < reference.image_size != subject.images.image_size > 0:
+        reporter.warn(
+            f"The reference is of images of {reference.image_size} pixels, and these have {subject.images.image_size}: "
+            "the distance is of their sharpness, too. `adanat stats --model` takes a model's own size."
+        )
+    if differing := compare_classes(reference.classes, subject.images.classes(subject.num_images)):
+        reporter.warn(
+            f"In distance and coverage, classes count that differ: {other_classes(differing)}. `adanat stats --model` "
+            "takes a model's own classes."
+        )
+
+
+def _leave(
+    request: EvaluateRequest, folder: ModelFolder | None, output: Path, rows: list[Row], reporter: Reporter
+) -> dict[str, Any]:
+    """Draw and record the rows; returns what there is now."""
+    values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
+    if len({row["settings"].get("num_steps") for row in rows}) > 1:
+        plot = output / "plots" / "distance.png"
+        draw_distances(plot, rows, f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images")
+        values["plot"] = str(plot)
+    if request.record and folder is not None and not record(folder, rows):
+        reporter.log(f"{folder.path / 'README.md'} is not this toolkit's and was left as it is.")
+    return values
+
+
+def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]:
+    """The file that was given, or that of the model, which comes with it."""
+    if request.reference is not None:
+        return None, request.reference
+    folder = resolve_model(request.model)
+    found = folder.reference()
+    if found is None:
+        raise AdaNATError(
+            f"Model {folder.name} brings no reference statistics; {_advice(folder)} Or give published ones with --ref."
+        )
+    return folder, found
+
+
+def _advice(folder: ModelFolder) -> str:
+    """Commands that make the statistics that a model lacks, as far as it tells what it was trained on."""
+    told = folder.index.provenance.get("nat")
+    source = str(told.get("data", "") if isinstance(told, dict) else "").split(" (")[0]
+    known = (name for name, row in DATA_PRESETS.items() if source in (name, row["source"]))
+    dataset = next(known, source if looks_like_hub_id(source) else "IMAGES")
+    make = f"adanat stats --dataset {dataset} --model {folder.name}"
+    if folder.has("features") or (folder.writable and 0 < folder.index.image_size <= LARGEST_TRAINED):
+        return f"make them with `{make} --install --output stats.npz`, then run this again."
+    return f"make them with `{make} --protocol paper --output stats.npz`, then add --ref stats.npz."
+
+
+def own_protocol(reference: Reference) -> str:
+    """The protocol that a reference was made with, as ``--protocol`` names it; "" where it does not say."""
+    return reference.extractor if reference.protocol == "timm" else reference.protocol
+
+
+def check_request(request: EvaluateRequest) -> None:
+    """Refuse what contradicts itself.
+
+    Raises:
+        AdaNATError: naming it.
+    """
+    given = [name for name, value in (("--images", request.images), ("--samples", request.samples)) if value]
+    require(len(given) < 2, "--images and --samples are both given; measure one at a time.")
+    if given:
+        acting.refuse_idle(request, f"{given[0]}, whose images exist", acting.FOLDER if request.images else acting.FILE)
+    require(
+        request.num_samples is None or 2 <= request.num_samples <= _MOST_SAMPLES,
+        f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
+    )
+    require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
+
+
+def _needs_model(request: EvaluateRequest, protocol: str) -> bool:
+    return protocol == "small" or not (request.images or request.samples)
+
+
+def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
+    """What the default folder of the results is called."""
+    path = request.images or request.samples
+    if path is not None:
+        return path.resolve().stem if request.samples else path.resolve().name
+    return folder.title if folder else "model"
+
+
+def _generator(
+    request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device, reporter: Reporter
+) -> Generator:
+    """The model with its classes or prompts, each checked."""
+    config = nat_config(folder)
+    if config.condition == "text":
+        require(
+            bool(request.prompts) or bool(request.classes),  # of which make_conditions tells
+            f"Model {folder.name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
+            "line (`adanat info --dataset mscoco --captions FILE` writes some), or --prompt TEXT.",
+        )
+        broken = [prompt for prompt in request.prompts if "\n" in prompt]
+        require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
+    else:
+        acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
+    with state.local_main_process_first():  # which downloads a text encoder; the others find the files
+        conditions = make_conditions(
+            folder,
+            config,
+            request.classes,
+            request.prompts,
+            request.text_encoder,
+            request.seed,
+            device,
+            warn=reporter.warn,
+        )
+    return Generator(folder, conditions, request.seed, request.batch_size, device, request.precision)
+
+
+def _subjects(
+    request: EvaluateRequest,
+    folder: ModelFolder | None,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
+) -> list[Subject]:
+    """What is measured, each checked as far as that goes without weights."""
+    if request.samples is not None:
+        return [_given(request, SampleFile(request.samples, device))]
+    if request.images is not None or folder is None:
+        given = ImageFolder(request.images or Path(), request.workers, device)
+        if given.note:
+            reporter.warn(given.note)
+        return [_given(request, given)]
+    generator = _generator(request, folder, state, device, reporter)
+    num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)
+    subjects: dict[str, Subject] = {}
+    unused = set(request.steps)
+    for words in request.schedules or ("",):
+        kind, _, file = words.partition(":")
+        for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
+            choice = choose_schedule(words, num_steps, request.temperature, request.guidance)
+            choice = settle_schedule(choice, folder)[0]
+            unused.discard(choice.num_steps)
+            require(
+                choice.num_steps <= generator.config.num_tokens,
+                f"--steps is {choice.num_steps}, but images of this model have {generator.config.num_tokens} tokens; "
+                f"expected 1 to {generator.config.num_tokens}.",
+            )
+            name = f"{kind}:{Path(file).stem}" if file else choice.kind
+            images = GeneratedImages(generator, choice, num_images)
+            subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
+            require(
+                not file or subject.folder_name not in subjects,
+                f"Two schedules are called {subject.title}; give their files different names.",
+            )
+            subjects[subject.folder_name] = subject
+    require(
+        not unused,
+        f"--steps {', '.join(map(str, sorted(unused)))} has no meaning with schedules from files, which bring their "
+        "own number; leave it out.",
+    )
+    return list(subjects.values())
+
+
+def _usual_number(folder: ModelFolder, condition: str, reporter: Reporter) -> int:
+    """As many images as the NAT was trained on, within the field's number; said where it is another one."""
+    most, num_trained = USUAL_NUM_SAMPLES[condition], num_trained_on(folder)
+    number = usual_evaluation(num_trained, most)
+    if number < most:
+        reporter.log(
+            f"{number:,} images are measured, for the model was trained on {num_trained:,}; --num-samples sets another "
+            f"number, such as the field's {most:,}."
+        )
+    return number
+
+
+def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subject:
+    """Images that exist."""
+    num_images = request.num_samples or images.num_images
+    require(images.num_images >= 2, f"{images.origin} holds one image; a distance needs at least 2.")
+    require(
+        2 <= num_images <= images.num_images,
+        f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
+        f"{images.num_images} (--num-samples).",
+    )
+    return Subject(images.origin, "images", images, num_images)

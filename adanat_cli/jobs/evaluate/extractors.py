@@ -1,0 +1,129 @@
+"""From the name of a protocol to an extractor that is ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from adanat_cli.core.checkpoints.entries import choose, entries
+from adanat_cli.core.checkpoints.files import fingerprint
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.foreign import read_foreign
+from adanat_cli.core.checkpoints.strict import load_strict
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.inception import InceptionV3
+from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor, SmallExtractor, TimmExtractor
+from adanat_cli.core.pretrained import load_timm
+from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
+from adanat_cli.jobs.resolve.models import load_features
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PROTOCOLS = ("adm", "paper", "clean", "small")
+TIMM_PREFIX = "timm/"
+_COUNTER = "num_batches_tracked"
+_MARK = "Conv2d_1a_3x3.conv.weight"
+
+
+def load_extractor(
+    protocol: str,
+    *,
+    folder: ModelFolder | None = None,
+    inception: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    accelerator: Accelerator | None = None,
+    reporter: Reporter | None = None,
+) -> Extractor:
+    """Load the network of a protocol.
+
+    Args:
+        protocol: "adm", "paper", "clean", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
+        folder: the model whose ``features/`` protocol small takes.
+        inception: file of weights, or a folder that holds it; see ``inception_weights`` and ``clean_weights``.
+        device: where to compute.
+        dtype: number format of the Inception network; any but float32 is a measure of its own.
+        accelerator: the processes that call this together; None for one.
+        reporter: shows a download, and warns of weights that are not the published ones.
+
+    Raises:
+        AdaNATError: if the protocol is not known, or its network cannot be had.
+    """
+    reporter = reporter or SilentReporter()
+    if protocol in ("adm", "paper"):
+        path = inception_weights(inception, accelerator, reporter)
+        network, weights_hash = load_inception(path, reporter)
+        return InceptionExtractor("adm" if protocol == "adm" else "paper", network.to(device, dtype), weights_hash)
+    if protocol == "clean":
+        file = clean_weights(inception)
+        with file.open("rb") as stream:
+            weights_hash = hashlib.file_digest(stream, "sha256").hexdigest()
+        return CleanExtractor(file.parent, weights_hash, device)
+    if protocol == "small":
+        return _load_small(folder, device)
+    if protocol.startswith(TIMM_PREFIX):
+        return _load_timm(protocol.removeprefix(TIMM_PREFIX), device, accelerator)
+    raise AdaNATError(f"Protocol {protocol!r} is not known; expected {', '.join(PROTOCOLS)} or timm/NAME.")
+
+
+def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
+    """Load the Inception network, in evaluation mode and float32, with the hash of its weights.
+
+    The hash is of the numbers, so that a copy in safetensors has the same.
+
+    Args:
+        path: PyTorch file or safetensors; pickled code is never run.
+        reporter: warns where the file is not the published one.
+
+    Raises:
+        AdaNATError: if the file is missing or damaged, or its weights do not fit the network.
+    """
+    weights = read_foreign(path)
+    expected = published_hash(INCEPTION_URL)
+    if not weights.sha256.startswith(expected):
+        reporter.warn(
+            f"{path} is not the published file (sha256 {weights.sha256[:12]}, published {expected}); numbers are "
+            "comparable with others only if its weights are the same."
+        )
+    found = entries(weights, (_MARK,))
+    require(bool(found), f"{path} holds no weights of the Inception network: it has no {_MARK}; give another file.")
+    stored = found[choose(list(found), str(path))]
+    numbers = {name: tensor for name, tensor in stored.items() if not name.endswith(_COUNTER)}
+    # Counters of training steps, which files of old PyTorch versions lack and evaluation never reads.
+    counters = {
+        name.replace("running_mean", _COUNTER): torch.tensor(0) for name in numbers if name.endswith("running_mean")
+    }
+    return load_strict(InceptionV3, counters | numbers, str(path)), fingerprint(numbers)
+
+
+def _load_small(folder: ModelFolder | None, device: torch.device | str) -> SmallExtractor:
+    if folder is None:
+        raise AdaNATError("Protocol small measures with a model's own features/; give the model with --model.")
+    network = load_features(folder, device)
+    if network is None:
+        raise AdaNATError(
+            f"Model {folder.path} has no features/ to measure with; take another model or protocol, or "
+            "train one: `adanat stats --install` puts it into the model."
+        )
+    return SmallExtractor(network, folder.fingerprint("features"))
+
+
+def _load_timm(name: str, device: torch.device | str, accelerator: Accelerator | None) -> TimmExtractor:
+    advice = "give a name that timm has weights for, or local weights with timm/NAME=FILE.safetensors"
+    if accelerator is None:
+        network = load_timm(name, "Feature network", advice)
+    else:
+        with accelerator.local_main_process_first():  # which downloads; the others find the file
+            network = load_timm(name, "Feature network", advice)
+    weights_hash = fingerprint(network.state_dict())
+    from timm.data import resolve_model_data_config  # load_timm has said so if timm cannot be imported
+
+    return TimmExtractor(
+        name.partition("=")[0], network.eval().to(device), resolve_model_data_config(network), weights_hash
+    )

@@ -1,0 +1,193 @@
+"""Features on disk, in parts that are whole or absent: what a killed measurement goes on from."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, save_tensors, write_json
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.jobs.train.run_folder import refuse_changes
+
+_FILES = "files_digest"
+"""The setting that tells files from those that they replaced."""
+_STATE, _KEPT, _CHECKSUMS = "state.json", "kept", "crc32"
+_PART = re.compile(r"part-\d{5,9}\.safetensors")
+
+
+class FeatureStore:
+    """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
+
+    A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial``, ``labels`` and ``clip`` (n,), the
+    similarity to its prompt, where they exist.
+    Every process writes parts of its own; one process, on which ``write`` is True, makes and removes the folder.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], write: bool = True) -> None:
+        """Make the folder, or open it to go on.
+
+        Raises:
+            AdaNATError: if it holds parts of another measurement; the settings that differ are named.
+        """
+        self.folder = folder
+        if write:
+            clear_litter(folder)
+        if self._files():
+            asked = json.loads(json.dumps(settings))
+            # What was not said before counts as well: a schedule's factor, or a CLIP model.
+            saved = {**dict.fromkeys(asked), **self._saved()}
+            require(
+                saved.get(_FILES) is None or {key for key in saved if saved[key] != asked.get(key)} != {_FILES},
+                f"The images have changed since {folder} was begun: names, sizes or times of their files are others. "
+                "Remove it to measure them anew.",
+            )
+            refuse_changes(saved, asked, folder)
+        elif write:
+            write_json(folder / _STATE, dict(settings))
+        # Parts that are there now; other processes' appear later, and matter only once all are done.
+        self._done = {self._number(file) for file in self._files()}
+
+    def _saved(self) -> dict[str, Any]:
+        """The settings of the parts that are there."""
+        try:
+            saved = read_json(self.folder / _STATE)
+            require(isinstance(saved, dict), "no object")
+        except AdaNATError as error:
+            raise AdaNATError(
+                f"{self.folder / _STATE}, which says what the features beside it are of, is missing or damaged; remove "
+                f"{self.folder} to measure anew."
+            ) from error
+        return dict(saved)
+
+    def has(self, number: int) -> bool:
+        """Whether the part was there when the folder was opened."""
+        return number in self._done
+
+    @property
+    def num_found(self) -> int:
+        """Parts that were there when the folder was opened."""
+        return len(self._done)
+
+    def add(self, number: int, columns: Mapping[str, Tensor], skipped: Mapping[str, str]) -> None:
+        """Write one part.
+
+        Args:
+            number: from 0.
+            columns: name -> (n, …), one row an image.
+            skipped: images that could not be read, name to reason.
+        """
+        file = self.folder / f"part-{number:05d}.safetensors"
+        checksums = {name: _checksum(column) for name, column in columns.items()}
+        told = {"skipped": json.dumps(dict(skipped)), _CHECKSUMS: json.dumps(checksums)}
+        save_tensors(file, columns, told)
+
+    def skipped(self) -> dict[str, str]:
+        """Images that could not be read, of all parts, name to reason."""
+        reasons: dict[str, str] = {}
+        for file in self._files():
+            with _opened(file) as part:
+                reasons.update(_told(part, "skipped"))
+        return reasons
+
+    def num_rows(self) -> int:
+        """Images of all parts."""
+        num = 0
+        for file in self._files():
+            with _opened(file) as part:
+                num += part.get_slice("features").get_shape()[0]
+        return num
+
+    def pieces(self, column: str) -> Iterator[Tensor]:
+        """Yield a column part by part, in the order of the images; nothing where the parts do not have it."""
+        for file in self._files():
+            with _opened(file) as part:
+                if column in part.keys():  # noqa: SIM118 — the file is no mapping
+                    piece, noted = part.get_tensor(column), _told(part, _CHECKSUMS).get(column)
+                    if noted not in (None, _checksum(piece)):  # parts of older versions have none
+                        raise ValueError(f"the checksum of {column} is another")
+                    yield piece
+
+    def column(self, name: str, most: int | None = None) -> Tensor | None:
+        """The first ``most`` rows of a column (n, …), or all, held once; None where the parts do not have it."""
+        whole, start = None, 0
+        for piece in self.pieces(name):
+            if whole is None:
+                num_rows = self.num_rows()
+                whole = piece.new_empty(num_rows if most is None else min(num_rows, most), *piece.shape[1:])
+            rows = whole[start : start + len(piece)]
+            rows[:] = piece[: len(rows)]
+            start += len(rows)
+            if start == len(whole):
+                break
+        return whole
+
+    def rows(self, name: str, indices: Tensor) -> Tensor:
+        """Return some rows of a column, in memory for those only.
+
+        Args:
+            name: of the column.
+            indices: (m,) int64, ascending.
+        """
+        chosen, start = [], 0
+        for piece in self.pieces(name):
+            inside = indices[(indices >= start) & (indices < start + len(piece))] - start
+            chosen.append(piece[inside])
+            start += len(piece)
+        return torch.cat(chosen)
+
+    def _files(self) -> list[Path]:
+        files = self.folder.glob("part-*.safetensors")
+        return sorted((file for file in files if _PART.fullmatch(file.name)), key=self._number)
+
+    @staticmethod
+    def _number(file: Path) -> int:
+        return int(file.stem.removeprefix("part-"))
+
+
+def _checksum(column: Tensor) -> int:
+    return zlib.crc32(column.detach().cpu().contiguous().numpy().tobytes())
+
+
+def _told(part: Any, key: str) -> dict[str, Any]:
+    """JSON in a part's metadata."""
+    values = json.loads((part.metadata() or {}).get(key, "{}"))
+    if not isinstance(values, dict):
+        raise TypeError(f"{key} is not an object")
+    return values
+
+
+def keep_store(folder: Path) -> None:
+    """Keep a store, if it is there, also from later runs that read it."""
+    if folder.is_dir():
+        with atomic_path(folder / _KEPT) as temporary:
+            temporary.touch()
+
+
+def remove_store(folder: Path) -> None:
+    """Remove a store's folder, if it is there and not to be kept, and the one above if nothing else is in it."""
+    if (folder / _KEPT).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    above = folder.parent
+    if above.is_dir() and not any(above.iterdir()):
+        above.rmdir()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open a part without reading its tensors."""
+    try:
+        with safe_open(file, framework="pt") as part:
+            yield part
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise AdaNATError(f"{file} is damaged; remove it and run the same command again.") from error

@@ -1,0 +1,159 @@
+"""Where the Inception weights come from: a file given, a file kept, or one download."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_VARIABLE = "ADANAT_INCEPTION"
+CLEAN_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+"""Of clean-fid's TorchScript file. Nobody publishes its hash, so it is not fetched on anybody's behalf."""
+_TIMEOUT_SECONDS, _BYTES_AT_ONCE = 30, 2**20
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$XDG_CACHE_HOME/adanat``, by default ``~/.cache/adanat``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adanat"
+
+
+def inception_weights(
+    path: Path | None = None,
+    accelerator: Accelerator | None = None,
+    reporter: Reporter | None = None,
+    url: str = INCEPTION_URL,
+) -> Path:
+    """Find the weights of the Inception network; the first of these that is there.
+
+    The path given; the file that ``ADANAT_INCEPTION`` names; the file kept from the last download; a download, by
+    one process of a machine, whose hash is checked and which only then gets its name.
+
+    Args:
+        path: file, or a folder that holds one of the published name.
+        accelerator: the processes that call this together; None for one.
+        reporter: shows the download.
+        url: whose last part ends in the first digits of the file's sha256, as PyTorch's hub has it.
+
+    Raises:
+        AdaNATError: if a file that was named does not exist, or the download fails.
+    """
+    name = url.rpartition("/")[2]
+    if named := _named(path, name):
+        return named
+    kept = cache_folder() / name
+    failure: AdaNATError | None = None
+    if accelerator is None or accelerator.is_local_main_process:
+        try:
+            if not kept.is_file():
+                _download(url, kept, reporter or SilentReporter())
+        except AdaNATError as error:
+            failure = error
+    if accelerator is not None:
+        accelerator.wait_for_everyone()  # also after a failure, so that nobody waits for long
+    if failure:
+        raise failure
+    require(kept.is_file(), f"{name} could not be fetched by this machine's first process, which says why.")
+    return kept
+
+
+def clean_weights(path: Path | None = None) -> Path:
+    """Find clean-fid's TorchScript file: the path given, ``ADANAT_INCEPTION`` if it is of that name, or kept.
+
+    Raises:
+        AdaNATError: if it is not there.
+    """
+    name = CLEAN_URL.rpartition("/")[2]
+    kept = cache_folder() / name
+    advice = f"fetch {CLEAN_URL} and name it with --inception, or put it at {kept}"
+    if path is not None:
+        found = path / name if path.is_dir() else path
+        require(
+            found.name == name, f"Protocol clean needs clean-fid's {name}, under that name, and got {path}; {advice}."
+        )
+    else:
+        variable = os.environ.get(INCEPTION_VARIABLE)
+        candidates = [Path(variable) / name, Path(variable)] if variable else []
+        found = next((file for file in candidates if file.is_file() and file.name == name), kept)
+    require(found.is_file(), f"Protocol clean needs {found}, which does not exist; {advice}.")
+    return found
+
+
+def published_hash(name: str) -> str:
+    """First digits of the sha256 that a published file's name ends in; "" if it names none."""
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return match[1] if match else ""
+
+
+def _named(path: Path | None, name: str) -> Path | None:
+    """The file that the user names, if any."""
+    variable = os.environ.get(INCEPTION_VARIABLE)
+    by = "--inception" if path is not None else INCEPTION_VARIABLE
+    path = path if path is not None else Path(variable) if variable else None
+    if path is None:
+        return None
+    file = path / name if path.is_dir() else path
+    require(file.is_file(), f"{file}, which {by} names, does not exist; give {name}, or leave it out to download it.")
+    return file
+
+
+def _download(url: str, target: Path, reporter: Reporter) -> None:
+    """Fetch a file whole, or not at all."""
+    digest = hashlib.sha256()
+    with atomic_path(target) as temporary:
+        with temporary.open("wb") as file:
+            for data in _received(url, target, reporter):
+                digest.update(data)
+                file.write(data)
+        expected, actual = published_hash(target.name), digest.hexdigest()
+        require(
+            actual.startswith(expected),
+            f"{url} gave another file than the published one (sha256 {actual[:12]}, expected {expected}), and it was "
+            f"not kept; {_advice(target)}.",
+        )
+
+
+def _received(url: str, target: Path, reporter: Reporter) -> Iterator[bytes]:
+    """Yield the bytes of a file; what goes wrong on the way is one line."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
+            length = int(response.headers.get("Content-Length") or 0)
+            received = 0
+            with reporter.task(f"Fetching {target.name}", length or None, "bytes") as task:
+                while data := response.read(_BYTES_AT_ONCE):
+                    received += len(data)
+                    task.advance(len(data))
+                    yield data
+            if received < length:
+                raise ConnectionError(f"broke off after {received} of {length} bytes")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise AdaNATError(f"{url} cannot be fetched ({_reason(error)}); {_advice(target)}.") from error
+
+
+def _advice(target: Path) -> str:
+    return (
+        f"fetch it elsewhere and put it at {target}, or name it with --inception FILE or {INCEPTION_VARIABLE}; "
+        "--protocol small measures with the model's own features/ and needs no download"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()  # it is the response as well
+        return f"HTTP {error.code} {error.reason}"
+    return str(getattr(error, "reason", error)) or type(error).__name__

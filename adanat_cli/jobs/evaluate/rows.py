@@ -1,0 +1,201 @@
+"""The work of an evaluation: features of every set of images onto the disk, then what is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from adanat_cli import __version__
+from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.references import Reference, compare_classes
+from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
+from adanat_cli.jobs.evaluate.feature_pass import Speed, extract_features, open_store
+from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
+from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
+from adanat_cli.jobs.evaluate.image_sets import ImageSet, num_of_rank, parts_of
+from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
+from adanat_cli.jobs.evaluate.report import Results, Row
+from adanat_cli.jobs.evaluate.sample_file import SampleFile
+from adanat_cli.jobs.runtime.reporter import Reporter
+
+_REFERENCE_IMAGES = "reference"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One set of images to measure.
+
+    Attributes:
+        name: of its row: the schedule of generated images, else folder or file.
+        folder_name: of its features.
+        images: the set.
+        num_images: how many of them are measured.
+    """
+
+    name: str
+    folder_name: str
+    images: ImageSet
+    num_images: int
+
+    @property
+    def title(self) -> str:
+        """The name, with the number of steps of generated images."""
+        images = self.images
+        return f"{self.name}, {images.choice.num_steps} steps" if isinstance(images, GeneratedImages) else self.name
+
+
+@dataclass
+class Evaluation:
+    """The parts of a run that its rows share.
+
+    Attributes:
+        output: folder of the results, and of features while they are needed.
+        reference_file: where the reference came from.
+        reference_name: what the results call that file; they do not tell where it lies.
+        reference: what images are compared with.
+        extractor: feature network of the protocol.
+        scorer: compares images with their prompts; None where that is left out.
+        missing_clip: why it is; "" if it is not.
+        state, device: the processes, and where this one computes.
+        reporter: told of progress.
+        part_size: images whose features are saved together.
+        keep_features: whether features stay on disk afterwards.
+    """
+
+    output: Path
+    reference_file: Path
+    reference_name: str
+    reference: Reference
+    extractor: Extractor
+    scorer: ClipScorer | None
+    missing_clip: str
+    state: PartialState
+    device: torch.device
+    reporter: Reporter
+    part_size: int
+    keep_features: bool
+
+    def run(self, subjects: Sequence[Subject]) -> list[Row]:
+        """Measure what the folder's results do not hold yet; returns the rows, on the main process only.
+
+        Raises:
+            AdaNATError: if images cannot be read, or the folder holds features of other settings.
+            KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
+        """
+        results = Results(self.output)
+        found = [results.find(self._settings(subject)) for subject in subjects]
+        self.state.wait_for_everyone()  # all have read the results before any adds to them
+        real = self._reference_features() if None in found else None
+        rows = []
+        for subject, row in zip(subjects, found, strict=True):
+            if row is None:
+                row = self._measure(subject, real)
+                if row is not None:
+                    results.add(row)
+            else:
+                kept = ", and keeps its features" if self.keep_features else ""
+                self.reporter.log(
+                    f"{results.path} holds {subject.title} already; another --output measures it anew{kept}."
+                )
+            if row is not None:
+                rows.append(row)
+            self._leave(subject.folder_name)
+        self._leave(_REFERENCE_IMAGES)
+        return rows
+
+    def _leave(self, folder_name: str) -> None:
+        """Keep the features of what is measured, or remove them unless an earlier run was to keep them."""
+        if self.state.is_main_process:
+            (keep_store if self.keep_features else remove_store)(self._folder(folder_name))
+
+    def _measure(self, subject: Subject, real: Tensor | None) -> Row | None:
+        """The row of one set of images on the main process, None on others."""
+        store, speed = self._extract(subject.title, subject.folder_name, subject.images, subject.num_images)
+        if not self.state.is_main_process:
+            return None
+        self.reporter.log(f"Computing the metrics of {subject.title}.")
+        device = self.device if self.device.type == "cuda" else torch.device("cpu")
+        values, absent = measure(
+            Measured(
+                store,
+                subject.num_images,
+                self.reference,
+                real,
+                self.extractor.protocol,
+                subject.images.missing_labels,
+                subject.images.missing_prompts or self.missing_clip,
+                device,
+            )
+        )
+        cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.state.num_processes}
+        if isinstance(subject.images, GeneratedImages):
+            cost["tera_flops_per_image"] = subject.images.tera_flops()
+        about = {
+            "file": self.reference_name,
+            "source": self.reference.source,
+            "num_images": self.reference.num_images or None,
+            "num_classes": None if self.reference.classes is None else len(self.reference.classes),
+        }
+        differing = compare_classes(self.reference.classes, subject.images.classes(subject.num_images))
+        return {
+            "name": subject.name,
+            "origin": subject.images.origin,
+            "settings": self._settings(subject),
+            "metrics": values,
+            "absent": absent,
+            "reference": about,
+            **({"classes": differing} if differing else {}),
+            **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
+            "cost": cost,
+        }
+
+    def _settings(self, subject: Subject) -> dict[str, Any]:
+        """What decides a row's numbers, as JSON values."""
+        features = self._features_settings(subject.images, subject.num_images)
+        return {**features, "reference": self.reference.sha256, "adanat": __version__}
+
+    def _features_settings(self, images: ImageSet, num_images: int) -> dict[str, Any]:
+        return {
+            **images.identity(),
+            "num_images": num_images,
+            "protocol": self.extractor.protocol,
+            "extractor": self.extractor.name,
+            "weights_hash": self.extractor.weights_hash,
+            **(scorer.identity() if (scorer := self._scorer(images)) else {}),
+        }
+
+    def _scorer(self, images: ImageSet) -> ClipScorer | None:
+        """What compares these images with their prompts, if they have some."""
+        return None if images.missing_prompts else self.scorer
+
+    def _reference_features(self) -> Tensor | None:
+        """Real features for precision and recall, on the main process: stored ones, or of the images stored instead."""
+        if self.reference.features is not None or self.reference.images is None:
+            return self.reference.features
+        images = SampleFile(self.reference_file, self.device)
+        num_images = min(images.num_images, MOST_HELD)
+        store, _ = self._extract("the reference's images", _REFERENCE_IMAGES, images, num_images)
+        return store.column("features") if self.state.is_main_process else None
+
+    def _extract(self, title: str, folder_name: str, images: ImageSet, num_images: int) -> tuple[FeatureStore, Speed]:
+        """Get the features of a set onto the disk, or what is missing of them."""
+        settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
+        store = open_store(self._folder(folder_name), settings, self.state)
+        if store.num_found:
+            self.reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
+        rank, world_size = self.state.process_index, self.state.num_processes
+        share = num_of_rank(num_images, self.part_size, rank, world_size, lambda _: True)
+        done = num_of_rank(num_images, self.part_size, rank, world_size, store.has)
+        with self.reporter.task(f"Measuring {title}", share, "images", done) as task:
+            parts = parts_of(images, num_images, self.part_size)
+            speed = extract_features(parts, store, self.extractor, self.state, task, self._scorer(images))
+        return store, speed
+
+    def _folder(self, name: str) -> Path:
+        return self.output / "features" / name

@@ -1,0 +1,367 @@
+"""``adanat stats``: reference statistics of real images, for `adanat evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.files import atomic_path, check_writable
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
+from adanat_cli.core.config import FeatureConfig, data_config
+from adanat_cli.core.config.acting import refuse_idle
+from adanat_cli.core.data.held_out import same_files
+from adanat_cli.core.data.parts import num_covered, share_of, source_ranges
+from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
+from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.extraction import Extractor
+from adanat_cli.core.metrics.npz import Archive
+from adanat_cli.core.metrics.references import make_reference, write_reference
+from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.evaluate.feature_pass import PART_SIZE, extract_features, open_store
+from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
+from adanat_cli.jobs.evaluate.image_sets import ImageBatch, Part, images_to_read, num_of_rank
+from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
+from adanat_cli.jobs.resolve.classes import find_classes, shared_ids
+from adanat_cli.jobs.resolve.models import nat_config, read_config, resolve_model
+from adanat_cli.jobs.runtime.devices import start_processes
+from adanat_cli.jobs.runtime.output_lock import output_held
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
+from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.train.feature_networks import SmallNetworks
+
+
+@dataclass(frozen=True)
+class StatsRequest:
+    """What one run of ``adanat stats`` is asked for.
+
+    Attributes:
+        dataset: preset or source of its own.
+        data_fields: fields of ``DataConfig``; None leaves a preset's value.
+        output: .npz file to write.
+        install: whether to put a copy into the model as well.
+        classes: ids or names to keep; "all" keeps all; empty keeps those that the model has seen, if there is one.
+        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
+        model: folder or name, for "small", and for the classes and the size of the images.
+        inception: file of the Inception weights; None where they are found without.
+        num_images: stop after so many images of the source; None takes all.
+        num_features: images whose features are stored, for precision, recall and KID.
+        seed: of the choice of those.
+        workers: threads that decode images.
+        device: "" for the best one here.
+        part_size: images whose features are saved together.
+    """
+
+    dataset: str
+    data_fields: dict[str, Any]
+    output: Path
+    install: bool = False
+    classes: tuple[str, ...] = ()
+    protocol: str = ""
+    model: str = ""
+    inception: Path | None = None
+    num_images: int | None = None
+    num_features: int = 10_000
+    seed: int = 0
+    workers: int = 2
+    device: str = ""
+    part_size: int = PART_SIZE
+
+
+class _Chosen(NamedTuple):
+    """The images that are measured.
+
+    Attributes:
+        source: of them.
+        num_classes: that were chosen; 0 for all.
+        ids: class id in the data to that of the model; empty where there is none.
+    """
+
+    source: ImageSource
+    num_classes: int = 0
+    ids: Mapping[int, int] = {}
+
+
+def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
+    """Measure all images of a source and write their reference file.
+
+    Features wait beside the output while the run lasts, so that a killed one goes on.
+
+    Returns:
+        What was written; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if the request cannot work, or too many images are unreadable.
+        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
+    """
+    require(
+        request.num_images is None or request.num_images >= 2,
+        f"--num-images is {request.num_images}; expected at least 2.",
+    )
+    require(
+        0 <= request.num_features <= MOST_HELD,
+        f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
+    )
+    _check_output(request.output)
+    state, device = start_processes(request.device)
+    if not state.is_main_process:
+        reporter = SilentReporter()
+    folder, protocol = _protocol(request)
+    refuse_idle(request, f"protocol {protocol}", protocol=protocol)
+    chosen = _open(request, folder, protocol, reporter)
+    source = chosen.source
+    reporter.log(source.describe())
+    _check_model(request, folder, protocol)
+    with output_held(request.output.parent, request.output.name):
+        if request.install and folder is not None:
+            _give_features(request, folder, source, state, device, reporter)
+        extractor = load_extractor(
+            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
+        )
+        # Beside the output, so that nothing has to be named twice to go on.
+        work = request.output.with_name(f"{request.output.name}.parts")
+        store = open_store(work, _settings(request, source, extractor), state)
+        speed = _extract(request, source, extractor, store, state, device, reporter)
+        if not state.is_main_process:
+            return {}
+        values = _write(request, chosen, extractor, store, reporter)
+        if request.install and folder is not None:
+            folder.write_reference(request.output)
+        remove_store(work)
+    installed = folder.name if request.install and folder is not None else None
+    return {**values, "installed": installed, "images_per_second": speed}
+
+
+def _settings(request: StatsRequest, source: ImageSource, extractor: Extractor) -> dict[str, Any]:
+    """What decides the features, as JSON values."""
+    settings = {
+        **source.identity(),
+        "num_images": request.num_images,
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "part_size": request.part_size,
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to replace anything but statistics."""
+    require(not output.is_dir(), f"--output {output} is a folder; give a file such as stats.npz.")
+    if output.exists():
+        with suppress(AdaNATError):
+            names = Archive(output).names
+            if {"mu", "sigma"} <= set(names) and "arr_0" not in names:
+                return
+        raise AdaNATError(f"--output {output} is there and is not a file of statistics; choose another name.")
+
+
+def _check_model(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
+    """Refuse a model into which nothing can be installed in the end."""
+    if not request.install:
+        return
+    if folder is None or not folder.writable or protocol != "small":
+        raise AdaNATError(
+            "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
+            "and a folder."
+        )
+    place = (folder.path / REFERENCE_FILE).parent if folder.has("features") else folder.path
+    check_writable(place, "leave --install out, or take a copy of the model that you can write to")
+
+
+def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
+    """The model, where one is needed, and the protocol."""
+    if request.protocol not in ("", "small"):
+        return resolve_model(request.model) if request.model else None, request.protocol
+    folder = resolve_model(request.model)
+    require(
+        folder.has("features") or request.install,
+        f"Model {folder.path} has no features/ of its own: --install trains a small network for it first, or name "
+        "another protocol: --protocol adm, paper, clean or timm/NAME.",
+    )
+    return folder, "small"
+
+
+def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> _Chosen:
+    """Open the images, of the model's size and classes where nothing else is asked for."""
+    fields = dict(request.data_fields)
+    if folder is not None:
+        asked, own = fields.get("image_size"), folder.index.image_size
+        if protocol == "small" and folder.has("features"):
+            own = read_config(folder, "features", FeatureConfig.from_dict).image_size
+            require(
+                asked in (None, own),
+                f"Images of {asked} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
+                f"--image-size {own}, or another --protocol.",
+            )
+        fields["image_size"] = asked or own or None
+    source = open_source(data_config(request.dataset, **fields))
+    require(
+        "all" not in request.classes or len(request.classes) == 1,
+        "--class all takes every class; give no other beside it.",
+    )
+    if request.classes == ("all",):
+        return _Chosen(source)
+    if asked := find_classes(request.classes, source.class_names, source.num_classes, "the data"):
+        return _Chosen(source.keep(tuple(asked)), len(asked))
+    return _Chosen(source) if folder is None else _own_classes(source, folder, reporter)
+
+
+def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> _Chosen:
+    """The images of the classes that a model has seen, if they can be found in the data."""
+    seen = folder.labels()
+    if source.has_captions or source.num_classes <= 1 or not seen or not folder.has("nat"):
+        return _Chosen(source)
+    ids = shared_ids(source.class_names, source.num_classes, seen, nat_config(folder).num_classes)
+    if ids is None:
+        reporter.warn(
+            f"The {len(seen)} classes that model {folder.name} has seen are not told by the {source.num_classes} of "
+            f"{source.name}, in names or number; all of these are taken. --class chooses."
+        )
+        return _Chosen(source)
+    kept = source.keep(tuple(ids))
+    if source.num_images is not None and kept.num_images == source.num_images:
+        return _Chosen(source, 0, ids)
+    reporter.log(f"Images of the {len(seen)} classes that model {folder.name} has seen; --class all takes every class.")
+    return _Chosen(kept, len(seen), ids)
+
+
+def _give_features(
+    request: StatsRequest,
+    folder: ModelFolder,
+    source: ImageSource,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """Train the small network that a model lacks, on the training images of the same data."""
+    with state.main_process_first():
+        if folder.has("features"):
+            return
+        training, held_out = source, None
+        if source.config.split != "train":
+            asked = replace(request, data_fields={**request.data_fields, "split": "train"})
+            training = _open(asked, folder, "small", SilentReporter())[0]
+            held_out = None if same_files(training, source) else source
+        reporter.log(f"Model {folder.name} has no features/ to measure with; it gets a small network.")
+        SmallNetworks(request.dataset, request.output, training, held_out, device, reporter).install(folder)
+        write_card(folder)
+
+
+def _extract(
+    request: StatsRequest,
+    source: ImageSource,
+    extractor: Extractor,
+    store: FeatureStore,
+    state: PartialState,
+    device: torch.device,
+    reporter: Reporter,
+) -> float | None:
+    """Get the features of all images onto the disk; returns images per second."""
+    if store.num_found:
+        reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
+    rank, world_size, size = state.process_index, state.num_processes, request.part_size
+    total, share = num_covered(source, request.num_images), share_of(source, size, request.num_images, rank, world_size)
+    done = num_of_rank(total, size, rank, world_size, store.has) if total is not None else 0
+    skipped = SkippedImages(source.config.max_bad, total)
+    skipped.add(store.skipped())
+    with reporter.task(f"Reading {source.config.source}", share, "images", done) as task:
+        parts = _parts(source, request, device, skipped)
+        return extract_features(parts, store, extractor, state, task).images_per_second
+
+
+def _parts(source: ImageSource, request: StatsRequest, device: torch.device, skipped: SkippedImages) -> Iterator[Part]:
+    size = images_to_read(source.config.image_size, source.config.image_size, device)
+    for piece in source_ranges(source, request.part_size, request.num_images):
+        yield Part(piece.number, _batches(piece.pending, size, request.workers, skipped))
+        deque(piece.pending, maxlen=0)  # a stream has to be read past what is there already
+
+
+def _batches(
+    pending: Iterator[PendingImage], size: int, num_workers: int, skipped: SkippedImages
+) -> Iterator[ImageBatch]:
+    """Decode a part, batch by batch."""
+    records = in_order(pending, num_workers)
+    while batch := list(islice(records, size)):
+        for record in batch:
+            skipped.see(record)
+        readable = [record for record in batch if record.pixels is not None]
+        reasons = {record.name: record.error for record in batch if record.pixels is None}
+        yield ImageBatch(_stack(readable), torch.tensor([record.label for record in readable]), reasons)
+
+
+def _stack(records: list[ImageRecord]) -> Tensor:
+    """(B, 3, H, W) bytes."""
+    pixels = [record.pixels for record in records if record.pixels is not None]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
+
+
+def _write(
+    request: StatsRequest, chosen: _Chosen, extractor: Extractor, store: FeatureStore, reporter: Reporter
+) -> dict[str, Any]:
+    """Compute the moments and write the file."""
+    source = chosen.source
+    num_rows, skipped = store.num_rows(), store.skipped()
+    SkippedImages(source.config.max_bad, num_rows + len(skipped)).add(skipped)
+    require(num_rows >= 2, f"{num_rows} images of {source.config.source} can be read; statistics need at least 2.")
+    cpu = torch.device("cpu")
+    moments, spatial = moments_of(store, "features", cpu), moments_of(store, "spatial", cpu)
+    if moments is None:
+        raise AdaNATError(f"{store.folder} holds no features; remove it and run the same command again.")
+    generator = torch.Generator().manual_seed(stream_seed(request.seed))
+    rows = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
+    reference = make_reference(
+        extractor,
+        moments.gaussian(),
+        num_rows,
+        spatial.gaussian() if spatial else None,
+        store.rows("features", rows) if len(rows) else None,
+        source=_describe(chosen),
+        classes=_count_classes(chosen, store),
+        image_size=source.config.image_size,
+    )
+    num_found = len(reference.classes or {})
+    if chosen.num_classes > num_found:
+        lacking = f"{chosen.num_classes - num_found} of the {chosen.num_classes}"
+        reporter.warn(f"{lacking} classes have no image in {source.name}.")
+    with atomic_path(request.output) as temporary:
+        write_reference(temporary, reference)
+    return {
+        "output": str(request.output),
+        "num_images": num_rows,
+        "num_features": len(rows),
+        "num_classes": num_found or None,
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "source": reference.source,
+        "skipped": skipped,
+    }
+
+
+def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | None:
+    """Class id to number of images that were read; None where the data has no classes."""
+    labels, source = store.column("labels"), chosen.source
+    if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
+        return None
+    ids, numbers = labels.unique(return_counts=True)
+    own = [chosen.ids.get(label, label) for label in ids.tolist()]
+    return dict(zip(own, numbers.tolist(), strict=True))
+
+
+def _describe(chosen: _Chosen) -> str:
+    """The data, in words that tell it from other data."""
+    source, classes = chosen.source, f", {chosen.num_classes} classes" if chosen.num_classes else ""
+    return f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})"

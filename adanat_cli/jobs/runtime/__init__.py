@@ -1,0 +1,1 @@
+"""What every job runs on: devices, processes, locks, signals, seeds, and how it speaks."""

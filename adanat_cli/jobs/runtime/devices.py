@@ -1,0 +1,188 @@
+"""Which device and number format a run uses."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+
+from adanat_cli.core.config import NATTrainingConfig, Precision, TokenizerTrainingConfig
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_object
+from adanat_cli.jobs.runtime.group import num_processes, settle_group
+
+Job = Callable[[torch.dtype], object]
+"""A typical piece of a run's work in a given number format."""
+Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
+_TRIALS = 4
+"""How often each number format is timed."""
+
+_PIXELS_AT_ONCE = {"cpu": 2**19}
+_PIXELS_AT_ONCE_ON_GPU = 2**22
+"""A tokenizer's widest layers hold hundreds of floats per pixel: so many take about 2 GB on a CPU."""
+
+
+def images_at_once(image_size: int, device: torch.device) -> int:
+    """How many square images a tokenizer may work on together in bounded memory."""
+    return max(1, _PIXELS_AT_ONCE.get(device.type, _PIXELS_AT_ONCE_ON_GPU) // image_size**2)
+
+
+def pick_device(name: str = "") -> torch.device:
+    """Return the named device, or the best one here.
+
+    Raises:
+        AdaNATError: if the name is unknown or the device is absent.
+    """
+    if not name:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cuda", "mps", "cpu"):
+            raise AdaNATError(f"Device {name!r} is not known; expected cuda, cuda:N, mps or cpu.")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise AdaNATError(f"Device {name!r} cannot be used here; try cpu, or leave --device out.") from error
+    return device
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of a GPU, or of this machine; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+
+
+def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-size") -> Accelerator:
+    """Start the devices and processes of a training; number formats are the run's own business.
+
+    Args:
+        device_name: "" for the best one here.
+        batch_size: over all processes.
+        option: that sets it, for the message.
+
+    Raises:
+        AdaNATError: if the device is absent, or the batch cannot be split over the processes.
+    """
+    settle_group()
+    device = pick_device(device_name)
+    if device.type == "cuda" and device.index is not None and num_processes() == 1:
+        torch.cuda.set_device(device)
+    # Buffers follow from the same weights everywhere; copying them would break two passes before one backward.
+    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapper])
+    _leave_group_at_exit()
+    require_multiple(batch_size, accelerator.num_processes, option, f"{accelerator.num_processes} processes")
+    return accelerator
+
+
+def require_multiple(number: int, unit: int, option: str, over: str) -> None:
+    """Refuse a number of images that cannot be shared out evenly, and name the next one that can.
+
+    Args:
+        number: of images.
+        unit: what it must be a multiple of.
+        option: that sets it.
+        over: what it is shared out over, in words.
+
+    Raises:
+        AdaNATError: saying so.
+    """
+    require(
+        number % unit == 0,
+        f"{option} is {number}, which cannot be split over {over}; give a multiple of {unit}, such as "
+        f"{option} {-(-number // unit) * unit}.",
+    )
+
+
+def start_processes(device: str) -> tuple[PartialState, torch.device]:
+    """Find the other processes, if any, and this one's device, for work that is no training.
+
+    Raises:
+        AdaNATError: if the device is absent.
+    """
+    settle_group()
+    chosen = pick_device(device)  # before the group is formed, so that a mistake is told at once
+    # One process may still work, or compute the metrics, while the others wait for it.
+    state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
+    _leave_group_at_exit()
+    return state, state.device if state.num_processes > 1 else chosen
+
+
+def _leave_group_at_exit() -> None:
+    """Take this process out of its group before Python ends: its threads would now and then abort a finished run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def pick_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:
+    """Resolve "auto": bf16 on a GPU that has it; on a CPU whichever runs ``job(dtype)`` faster.
+
+    Args:
+        precision: "auto", "fp32" or "bf16".
+        device: where the run computes.
+        job: does a typical piece of the work in the given number format.
+    """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cpu":
+        return torch.float32
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(_TRIALS):  # turn by turn, so that a busy moment of the machine meets both
+        for dtype, measured in seconds.items():
+            start = time.perf_counter()
+            job(dtype)
+            measured.append(time.perf_counter() - start)
+    single, half = (min(measured[1:]) for measured in seconds.values())  # the first call builds kernels
+    # float32 is the safer format: bf16 has to pay.
+    return torch.bfloat16 if half < 0.85 * single else torch.float32
+
+
+def sampling_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Resolve "auto" for generation; on a CPU it is float32: what is faster here today must not change the images."""
+    if precision == "auto" and device.type == "cpu":
+        return torch.float32
+    return pick_precision(precision, device, lambda _: None)
+
+
+def settle_precision(
+    training: Training, output: Path, accelerator: Accelerator, make_job: Callable[[], Job]
+) -> Training:
+    """Fix "auto" once for a whole run: as the run was started, else as measured on the main process.
+
+    Args:
+        training: the settings asked for.
+        output: run folder, which holds the choice if the run was started before.
+        accelerator: the processes, which must agree.
+        make_job: builds what is timed; called only if a measurement is needed.
+    """
+    if training.precision != "auto":
+        return training
+    saved, chosen = output / "config.json", [""]
+    if accelerator.is_main_process:
+        if saved.exists():
+            # A folder with another config.json is refused later, by name.
+            told = read_object(saved).get("training")
+            chosen = [str(told.get("precision", "fp32") if isinstance(told, dict) else "fp32")]
+        else:
+            fast = pick_precision("auto", accelerator.device, make_job())
+            chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(chosen)
+    return training.replace(precision=chosen[0])

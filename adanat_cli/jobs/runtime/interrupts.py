@@ -1,0 +1,154 @@
+"""Signals that end a run: between two updates instead of in the middle of one, and in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from adanat_cli.jobs.runtime.group import num_processes
+
+PATIENCE = 12.0
+"""Seconds between a signal from outside and the end of a run that has not come to a place to save by then. Schedulers
+kill 10 to 30 seconds after they ask."""
+_LONGEST_SAVE = 120.0
+_GONE = 1.0
+"""Seconds between two looks at whether the launcher is still there."""
+_busy = threading.Event()
+"""Set while a state is being saved."""
+
+
+def ending(number: int) -> BaseException:
+    """What a signal raises: Ctrl-C as usual; others leave with the exit code by which schedulers know to requeue."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _outside() -> list[signal.Signals]:
+    """Signals that schedulers, container engines and closed terminals send; not those that `nohup` has switched off."""
+    known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
+
+
+class Interrupt:
+    """Which signal has asked the run to end, if any."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._at_once = False
+
+    @property
+    def raised(self) -> bool:
+        """Whether one has."""
+        return self.number != 0
+
+    def end(self) -> BaseException:
+        """What to raise then."""
+        return ending(self.number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let signals raise inside the block, which changes no weights."""
+        if self.raised:
+            raise self.end()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Let nothing but SIGKILL end the block."""
+        _busy.set()
+        try:
+            yield
+        finally:
+            _busy.clear()
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        impatient = self.raised and number == signal.SIGINT
+        self.number = self.number or number
+        if not _busy.is_set() and (impatient or self._at_once):
+            raise self.end()
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Interrupt]:
+    """Note the first signal instead of raising, so that an update is never cut in half; a second Ctrl-C raises.
+
+    Off the main thread, where signals cannot be handled, nothing changes.
+    """
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    previous = {number: signal.signal(number, interrupt.note) for number in (signal.SIGINT, *_outside())}
+    try:
+        yield interrupt
+    except RuntimeError as error:
+        if interrupt.raised and num_processes() > 1:
+            raise interrupt.end() from error  # another process has left, so the group is broken
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Leave the block in order on SIGTERM and SIGHUP, and end this process if it has not left in time.
+
+    In a group of processes, also leave as on SIGTERM when the launcher is no longer there.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise ending(number)
+
+    heard, over = _outside(), threading.Event()
+    previous = {number: signal.signal(number, leave) for number in heard}
+    # A byte comes out of the pipe even while the main thread is inside a library, where Python's handlers have to wait.
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(read, {int(number) for number in heard}, over), daemon=True).start()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(), over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(write)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end_late(read: int, heard: set[int], over: threading.Event) -> None:
+    """Wait for a signal, then end this process if it does not end by itself."""
+    with open(read, "rb", buffering=0) as pipe:
+        while (number := pipe.read(1)) and number[0] not in heard:
+            pass
+    if not number or over.wait(PATIENCE):
+        return
+    deadline = time.monotonic() + _LONGEST_SAVE
+    while _busy.is_set() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if over.wait(1.0):  # after a save the rest is quick
+        return
+    name = signal.Signals(number[0]).name
+    print(f"Ended by {name} in the middle of its work; what was saved before is kept.", file=sys.stderr, flush=True)
+    os._exit(128 + number[0])
+
+
+def _end_with(launcher: int, over: threading.Event) -> None:
+    """Ask this process to end when its launcher has died, which leaves it to another parent."""
+    while not over.wait(_GONE):
+        if os.getppid() != launcher:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

@@ -1,0 +1,143 @@
+"""How an image came about: what every step decided, as a picture and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.files import write_json
+from adanat_cli.core.generation.actions import ACTION_NAMES, Action
+from adanat_cli.core.generation.state import DecodingState
+from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.jobs.sample.pictures import Pixels, plot_text, save_figure
+from adanat_cli.jobs.sample.sampler import decode_tokens
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_GREY = 128
+_INCHES_PER_STEP = 1.6
+_MAX_COLUMNS = 12
+"""Steps in the picture; of more, an even choice is shown. The JSON holds them all."""
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """One step of the first n images of a batch, on the CPU.
+
+    Attributes:
+        action: (n, 4), in the order of ``ACTION_NAMES``.
+        token_ids: (n, N), what the step drew or kept at every position.
+        mask: (n, N) bool, True where the step masked again.
+    """
+
+    action: Tensor
+    token_ids: Tensor
+    mask: Tensor
+
+
+class Tracer:
+    """Takes part in generation as its ``on_step`` and keeps the first few images of the batch."""
+
+    def __init__(self, num_images: int) -> None:
+        """Prepare to keep ``num_images`` images."""
+        self.num_images = num_images
+        self.steps: list[TracedStep] = []
+
+    def __call__(self, state: DecodingState, action: Action) -> None:
+        """Keep what one step did."""
+        kept = (action.values(), state.sampled_ids, state.mask)
+        self.steps.append(TracedStep(*(tensor[: self.num_images].cpu() for tensor in kept)))
+
+
+def trace_values(steps: Sequence[TracedStep], row: int) -> list[dict[str, Any]]:
+    """Return one image's steps as JSON values; the mask lists the positions that are masked after the step."""
+    return [
+        {
+            "step": number,
+            **dict(zip(ACTION_NAMES, map(float, step.action[row]), strict=True)),
+            "num_masked": int(step.mask[row].sum()),
+            "masked_positions": step.mask[row].nonzero()[:, 0].tolist(),
+            "token_ids": step.token_ids[row].tolist(),
+        }
+        for number, step in enumerate(steps, start=1)
+    ]
+
+
+def write_trace(
+    stem: Path, steps: Sequence[TracedStep], row: int, tokenizer: Tokenizer, title: str, facts: dict[str, Any]
+) -> list[Path]:
+    """Write one image's trace as ``<stem>.png`` and ``<stem>.json``; returns both paths.
+
+    Args:
+        stem: path without an ending.
+        steps: what was traced.
+        row: of the image within the traced batch.
+        tokenizer: decodes the ids.
+        title: over the picture.
+        facts: go in front of the steps in the JSON.
+    """
+    picture, numbers = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+    device = next(tokenizer.parameters()).device
+    images = decode_tokens(tokenizer, torch.stack([step.token_ids[row] for step in steps]).to(device))
+    masks = torch.stack([step.mask[row] for step in steps]).numpy()  # (T, N)
+    # What the last step masks again is never used: its ids are the image.
+    masks[-1] = False
+    _draw(
+        picture, images, masks.reshape(len(steps), *tokenizer.config.grid), [step.action[row] for step in steps], title
+    )
+    write_json(numbers, {**facts, "grid": list(tokenizer.config.grid), "steps": trace_values(steps, row)})
+    return [picture, numbers]
+
+
+def grey_out(images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Pixels:
+    """Paint the masked cells of images grey.
+
+    Args:
+        images: (T, H, W, 3).
+        masks: (T, h, w), True where masked.
+    """
+    height, width = images.shape[1] // masks.shape[1], images.shape[2] // masks.shape[2]
+    cells = masks.repeat(height, axis=1).repeat(width, axis=2)
+    return np.where(cells[..., None], np.uint8(_GREY), images)
+
+
+def _draw(
+    path: Path, images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]], actions: Sequence[Tensor], title: str
+) -> None:
+    """Draw a column per step: the decided tokens, the image of all drawn ids, and the four values."""
+    from matplotlib.figure import Figure  # only traces need it; a bare Figure leaves pyplot's global state alone
+
+    decided, last = grey_out(images, masks), len(images) - 1
+    steps = np.linspace(0, last, min(len(images), _MAX_COLUMNS)).round().astype(int)
+    figure = Figure(figsize=(_INCHES_PER_STEP * len(steps) + 0.9, 2 * _INCHES_PER_STEP + 1.5), layout="constrained")
+    axes = figure.subplots(2, len(steps), squeeze=False)
+    for column, step in enumerate(steps):
+        _show(axes[0, column], decided[step], f"step {step + 1}\n{masks[step].sum()} of {masks[step].size} masked")
+        _show(axes[1, column], images[step], "")
+        axes[1, column].set_xlabel(_caption(actions[step], last=step == last), fontsize=8)
+    axes[0, 0].set_ylabel("decided", fontsize=9)
+    axes[1, 0].set_ylabel("drawn", fontsize=9)
+    figure.suptitle(plot_text(title), fontsize=10)
+    save_figure(path, figure, dpi=120)
+
+
+def _show(axes: Axes, image: Pixels, title: str) -> None:
+    axes.imshow(image, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8)
+
+
+def _caption(action: Tensor, last: bool) -> str:
+    """Name the four values under a step; the last step's ratio and re-masking temperature have no effect."""
+    ratio, sampling, remasking, guidance = (f"{float(value):.3g}" for value in action)
+    if last:
+        ratio = remasking = "unused"
+    return f"remask ratio {ratio}\nsampling temp. {sampling}\nremask temp. {remasking}\nguidance {guidance}"

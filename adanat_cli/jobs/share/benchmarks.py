@@ -1,0 +1,83 @@
+"""What a benchmark's numbers are made with, and the captions that they are measured on."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adanat_cli.core.config import BENCHMARKS, PolicyConfig, nat_preset
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.policy import PolicyNetwork
+from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.resolve.captions import EVALUATION_SEED, evaluation_captions, write_captions
+
+_WIDTH, _INDENT = 110, 12 * " "
+
+
+def describe_benchmark(name: str) -> dict[str, Any]:
+    """Return a benchmark's row with the sizes that follow from it.
+
+    Raises:
+        AdaNATError: if there is none of this name.
+    """
+    if name not in BENCHMARKS:
+        raise AdaNATError(f"Benchmark {name!r} is not known; expected one of {', '.join(BENCHMARKS)}.")
+    benchmark = BENCHMARKS[name]
+    nat = nat_preset(benchmark.nat_size, **benchmark.nat())
+    with torch.device("meta"):
+        networks = {
+            "tokenizer": build_tokenizer(benchmark.tokenizer()),
+            "nat": UViT(nat),
+            "policy": PolicyNetwork(PolicyConfig(nat.width, nat.grid, benchmark.policy_steps[-1])),
+        }
+    counts = {part: sum(weight.numel() for weight in network.parameters()) for part, network in networks.items()}
+    return {"name": name, **benchmark.to_dict(), "grid": list(benchmark.grid), "parameters": counts}
+
+
+def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: Any) -> dict[str, Any]:
+    """Write the captions that a number is measured on, one a line.
+
+    Args:
+        dataset: benchmark, or data with captions.
+        path: text file, as ``adanat sample --prompts`` reads it.
+        num_captions: None for the benchmark's own number.
+        fields: of ``DataConfig``.
+
+    Raises:
+        AdaNATError: if the data cannot be read or has no captions.
+    """
+    benchmark = BENCHMARKS.get(dataset)
+    require(
+        benchmark is None or benchmark.condition == "text",
+        f"{dataset} has class labels, not captions; --captions is for mscoco, cc3m and data with captions.",
+    )
+    # Without a local copy, a stream: the images are not wanted.
+    captions = evaluation_captions(dataset, num_captions, **{"streaming": not fields.get("data_dir"), **fields})
+    digest = write_captions(path, captions)
+    return {"captions": str(path), "num_captions": len(captions), "seed": EVALUATION_SEED, "sha256": digest}
+
+
+def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:
+    """Lay the values of ``describe_benchmark`` out for people."""
+    grid, counts = " x ".join(map(str, values["grid"])), values["parameters"]
+    text = values["condition"] == "text"
+    condition = f"text by {values['text_encoder']}" if text else f"{values['num_classes']} classes"
+    yield f"Benchmark   {values['name']}: {values['image_size']} x {values['image_size']} pixels, {condition}"
+    home = "--data-dir" if values["source"] == values["name"] else f"{values['source']} or --data-dir"
+    yield f"Images      {values['num_images']:,} to train on, from {home}:"
+    yield from textwrap.wrap(values["layout"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    yield "Transform   ADM's: halve by box means, one bicubic step to the short side, centre crop, half flipped"
+    yield f"Tokenizer   VQGAN, {values['codebook_size']} codes, {grid} grid, {counts['tokenizer']:,} parameters"
+    yield f"NAT         {values['nat_size']}, {counts['nat']:,} parameters, {values['nat_steps']:,} updates"
+    if text:
+        yield f"Context     {values['text_length']} states of width {values['text_width']}, no attention mask"
+    steps, both = ", ".join(map(str, values["policy_steps"])), counts["nat"] + counts["policy"]
+    yield f"Policy      {counts['policy']:,} parameters ({both:,} with the NAT), {steps} steps"
+    yield f"Reward      {values['discriminator']} discriminator, conditioned on the {values['discriminator_condition']}"
+    yield f"Measured    {values['eval_images']:,} images of {values['eval_condition']}, protocol {values['protocol']},"
+    yield f"            against {values['reference']}"

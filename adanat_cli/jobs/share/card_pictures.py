@@ -1,0 +1,114 @@
+"""The pictures of a model card: samples, and what each policy does beside the fixed schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.policy.schedule import base_schedule, policy_schedule
+from adanat_cli.jobs.resolve.models import load_policy, policy_config
+from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
+from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.sample.conditions import Conditions, PromptConditions, make_conditions
+from adanat_cli.jobs.sample.pictures import image_grid, save_png
+from adanat_cli.jobs.sample.policy_context import ClassContext, Context, PromptContext
+from adanat_cli.jobs.sample.policy_pictures import draw_policy
+from adanat_cli.jobs.sample.sample import Sampler, build_sampler, check_model
+from adanat_cli.jobs.train.policy_update import FrozenModel
+
+_SEED, _COLUMNS = 0, 8
+
+
+@dataclass(frozen=True)
+class CardPictures:
+    """Names in the repository, and the files.
+
+    Attributes:
+        samples: name of the grid of samples; "" if there is none.
+        policies: component of a policy -> names of the pictures of its values and of its samples.
+        prompts: of the samples of a text-conditional model.
+        absent: why there are none, if that needs a reason.
+        files: name -> file.
+    """
+
+    samples: str = ""
+    policies: dict[str, tuple[str, str]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
+    absent: str = ""
+
+
+def draw_pictures(folder: ModelFolder, made: Path, num_images: int, device: str, reporter: Reporter) -> CardPictures:
+    """Draw what the model lets be drawn.
+
+    Args:
+        folder: the model.
+        made: folder for the pictures.
+        num_images: samples; 0 draws nothing.
+        device: to draw on; "" for the best one here.
+        reporter: told what is drawn.
+
+    Raises:
+        AdaNATError: if the networks do not belong together, which is better known before than after a push.
+    """
+    if num_images == 0 or not (folder.has("nat") and folder.has("tokenizer")):
+        return CardPictures()
+    steps = folder.policy_steps()
+    choice = choose_schedule("", steps[0] if steps else None)
+    config, place = check_model(folder, choice), pick_device(device)
+    prompts = _prompts(folder) if config.condition == "text" else ()
+    if config.condition == "text" and not prompts:
+        return CardPictures(absent="the model does not say which captions it was trained on.")
+    try:
+        conditions = make_conditions(folder, config, (), prompts, "", _SEED, place)
+    except AdaNATError as error:
+        if not prompts:
+            raise
+        reporter.warn(f"No samples are drawn for the card. {error}")
+        return CardPictures(absent="the text encoder was not at hand when this card was written.")
+    reporter.log("Drawing samples for the card.")
+    settled, _ = settle_schedule(choice, folder)
+    sampler = build_sampler(folder, settled, config, _SEED, place, null=conditions.null())
+    images = sampler(conditions.batch(range(num_images), place), 0, None)
+    save_png(made / "samples.png", image_grid(images, min(_COLUMNS, num_images)))
+    policies = {
+        policy_component(num_steps): _draw_policy(folder, num_steps, sampler, conditions, made) for num_steps in steps
+    }
+    names = ["samples.png", *(name for pair in policies.values() for name in pair)]
+    files = {name: made / name for name in names}
+    return CardPictures("samples.png", policies, files, prompts[:num_images])
+
+
+def _prompts(folder: ModelFolder) -> tuple[str, ...]:
+    """Captions that the NAT was trained on, as far as the model tells."""
+    told = folder.index.provenance.get("nat")
+    captions = told.get("captions") if isinstance(told, dict) else None
+    return tuple(map(str, captions[:_COLUMNS])) if isinstance(captions, list) else ()
+
+
+def _draw_policy(
+    folder: ModelFolder, num_steps: int, sampler: Sampler, conditions: Conditions, made: Path
+) -> tuple[str, str]:
+    """Draw one policy's values over the steps, and its samples; returns the pictures' names."""
+    component, device = policy_component(num_steps), sampler.device
+    policy = load_policy(folder, num_steps, device)
+    if policy is None:
+        raise RuntimeError(f"{component} is listed and not there")
+    context: Context
+    if isinstance(conditions, PromptConditions):
+        context = PromptContext(conditions.prompts, conditions.encoder)
+        labels = torch.arange(len(conditions.prompts), device=device)
+    else:
+        context = ClassContext()
+        labels = torch.tensor(sorted(folder.labels()) or list(range(sampler.nat.config.num_classes)), device=device)
+    model = FrozenModel(sampler.nat, sampler.tokenizer, labels, sampler.precision, context)
+    fixed = base_schedule(policy_config(folder, num_steps))
+    curves, samples = f"curves-steps-{num_steps}.png", f"samples-steps-{num_steps}.png"
+    title = f"Learned values over {num_steps} steps"
+    draw_policy(policy_schedule(policy), fixed, model, _SEED, made / samples, made / curves, title)
+    return curves, samples

@@ -1,0 +1,162 @@
+"""What a model folder holds, from its configurations and the headers of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
+from adanat_cli.core.config import BENCHMARKS, FeatureConfig, tokenizer_config
+from adanat_cli.core.errors import require
+from adanat_cli.jobs.resolve.classes import short_name
+from adanat_cli.jobs.resolve.models import model_names, nat_config, policy_config, read_config, resolve_model
+from adanat_cli.jobs.resolve.registry import KnownModel, known_models
+from adanat_cli.jobs.runtime.wording import lines_of
+
+_SHOWN_CLASSES = 12
+
+
+def describe(model: str) -> dict[str, Any]:
+    """Return what a model holds as JSON values; no weights are loaded, and of a Hub model none are fetched.
+
+    Args:
+        model: folder, name or Hub id, as ``resolve_model`` takes it; "" also tells the known names.
+
+    Raises:
+        AdaNATError: if there is no such model, or a file of it is missing or damaged.
+    """
+    known = known_models().get(model)
+    if known and not known.folder.is_dir() and not Path(model).is_dir():
+        return _describe_known(known)
+    require(
+        model not in BENCHMARKS or known is not None or model in model_names() or Path(model).is_dir(),
+        f"{model} is a benchmark, and no model of this name is here; see `adanat info --dataset {model}`.",
+    )
+    folder = resolve_model(model)
+    index = folder.index
+    components = {name: _component(folder, name) for name in index.components}
+    return {
+        "model": folder.name,
+        "image_size": index.image_size,
+        "components": components,
+        "policies": folder.policy_steps(),
+        "condition": str(components.get("nat", {}).get("config", {}).get("condition", "")),
+        "classes": {str(label): name for label, name in folder.labels().items()},
+        "matches": _matches(folder),
+        "provenance": dict(index.provenance),
+        "results": [dict(result) for result in index.results],
+        **({} if model else {"known": _known()}),
+    }
+
+
+def _describe_known(known: KnownModel) -> dict[str, Any]:
+    """What a published model that is not here yet consists of."""
+    parts = [
+        {"component": source.component, "file": source.file, "from": source.repo or source.page}
+        | {"license": source.license}
+        for source in known.sources
+    ]
+    return {"model": known.name, "about": known.about, "parts": parts, "fetch": f"adanat pull {known.name}"}
+
+
+def _known() -> dict[str, str]:
+    """Names that ``--model`` takes, and what each is."""
+    embedded = dict.fromkeys(model_names(), "comes with adanat")
+    return embedded | {
+        name: f"{known.about}; {'pulled' if known.folder.is_dir() else f'adanat pull {name}'}"
+        for name, known in known_models().items()
+    }
+
+
+def _component(folder: ModelFolder, name: str) -> dict[str, Any]:
+    header, config = folder.header(name), folder.config(name)
+    return {
+        "parameters": header.num_parameters,
+        "bytes": header.num_bytes,
+        "formats": list(header.dtypes),
+        "fingerprint": folder.fingerprint(name),
+        "summary": _summary(folder, name),
+        "config": config,
+    }
+
+
+def _summary(folder: ModelFolder, name: str) -> str:
+    """The sizes that matter, in words; what these networks cannot be built from is refused here, too."""
+    if name == "tokenizer":
+        tokenizer = read_config(folder, name, tokenizer_config)
+        grid = " x ".join(map(str, tokenizer.grid))
+        return f"{tokenizer.kind}, {tokenizer.codebook_size} codes, {grid} grid, downsampling {tokenizer.downsampling}"
+    if name == "nat":
+        nat = nat_config(folder)
+        condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
+        condition += f" by {nat.text_encoder}" if nat.text_encoder else ""
+        grid = " x ".join(map(str, nat.grid))
+        return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
+    if name == TEXT:
+        values = folder.config(name)
+        return f"CLIP text tower of width {values.get('hidden_size')}, {values.get('max_position_embeddings')} tokens"
+    if name == "features":
+        features = read_config(folder, name, FeatureConfig.from_dict)
+        return f"{features.feature_width} features of {features.image_size} pixels, {features.num_classes} classes"
+    num_steps = next((steps for steps in folder.policy_steps() if name == policy_component(steps)), None)
+    if num_steps is not None:
+        policy = policy_config(folder, num_steps)
+        if policy.kind == "table":
+            return f"a table of {policy.num_steps} steps, the same for all samples"
+        base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"
+        return f"{policy.kind}, {policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
+    return ""
+
+
+def _matches(folder: ModelFolder) -> dict[str, str]:
+    """Tell for every network that reads another whether it was trained on the one in this folder."""
+    pairs = [("nat", "tokenizer", "tokenizer_fingerprint")]
+    pairs += [(policy_component(steps), "nat", "nat_fingerprint") for steps in folder.policy_steps()]
+    found = {}
+    for reader, read, key in pairs:
+        if folder.has(reader) and folder.has(read):
+            noted = folder.config(reader).get(key, "")
+            same = "yes" if noted == folder.fingerprint(read) else "no"
+            found[f"{reader} and {read}"] = same if noted else "not recorded"
+    return found
+
+
+def lines(values: dict[str, Any]) -> Iterator[str]:
+    """Lay the values of ``describe`` out for people."""
+    yield f"Model       {values['model']}"
+    if "fetch" in values:
+        yield f"            {values['about']}"
+        for part in values["parts"]:
+            yield f"{part['component']}: {part['file']} from {part['from']}, license {part['license']}"
+        yield f"Not here yet; fetch it with: {values['fetch']}"
+        return
+    yield f"Images      {values['image_size']} x {values['image_size']}"
+    for name, part in values["components"].items():
+        yield ""
+        yield f"{name}: {part['summary']}"
+        formats = ", ".join(part["formats"])
+        yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
+        yield f"  fingerprint {part['fingerprint'][:16]}"
+        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
+    yield ""
+    yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
+    if values["condition"] != "text":
+        yield f"Classes     {_classes(values['classes'])}"
+    for pair, answer in values["matches"].items():
+        yield f"Match       {pair}: {answer}"
+    if not values["results"]:
+        yield "Results     none measured"
+    for result in values["results"]:
+        yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
+    for name, about in values.get("known", {}).items():
+        yield f"Name        {name}: {about}"
+
+
+def _classes(classes: dict[str, str]) -> str:
+    """Number and first names of the classes that the model has seen."""
+    if not classes:
+        return "no names recorded"
+    shown = [f"{label} {short_name(name)}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
+    more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
+    return f"{len(classes)}: {', '.join(shown)}{more}"

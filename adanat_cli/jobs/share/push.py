@@ -1,0 +1,144 @@
+"""Put a model or a token set on the Hub, with a card that tells how to use it and what it was measured to be."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
+from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
+from adanat_cli.core.checkpoints.hub import Upload, check_account, upload
+from adanat_cli.core.checkpoints.portable import portable
+from adanat_cli.core.data.token_card import token_set_card
+from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
+from adanat_cli.core.errors import require
+from adanat_cli.core.hub import HubId
+from adanat_cli.jobs.resolve.models import resolve_model
+from adanat_cli.jobs.runtime.group import is_main_process
+from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.share.card_pictures import draw_pictures
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What one run of ``adanat push`` is asked for.
+
+    Attributes:
+        source: model folder or name; folder of a token set.
+        repo: Hub id ``user/repo[@branch]``.
+        kind: what the source is.
+        private: whether a new repository is private.
+        message: of the commit; "" for one that names the command.
+        license: of the weights, for the card; "" for what the model tells.
+        num_images: in the card's picture; 0 draws none, and no curves either.
+        device: to draw on; "" for the best one here.
+    """
+
+    source: str
+    repo: str
+    kind: Literal["model", "tokens"] = "model"
+    private: bool = False
+    message: str = ""
+    license: str = ""
+    num_images: int = 16
+    device: str = ""
+
+
+def check_push(repo: str) -> HubId:
+    """Find out now whether a push at the end of a long run can work: the id, the token, the account.
+
+    Raises:
+        AdaNATError: if it cannot.
+    """
+    hub_id = HubId.parse(repo, "--push-to-hub")
+    # Of the processes of a run, one pushes; the Hub answers this question only so often.
+    if is_main_process():
+        check_account(hub_id)
+    return hub_id
+
+
+def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
+    """Push a model or a token set as one commit.
+
+    Returns:
+        Address, commit, and the files with their bytes.
+
+    Raises:
+        AdaNATError: if there is nothing to push, or the Hub, the account or the network do not let it.
+    """
+    hub_id = HubId.parse(request.repo, "Target")
+    require(request.num_images >= 0, f"--samples is {request.num_images}; expected 0 or more.")
+    check_account(hub_id)
+    with tempfile.TemporaryDirectory(prefix="adanat-push-") as made:
+        if request.kind == "tokens":
+            files = _token_files(Path(request.source), hub_id, Path(made))
+        else:
+            files = _model_files(request, hub_id, Path(made), reporter)
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        reporter.log(f"Pushing {len(files)} files, {sum(sizes.values()) / 1e6:.1f} MB, to {hub_id}.")
+        address, commit = upload(
+            Upload(
+                hub_id,
+                files,
+                "dataset" if request.kind == "tokens" else "model",
+                request.message or f"Upload with adanat push ({request.kind})",
+                request.private,
+            )
+        )
+    return {
+        "url": address,
+        "repo": hub_id.repo,
+        "revision": hub_id.revision or "main",
+        "commit": commit,
+        "files": sizes,
+    }
+
+
+def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Reporter) -> dict[str, Path]:
+    """What the index lists, with a card and its pictures that are made here and leave the folder as it is."""
+    folder = resolve_model(request.source)
+    components = folder.index.components
+    require(bool(components), f"Model {folder.name} holds no components; there is nothing to push.")
+    files = {INDEX_FILE: folder.path / INDEX_FILE}
+    for component in components:
+        folder.header(component)  # a file that is cut short is found here, not by those who fetch it
+        files |= folder.files(component)
+    if folder.labels():
+        files[LABELS_FILE] = folder.path / LABELS_FILE
+    files = {name: _public(name, file, made) for name, file in files.items()}
+    if is_handwritten(folder.card()):
+        reporter.log(f"{folder.path / CARD_FILE} is handwritten and goes along as it is.")
+        return {**files, CARD_FILE: folder.path / CARD_FILE}
+    pictures = draw_pictures(folder, made, request.num_images, request.device, reporter)
+    details = CardDetails(
+        str(hub_id), request.license, pictures.samples, pictures.policies, pictures.prompts, pictures.absent
+    )
+    card = made / CARD_FILE
+    card.write_text(model_card(folder, details), encoding="utf-8", errors="backslashreplace")
+    return {**files, CARD_FILE: card, **pictures.files}
+
+
+def _public(name: str, file: Path, made: Path) -> Path:
+    """The file, or where JSON of an older edition tells of places on this machine, a copy that does not."""
+    if file.suffix != ".json" or (values := read_json(file)) == (kept := portable(values)):
+        return file
+    write_json(made / "public" / name, kept)
+    return made / "public" / name
+
+
+def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
+    """The shards, the states of encoded captions, the summary and a card.
+
+    Raises:
+        AdaNATError: if the set is not whole.
+    """
+    tokens = TokenSet.open(source)
+    card = made / CARD_FILE
+    card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8", errors="backslashreplace")
+    files = [*shard_files(source), *sorted(source.glob("*.states.npy")), source / SUMMARY]
+    if tokens.states is not None and (source / TEXT).is_dir():
+        files += [source / TEXT / name for name in ("config.json", "model.safetensors", *FURTHER_FILES[TEXT])]
+    return {**{str(file.relative_to(source)): file for file in files}, CARD_FILE: card}

@@ -1,0 +1,136 @@
+"""One shard of a token set: its range of the source, its images, their ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adanat_cli.core.data.parts import SourceRange
+from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.data.token_set import Ids, Shard, ShardHeader
+from adanat_cli.core.errors import require
+from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.runtime.reporter import Task
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """How a data set is turned into tokens.
+
+    Attributes:
+        batch_size: images in one pass of the tokenizer; None for as many as bounded memory allows.
+        num_workers: decoding threads.
+        shard_size: images of the source per shard.
+        num_images: stop after so many images of the source; None takes all.
+        flips: also store the ids of the flipped images.
+    """
+
+    batch_size: int | None = None
+    num_workers: int = 2
+    shard_size: int = 4096
+    num_images: int | None = None
+    flips: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_size", "num_images"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}; expected at least 1.")
+
+
+def shard_name(part: SourceRange) -> str:
+    """File name of a range's shard."""
+    of = "" if part.num_ranges is None else f"-of-{part.num_ranges:05d}"
+    return f"tokens-{part.number:05d}{of}.parquet"
+
+
+def encode_shard(
+    part: SourceRange,
+    tokenizer: Tokenizer,
+    plan: dict[str, Any],
+    options: TokenizeOptions,
+    skipped: SkippedImages,
+    task: Task,
+) -> Shard:
+    """Decode and encode the images of one shard."""
+    rows = _Rows(tokenizer, options.flips)
+    device = next(tokenizer.parameters()).device
+    batch: list[ImageRecord] = []
+    bad: dict[str, str] = {}
+    bad_at: list[int] = []
+    num_read = 0
+    for record in in_order(part.pending, options.num_workers):
+        num_read += 1
+        skipped.see(record)
+        if record.pixels is None:
+            bad[record.name] = record.error
+            bad_at.append(record.index)
+            task.advance(1, skipped=len(skipped.reasons))
+            continue
+        batch.append(record)
+        if len(batch) == (options.batch_size or images_at_once(record.pixels.shape[0], device)):
+            rows.add(batch)
+            task.advance(len(batch))
+            batch = []
+    if batch:
+        rows.add(batch)
+        task.advance(len(batch))
+    return rows.shard(plan, part.start, part.start + num_read, bad, bad_at)
+
+
+def is_repaired(header: ShardHeader, source: ImageSource) -> bool:
+    """Whether an image that a shard had to skip can be read today; of a stream, that is not asked."""
+    if not header.skipped or source.num_images is None:
+        return False
+    places = range(header.start, header.stop) if header.skipped_at is None else header.skipped_at
+    records = (source.load(place) for place in places if header.start <= place < header.stop)
+    return any(record.pixels is not None and record.name in header.skipped for record in records)
+
+
+class _Rows:
+    """The rows of a shard, batch by batch."""
+
+    def __init__(self, tokenizer: Tokenizer, flips: bool) -> None:
+        self._tokenizer, self._flips = tokenizer, flips
+        self._ids: list[Ids] = []
+        self._flipped_ids: list[Ids] = []
+        self._labels: list[int] = []
+        self._captions: list[tuple[str, ...]] = []
+
+    def add(self, records: list[ImageRecord]) -> None:
+        """Encode one batch of readable images."""
+        images = as_images(records, self._tokenizer)
+        self._ids.append(_encode(self._tokenizer, images))
+        if self._flips:
+            self._flipped_ids.append(_encode(self._tokenizer, images.flip(3)))
+        self._labels.extend(record.label for record in records)
+        self._captions.extend(record.captions for record in records)
+
+    def shard(
+        self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
+    ) -> Shard:
+        """Return what was added as the shard of a range."""
+        # Without any readable image there is no id that tells N; the writer needs only its own.
+        none = np.empty((0, 1), np.uint16)
+        flipped = (np.concatenate(self._flipped_ids) if self._flipped_ids else none) if self._flips else None
+        ids = np.concatenate(self._ids) if self._ids else none
+        labels = np.array(self._labels, np.int64)
+        return Shard(plan, start, stop, skipped, ids, flipped, labels, self._captions, skipped_at)
+
+
+def as_images(records: list[ImageRecord], tokenizer: Tokenizer) -> Tensor:
+    """Readable records as (B, 3, H, W) floats in [0, 1] on the tokenizer's device."""
+    device = next(tokenizer.parameters()).device
+    pixels = torch.from_numpy(np.stack([record.pixels for record in records if record.pixels is not None]))
+    return pixels.to(device).permute(0, 3, 1, 2).float().div(255)
+
+
+def _encode(tokenizer: Tokenizer, images: Tensor) -> Ids:
+    with torch.inference_mode():
+        ids = tokenizer.encode(images)  # (B, N)
+    return ids.cpu().numpy().astype(np.uint16)

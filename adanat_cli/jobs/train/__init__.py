@@ -1,0 +1,1 @@
+"""Trainings: features, tokenizer, NAT and policy."""

@@ -1,0 +1,304 @@
+"""The small feature network: its training, its accuracy, and the features and moments of many images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from adanat_cli.core.config import FeatureConfig
+from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.records import ImageRecord, SkippedImages
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.frechet import Moments
+from adanat_cli.jobs.resolve.captions import word_targets
+from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.sample.pictures import Pixels
+
+Images = Pixels | Tensor
+"""(n, H, W, 3) bytes, or a tensor (n, 3, H, W): floats in [0, 1] or bytes."""
+
+_WEIGHT_DECAY, _LABEL_SMOOTHING, _WARMUP = 0.05, 0.1, 0.05
+NUM_TURNS = 4
+"""Classes of images without classes: quarter turns."""
+_LOOK_EVERY = 25
+"""Updates between two looks at the loss, which a GPU has to wait for."""
+
+
+def train_feature_network(
+    source: ImageSource,
+    config: FeatureConfig,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device | str,
+    reporter: Reporter,
+    flips: bool = True,
+    num_workers: int = 2,
+    words: Sequence[str] = (),
+) -> FeatureNetwork:
+    """Train a classifier from scratch: AdamW, linear warm-up, cosine decay to zero, label smoothing.
+
+    Where images have captions, the words in them take the place of classes: a caption's share the probability. Where
+    they have neither, quarter turns do (Gidaris et al. 2018, arXiv 1803.07728).
+
+    Args:
+        source: images with labels, of the size in ``config``.
+        config: shape of the network.
+        steps: updates.
+        batch_size: images of an update.
+        learning_rate: the highest.
+        seed: of weights, order, flips and shifts.
+        device: where to train.
+        reporter: shows progress and loss.
+        flips: whether half of the images are mirrored; not for digits and letters.
+        num_workers: threads that decode.
+        words: of captions, one for each output of the network; () for labels.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        AdaNATError: if images have no labels or another size, cannot be read, or training diverges.
+    """
+    _check(source, config, steps, learning_rate, words)
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
+        torch.default_generator.manual_seed(stream_seed(seed, 0))
+        network = FeatureNetwork(config).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
+    batches = _targets(source, batch_size, seed, num_workers, flips, words)
+    with reporter.task("Training the feature network", steps, "updates") as task:
+        for step, (pixels, labels) in zip(range(steps), batches, strict=False):
+            generator = torch.Generator().manual_seed(stream_seed(seed, 1, step))
+            images = as_floats(random_shifts(pixels, max(1, config.image_size // 16), generator), device)
+            loss = F.cross_entropy(network(images).logits, labels.to(device), label_smoothing=_LABEL_SMOOTHING)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * _rate_at(step, steps)
+            optimizer.step()
+            task.advance(1, **(_look(loss, step) if step % _LOOK_EVERY == 0 or step == steps - 1 else {}))
+    return network.eval()
+
+
+def _targets(
+    source: ImageSource, batch_size: int, seed: int, num_workers: int, flips: bool, words: Sequence[str]
+) -> Iterator[Batch]:
+    """Batches with labels (B,), or with the probabilities (B, words) of their captions' words."""
+    if not words:
+        batches_of_classes = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+        if source.num_classes > 1:
+            return batches_of_classes
+        return (turned(pixels) for pixels, _ in batches_of_classes)
+    batches = captioned_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    return ((pixels, word_targets(captions, words)) for pixels, captions in batches)
+
+
+def turned(images: Tensor) -> Batch:
+    """Turn square images (B, C, H, W) by none to three quarters in turn; returns them with the quarters (B,)."""
+    quarters = torch.arange(len(images)) % NUM_TURNS
+    return torch.stack([image.rot90(int(num), (1, 2)) for image, num in zip(images, quarters, strict=True)]), quarters
+
+
+def measure_accuracy(
+    network: FeatureNetwork, source: ImageSource, num_workers: int = 2, words: Sequence[str] = ()
+) -> float:
+    """Share of a source's readable images whose class, quarter turn, or one of whose words has the largest logit.
+
+    Raises:
+        AdaNATError: if images have no labels or another size, or too many cannot be read.
+    """
+    _check_labels(source, network.config, words)
+    num_right = num = 0
+    for pixels, records in _read(source, _batch_size(network), num_workers):
+        images, labels = as_floats(pixels, _device(network)), [record.label for record in records]
+        if not words and source.num_classes == 1:
+            images, quarters = turned(images)
+            labels = quarters.tolist()
+        with torch.inference_mode():
+            guesses = network(images).logits.argmax(1).tolist()
+        for guess, label, record in zip(guesses, labels, records, strict=True):
+            num_right += words[guess] in " ".join(record.captions).lower().split() if words else guess == label
+        num += len(records)
+    return num_right / num
+
+
+def feature_moments(
+    network: FeatureNetwork,
+    images: ImageSource | Images,
+    num_workers: int = 2,
+    accelerator: Accelerator | None = None,
+) -> Moments:
+    """Moments of the features of all images, in memory that does not grow with their number.
+
+    Args:
+        network: in evaluation mode, on its device.
+        images: a source, whose unreadable images are left out, or images in memory.
+        num_workers: threads that decode a source.
+        accelerator: processes that share a source out, of which each returns the moments of all; None for this one.
+
+    Raises:
+        AdaNATError: if images have another size than the network's, or too many cannot be read.
+    """
+    moments, size = Moments(), _batch_size(network)
+    if isinstance(images, ImageSource):
+        start, stop = _share(images, accelerator)
+        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers, start, stop))
+    else:
+        parts = _split(images, size)
+    for part in parts:
+        moments.add(features_of_images(network, part))
+    if accelerator is None or accelerator.num_processes == 1:
+        return moments
+    # The width is not known where a share is empty.
+    own = (
+        moments.to_tensor()
+        if moments.num
+        else torch.zeros(1 + network.config.feature_width * (network.config.feature_width + 1))
+    )
+    every = Moments()
+    for values in accelerator.gather(own.double()[None].to(accelerator.device)):
+        every.merge(values)
+    return every
+
+
+@torch.no_grad()
+def features_of_images(network: FeatureNetwork, images: Images, batch_size: int | None = None) -> Tensor:
+    """Return the (n, D) features of images on the network's device.
+
+    Args:
+        network: in evaluation mode.
+        images: (n, H, W, 3) bytes, or (n, 3, H, W) floats in [0, 1] or bytes.
+        batch_size: images in one pass; None for as many as bounded memory allows.
+
+    Raises:
+        AdaNATError: if images have another size than the network's.
+    """
+    device = _device(network)
+    parts = _split(images, batch_size or _batch_size(network))
+    features = [network.features(as_floats(part, device)) for part in parts]
+    return torch.cat(features) if features else torch.empty(0, network.config.feature_width, device=device)
+
+
+def as_floats(images: Images, device: torch.device) -> Tensor:
+    """Return (n, 3, H, W) floats in [0, 1] of images in any of the forms of ``Images``."""
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
+    tensor = tensor.to(device)
+    return tensor.float() if tensor.is_floating_point() else tensor.float().div(255)
+
+
+def random_shifts(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Move every image by up to ``most`` pixels each way, repeating the border.
+
+    Args:
+        images: (B, 3, H, W).
+        most: pixels.
+        generator: on the CPU.
+    """
+    num, _, height, width = images.shape
+    top, left = torch.randint(-most, most + 1, (2, num, 1), generator=generator)  # (B, 1) each
+    rows = (top + torch.arange(height)).clamp(0, height - 1)  # (B, H)
+    columns = (left + torch.arange(width)).clamp(0, width - 1)  # (B, W)
+    channels_last = images.permute(0, 2, 3, 1)
+    picked = channels_last[torch.arange(num)[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, 3)
+    return picked.permute(0, 3, 1, 2)
+
+
+def _rate_at(step: int, steps: int) -> float:
+    """Share of the learning rate at an update, counted from 0."""
+    warmup = max(1, round(_WARMUP * steps))
+    return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _look(loss: Tensor, step: int) -> dict[str, float]:
+    """The loss as shown beside the bar; refuses one that is not a number."""
+    value = float(loss.detach())
+    require(
+        math.isfinite(value),
+        f"Training of the feature network diverged before update {step}: the loss is {value}; try a lower learning "
+        "rate.",
+    )
+    return {"loss": value}
+
+
+def _check(source: ImageSource, config: FeatureConfig, steps: int, learning_rate: float, words: Sequence[str]) -> None:
+    require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
+    require(
+        0 < learning_rate < math.inf,
+        f"The learning rate of the feature network is {learning_rate}; expected a positive number.",
+    )
+    _check_labels(source, config, words)
+
+
+def _check_labels(source: ImageSource, config: FeatureConfig, words: Sequence[str]) -> None:
+    name = source.config.source
+    require(
+        source.has_captions == bool(words),
+        f"{name} has captions and no classes; the feature network learns from classes, or from words of captions.",
+    )
+    require(
+        bool(words) or source.num_classes <= config.num_classes,
+        f"{name} has {source.num_classes} classes, and the feature network {config.num_classes}; give it as many.",
+    )
+    require(
+        source.config.image_size == config.image_size,
+        f"{name} is read at {source.config.image_size} pixels, and the feature network is for {config.image_size}; "
+        "read it at that size.",
+    )
+
+
+def _share(source: ImageSource, accelerator: Accelerator | None) -> tuple[int, int | None]:
+    """This process's range of a source; the first one's is the whole of a stream."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return 0, None
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    if source.num_images is None:
+        return 0, 0 if rank else None
+    return source.num_images * rank // world_size, source.num_images * (rank + 1) // world_size
+
+
+def _read(
+    source: ImageSource, batch_size: int, num_workers: int, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
+    """Yield a source's readable images in order, as (B, H, W, 3) bytes with their records."""
+    skipped, num_read = SkippedImages(source.config.max_bad, source.num_images), 0
+    batch: list[ImageRecord] = []
+    for record in source.read(start, stop, num_workers):
+        skipped.see(record)
+        if not record.error:
+            batch.append(record)
+        if len(batch) == batch_size:
+            yield _stack(batch)
+            num_read += len(batch)
+            batch = []
+    if batch:
+        yield _stack(batch)
+    elif not num_read and start != stop:
+        raise AdaNATError(f"None of the images of {source.config.source} ({source.config.split}) can be read.")
+
+
+def _stack(records: list[ImageRecord]) -> tuple[Pixels, list[ImageRecord]]:
+    return np.stack([record.pixels for record in records if record.pixels is not None]), records
+
+
+def _split(images: Images, size: int) -> Iterator[Images]:
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _batch_size(network: FeatureNetwork) -> int:
+    return images_at_once(network.config.image_size, _device(network))
+
+
+def _device(network: FeatureNetwork) -> torch.device:
+    return next(network.parameters()).device

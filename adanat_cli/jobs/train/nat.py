@@ -1,0 +1,313 @@
+"""Train a NAT on a token set, from the first update to a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
+from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
+from adanat_cli.core.errors import hide_secrets, require
+from adanat_cli.core.generation.schedules import CosineSchedule
+from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.text.encoder import TextEncoder
+from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts
+from adanat_cli.jobs.resolve.text_encoders import NO_CAPTION, CaptionContext, encoder_component
+from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
+from adanat_cli.jobs.runtime.output_lock import holds_output
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
+from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
+from adanat_cli.jobs.train.loop import MeteredLoop, open_run, training_length
+from adanat_cli.jobs.train.meter import Meter
+from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
+from adanat_cli.jobs.train.nat_setup import (
+    PretrainNATRequest,
+    caption_encoder,
+    data_identity,
+    nat_shape,
+    tokenizer_model,
+    training_rows,
+)
+from adanat_cli.jobs.train.nat_update import STATS, NATTrainer
+from adanat_cli.jobs.train.run_folder import RunFolder
+
+_GRID_COLUMNS, _GRID_ROWS = 8, 4
+_GRID_SCHEDULE = CosineSchedule(8)
+_TRIAL_ROWS = 32
+_NUM_EXAMPLES = 16
+
+
+@holds_output
+def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
+    """Train, resume or finish a NAT.
+
+    Returns:
+        Where the model is and what was measured last; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if tokens and tokenizer do not belong together, the run folder holds another run,
+            or training diverges.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SystemExit: after SIGTERM or SIGHUP, once the state is saved.
+    """
+    accelerator = make_accelerator(request.device, request.training.batch_size)
+    with accelerator.main_process_first():
+        request = replace(request, tokens=resolve_tokens(request.tokens))
+    tokens, model = TokenSet.open(request.tokens), tokenizer_model(request)
+    encoder = caption_encoder(request, tokens, accelerator.device)
+    shape = nat_shape(request, tokens.info, model, encoder)
+    train_rows, held_out = hold_out(training_rows(tokens, request.classes), request.training.held_out)
+    config = settle_precision(
+        request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
+    )
+    share = config.batch_size // accelerator.num_processes
+    request = replace(request, accumulate=_pieces(request, shape, share, config.precision))
+    settings = {
+        "nat": shape.to_dict(),
+        "training": config.to_dict(),
+        "data": data_identity(tokens, train_rows),
+    }
+    folder, state = open_run(request.output, settings, accelerator, reporter, training_length(config))
+    codes = load_tokenizer(model).codebook if config.code_init > 0 else None
+    context = CaptionContext(tokens, encoder, accelerator.device) if shape.condition == "text" else None
+    trainer = NATTrainer(shape, config, accelerator, codes, context)
+    if not accelerator.is_main_process:
+        reporter = SilentReporter()
+    run = _Run(
+        request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context, encoder
+    )
+    if state is not None:
+        run.resume(state)
+        del state  # as large as the weights and the optimizer together
+    else:
+        if request.note:
+            reporter.log(request.note)
+        reporter.log(
+            f"Training {_millions(trainer.nat)} parameters on {len(train_rows)} images in {config.precision}; "
+            f"{len(held_out)} images held out."
+        )
+    run.train()
+    accelerator.wait_for_everyone()
+    return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
+
+
+def plan(request: PretrainNATRequest) -> dict[str, Any]:
+    """What ``pretrain_nat`` would do, without touching data.
+
+    The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
+    """
+    place, shape = _planned_shape(request)
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
+    pieces = _pieces(request, shape, request.training.batch_size, request.training.precision)
+    rows = -(-request.training.batch_size // pieces)
+    return {
+        "dataset": hide_secrets(request.dataset),
+        "tokens": str(request.tokens),
+        "model": place,
+        "output": str(request.output),
+        "nat": shape.to_dict(),
+        "training": request.training.to_dict(),
+        "num_parameters": num_parameters,
+        "tokens_per_image": shape.num_tokens,
+        "tokens_per_update": shape.num_tokens * request.training.batch_size,
+        "accumulate": pieces,
+        "megabytes_on_one_process": _memory(shape, num_parameters, rows, request.training.precision) // 2**20,
+        **({"note": request.note} if request.note else {}),
+        **missing_parts(request.dataset, request.model, request.tokens),
+    }
+
+
+def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
+    """Whose tokens the NAT would be for, and its configuration."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    shards = shard_files(request.tokens)
+    if benchmark and not shards and is_absent(request.dataset, request.model):
+        return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
+    model = tokenizer_model(request)
+    if shards:
+        info = read_header(shards[0]).info
+        if info.condition == "text" and not info.text_width:
+            # The encoder, which is not loaded here, would tell; a benchmark knows its own.
+            known = benchmark or BENCHMARKS["mscoco"]
+            info = replace(info, text_width=known.text_width, text_length=known.text_length)
+        return str(model.path), nat_shape(request, info, model)
+    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
+    fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
+    fields = benchmark.nat() if benchmark else fields
+    fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
+    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
+
+
+def _pieces(request: PretrainNATRequest, shape: NATConfig, share: int, precision: str) -> int:
+    """The pieces of a process's share of a batch: those asked for, or as few as half of the memory holds.
+
+    Raises:
+        AdaNATError: if there are more pieces than images.
+    """
+    require(
+        0 <= request.accumulate <= share,
+        f"--accumulate is {request.accumulate}; expected 1 to {share}, a process's images.",
+    )
+    if request.accumulate:
+        return request.accumulate
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
+    memory, pieces = device_memory(pick_device(request.device)), 1
+    while pieces < share and memory and 2 * _memory(shape, num_parameters, -(-share // pieces), precision) > memory:
+        pieces *= 2
+    return min(pieces, share)
+
+
+def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
+    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
+    size = 2 if precision == "bf16" else 4
+    # Per block and token: two norms' inputs and outputs, q, k, v, attention, hidden layer before and after GELU.
+    per_block = (9 + 2 * shape.mlp_ratio) * shape.width * size
+    sequence = rows * (shape.num_tokens + max(shape.text_length, 1))
+    logits = 3 * 4 * rows * shape.num_tokens * shape.codebook_size
+    return 20 * num_parameters + (shape.depth + 1) * per_block * sequence + logits
+
+
+@dataclass
+class _Run(MeteredLoop):
+    """One run's parts, and what the loop does with them."""
+
+    request: PretrainNATRequest
+    config: NATTrainingConfig
+    accelerator: Accelerator
+    reporter: Reporter
+    folder: RunFolder
+    trainer: NATTrainer
+    tokens: TokenSet
+    rows: Indices
+    held_out: Indices
+    model: ModelFolder
+    context: CaptionContext | None
+    encoder: TextEncoder | None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    advice = "a lower --learning-rate or --precision fp32"
+
+    def __post_init__(self) -> None:
+        self.num_updates, self.save_every = self.config.steps, self.config.save_every
+        self.meter = Meter(STATS, self.config.batch_size, self.accelerator)
+        self.source = self._source()
+
+    def update(self, task: Task) -> None:
+        """Learn from one batch."""
+        place = (self.accelerator.process_index, self.accelerator.num_processes)
+        update = self.source.update(self.trainer.step, *place, self.request.accumulate)
+        rate = self.config.learning_rate_at(self.trainer.step)
+        self.meter.add(self.trainer.update(update, rate))
+        task.advance(1, **(self._log(rate) if self.due(self.config.log_every) else {}))
+
+    def observe(self, task: Task) -> None:
+        """Measure and draw with the averaged weights."""
+        if self.due(self.config.sample_every) and self.accelerator.is_main_process:
+            self._show()
+
+    def _source(self) -> UpdateSource:
+        shape = self.trainer.nat.config
+        null = shape.num_classes if shape.condition == "class" else NO_CAPTION
+        return UpdateSource(self.tokens, self.rows, self.config, shape.num_tokens, null, self.tokens.info.has_flips)
+
+    def _log(self, rate: float) -> dict[str, float]:
+        """Note the means since the last note; returns what is shown beside the bar."""
+        self.check()
+        values = self.meter.read()
+        self.folder.log(self.trainer.step, **values, learning_rate=rate)
+        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
+
+    def _show(self) -> None:
+        """Measure the averaged weights, which are what is exported, and draw a grid with them."""
+        name, rows = ("held_out", self.held_out) if len(self.held_out) else ("training", spread(self.rows))
+        values = self.trainer.measure(self.source.fixed(rows))
+        self.measured = {f"{name}_{key}": value for key, value in values.items()}
+        self.folder.log(self.trainer.step, **self.measured)
+        save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
+
+    def _sample(self) -> Pixels:
+        """Generate images of classes, or of captions, spread over those seen, one a column."""
+        device, null = self.accelerator.device, None
+        if self.context is None:
+            seen = np.unique(self.tokens.labels[self.rows])
+        else:
+            seen, null = self.tokens.first_caption[self.rows], self.context.null
+        columns = seen[np.linspace(0, len(seen) - 1, _GRID_COLUMNS).round().astype(int)]
+        condition = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
+        indices = torch.arange(len(condition))
+        if self.context is not None:
+            condition = self.context(condition)
+        nat, seed = self.trainer.averaged, self.config.seed
+        token_ids = sample_tokens(nat, _GRID_SCHEDULE, condition, seed, indices, null_condition=null)
+        return decode_tokens(load_tokenizer(self.model, device, self.tokens.info.image_size), token_ids)
+
+    def export(self) -> None:
+        """Write the averaged weights and the tokenizer as a model folder."""
+        exported = ModelFolder(self.folder.model)
+        fingerprint = self.tokens.info.tokenizer_fingerprint
+        if not (exported.exists() and exported.has("tokenizer") and exported.fingerprint("tokenizer") == fingerprint):
+            values, tensors = self.model.read("tokenizer")
+            provenance = self.model.index.provenance.get("tokenizer", {})
+            values = {**values, "image_size": self.tokens.info.image_size}
+            exported.write("tokenizer", values, tensors, provenance=provenance)
+        if self.context is None:
+            names, seen = self.tokens.info.class_names, np.unique(self.tokens.labels[self.rows])
+            exported.write_labels({int(label): names.get(int(label), str(label)) for label in seen})
+        elif not exported.has(TEXT) and (text := encoder_component(self.encoder, self.request.tokens)):
+            exported.write_all([replace(text, provenance={"copy of": self.trainer.nat.config.text_encoder})])
+        exported.write(
+            "nat",
+            self.trainer.nat.config.to_dict(),
+            self.trainer.ema.state_dict(),
+            dtype=torch.float16 if self.request.half else None,
+            image_size=self.tokens.info.image_size,
+            provenance={
+                "command": "pretrain-nat",
+                "data": self.tokens.info.source,
+                "num_images": len(self.rows),
+                **self._examples(),
+                "size": self.request.size,
+                "update": self.trainer.step,
+                "training": self.config.to_dict(),
+                "measured": self.measured,
+            },
+        )
+        write_card(exported)
+
+    def _examples(self) -> dict[str, Any]:
+        """A few of the captions that the NAT was trained on, for those who look for prompts."""
+        if self.context is None:
+            return {}
+        rows = self.rows[np.linspace(0, len(self.rows) - 1, _NUM_EXAMPLES).round().astype(int)]
+        return {"captions": list(dict.fromkeys(self.tokens.captions(self.tokens.first_caption[rows])))}
+
+
+def _trial(request: PretrainNATRequest, shape: NATConfig, device: torch.device) -> Job:
+    """A piece of an update in a given number format, to be timed."""
+    torch.manual_seed(request.training.seed)
+    nat = UViT(shape).to(device)
+    ids = torch.randint(shape.codebook_size, (_TRIAL_ROWS, shape.num_tokens), device=device)
+    condition = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=device)
+    if shape.condition == "text":
+        condition = torch.zeros(_TRIAL_ROWS, shape.text_length, shape.text_width, device=device)
+
+    def job(dtype: torch.dtype) -> None:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = nat(ids, condition).logits.float().logsumexp(dim=-1).mean()
+        loss.backward()
+
+    return job
+
+
+def _millions(nat: UViT) -> str:
+    return f"{sum(parameter.numel() for parameter in nat.parameters()) / 1e6:.1f} M"

@@ -1,0 +1,136 @@
+"""The networks, the optimizer and the one update of NAT pre-training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from adanat_cli.core.config import NATConfig, NATTrainingConfig
+from adanat_cli.core.nat.objective import HiddenTokens, MaskedTokenLoss
+from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.jobs.train.averages import Ema
+from adanat_cli.jobs.train.nat_batches import TokenBatch, Update, dropout_seed
+
+STATS = ("loss", "accuracy", "gradient_norm")
+"""What an update measures, in this order."""
+
+
+class NATTrainer:
+    """Holds what changes during training.
+
+    Source: AutoNAT (arXiv 2406.05478), whose NAT AdaNAT uses: AdamW with decay on every parameter, no clipping.
+    """
+
+    def __init__(
+        self,
+        shape: NATConfig,
+        config: NATTrainingConfig,
+        accelerator: Accelerator,
+        codes: Tensor | None = None,
+        context: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Draw fresh weights from the seed, the same in every process.
+
+        Args:
+            shape: of the NAT.
+            config: settings of the training.
+            accelerator: devices and processes.
+            codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
+            context: from numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
+        """
+        self.config, self._accelerator, self._context, self.step = config, accelerator, context, 0
+        torch.manual_seed(config.seed)
+        nat = UViT(shape)
+        if codes is not None and config.code_init > 0:
+            nat.start_from_codes(codes, config.code_init)
+        self.nat = nat.to(accelerator.device)
+        self.ema = Ema(self.nat, config.ema_decay)
+        with torch.device("meta"):
+            self.averaged = UViT(shape).eval()
+        # Shares the average's memory, so it is always up to date.
+        self.averaged.load_state_dict(self.ema.state_dict(), assign=True)
+        self._loss = accelerator.prepare_model(MaskedTokenLoss(self.nat, config.label_smoothing))
+        self._optimizer = torch.optim.AdamW(
+            self.nat.parameters(),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda"),
+        )
+
+    def update(self, update: Update, learning_rate: float) -> Tensor:
+        """Take one optimizer step on one update's tokens.
+
+        Returns:
+            (3,) float: this process's share of ``STATS``, to be averaged over processes. It stays on the
+            device, so that nothing waits for it.
+        """
+        accelerator, last = self._accelerator, len(update.batches) - 1
+        torch.manual_seed(dropout_seed(self.config.seed, self.step, accelerator.process_index))
+        # Gradients are averaged over processes, but the loss is a mean over the hidden tokens of all.
+        scale = accelerator.num_processes / update.num_hidden
+        sums = torch.zeros(2, device=accelerator.device)
+        for index, batch in enumerate(update.batches):
+            more = index < last
+            with accelerator.no_sync(self._loss) if more else contextlib.nullcontext():
+                result = self._forward(batch.to(accelerator.device))
+                accelerator.backward(result.loss * scale)
+            sums += torch.stack([result.loss.detach(), result.num_correct]) * scale
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.nat.parameters() if p.grad is not None])
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.nat, self.step)
+        self.step += 1
+        return torch.cat([sums, norm[None]])
+
+    @torch.no_grad()
+    def measure(self, batch: TokenBatch, size: int = 128) -> dict[str, float]:
+        """Loss and accuracy of the averaged weights on hidden tokens, ``size`` rows at a time."""
+        evaluate = MaskedTokenLoss(self.averaged, self.config.label_smoothing)
+        num_tokens, device = batch.token_ids.shape[1], self._accelerator.device
+        sums = torch.zeros(2, device=device)
+        for start in range(0, len(batch.labels), size):
+            rows = slice(start, start + size)
+            first = start * num_tokens
+            inside = (batch.positions >= first) & (batch.positions < first + size * num_tokens)
+            piece = TokenBatch(batch.token_ids[rows], batch.labels[rows], batch.positions[inside] - first)
+            with self._autocast():
+                result = evaluate(*self._with_context(piece.to(device)))
+            sums += torch.stack([result.loss, result.num_correct])
+        loss, accuracy = (sums / len(batch.positions)).tolist()
+        return {"loss": loss, "accuracy": accuracy}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to go on exactly."""
+        return {
+            "nat": self.nat.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.step = state["step"]
+        self.nat.load_state_dict(state["nat"])
+        self.ema.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _forward(self, batch: TokenBatch) -> HiddenTokens:
+        with self._autocast():
+            return HiddenTokens(*self._loss(*self._with_context(batch)))
+
+    def _with_context(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, condition and hidden positions: numbers of captions become their states."""
+        condition = self._context(batch.labels) if self._context else batch.labels
+        return batch.token_ids, condition, batch.positions
+
+    def _autocast(self) -> torch.autocast:
+        device = self._accelerator.device.type
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -1,0 +1,139 @@
+"""What a policy training would do: settings, sizes and memory, without touching data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.ppo.agent import Agent
+from adanat_cli.core.pretrained import require_reachable
+from adanat_cli.jobs.resolve.models import absent, is_absent
+from adanat_cli.jobs.resolve.text_encoders import recorded_name
+from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
+from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
+from adanat_cli.jobs.train.policy_update import KEPT
+
+
+def plan(request: TrainPolicyRequest) -> dict[str, Any]:
+    """What ``train_policy`` would do; without a model, for the one that a benchmark was published with.
+
+    Raises:
+        AdaNATError: if the model, or a setting, cannot be used.
+    """
+    check_groups(request.training)
+    place, nat, fingerprint, image_size = _model(request)
+    missing = _missing(request, is_here=bool(fingerprint))
+    request = fit_to_condition(request, nat)
+    shape = policy_shape(request, nat, fingerprint)
+    with torch.device("meta"):
+        agent, network = Agent(shape), UViT(nat)
+        judge = None
+        if _is_judged(request):
+            classes = nat.num_classes if nat.condition == "class" else 0
+            # CLIP's projection is as wide as the states in both encoders that NATs were published with.
+            width = nat.text_width if nat.condition == "text" else 0
+            judge = make_discriminator(request.discriminator, image_size, classes, width, pretrained=False)
+    config = request.training
+    kept = KEPT[config.rollout]
+    row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40
+    rollout = row * config.trajectories * request.num_steps
+    sizes = {
+        "num_nat_parameters": _count(network),
+        "num_policy_parameters": _count(agent.policy),
+        "num_critic_parameters": _count(agent.critic),
+    }
+    if judge is not None:
+        sizes |= {
+            "num_discriminator_parameters": _count(judge),
+            "num_trained_discriminator_parameters": sum(w.numel() for w in judge.parameters() if w.requires_grad),
+        }
+    states = 4 * config.batch_size * nat.text_length * nat.text_width  # of a batch, kept while it is generated
+    return {
+        **settings(request, shape),
+        "model": place,
+        "output": str(request.output),
+        **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),
+        **sizes,
+        "tokens_per_image": nat.num_tokens,
+        "rows_per_update": config.trajectories * request.num_steps,
+        "rollout_megabytes": round(rollout / 2**20, 1),
+        **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
+        "megabytes_on_one_process": _memory(request, nat, sizes, rollout + 3 * states) // 2**20,
+        **({"note": request.note} if request.note else {}),
+        **({"missing": missing} if missing else {}),
+    }
+
+
+def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]:
+    """What decides the result; where the data lies and how many threads decode it change nothing."""
+    values: dict[str, Any] = {
+        "kind": request.kind,
+        "policy": shape.to_dict(),
+        "training": request.training.to_dict(),
+        "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
+    }
+    if request.kind in ("search", "tuned"):
+        return values
+    values["ppo"] = request.ppo.to_dict()
+    if request.training.reward == "adversarial":
+        values["discriminator"] = request.discriminator.to_dict()
+    if request.training.reward == "preference":
+        values["preference_model"] = recorded_name(request.preference_model)
+    return values
+
+
+def _model(request: TrainPolicyRequest) -> tuple[str, NATConfig, str, int]:
+    """Where the model is, its NAT, the NAT's fingerprint, and the size of its images."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    if benchmark and is_absent(request.dataset, request.model):
+        return "(the benchmark's)", nat_preset(benchmark.nat_size, **benchmark.nat()), "", benchmark.image_size
+    folder, nat = check_request(request)
+    return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
+
+
+def _is_judged(request: TrainPolicyRequest) -> bool:
+    return request.training.reward == "adversarial" and request.kind not in ("search", "tuned")
+
+
+def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
+    """What the run will need and has not.
+
+    Raises:
+        AdaNATError: if a discriminator's file is missing or of another network.
+    """
+    missing = [] if is_here else [absent(request.dataset)]
+    if _is_judged(request):
+        try:
+            require_discriminator(request.discriminator)
+        except AdaNATError as error:
+            if "=" in request.discriminator.backbone:
+                raise
+            missing.append(str(error))
+    if request.training.reward == "preference" and not Path(request.preference_model).is_dir():
+        repo, _, revision = request.preference_model.partition("@")
+        try:
+            require_reachable(repo, "config.json", revision or None)
+        except OSError as error:
+            missing.append(f"--preference-model {request.preference_model} cannot be had: {error}")
+    return missing
+
+
+def _memory(request: TrainPolicyRequest, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
+    """Rough bytes: weights, those of Adam where they train, what is kept, and one guided pass of the NAT."""
+    trained = sizes["num_policy_parameters"] + sizes["num_critic_parameters"]
+    trained += sizes.get("num_trained_discriminator_parameters", 0)
+    frozen = sizes["num_nat_parameters"] + sizes.get("num_discriminator_parameters", 0)
+    rows = 2 * request.training.batch_size * (nat.num_tokens + max(nat.text_length, 1))
+    block = (9 + 2 * nat.mlp_ratio + nat.depth // 2) * nat.width  # of one block, and the long skips
+    logits = 8 * request.training.batch_size * nat.num_tokens * nat.codebook_size
+    return 16 * trained + 4 * frozen + 4 * rows * block + 4 * logits + kept
+
+
+def _count(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())

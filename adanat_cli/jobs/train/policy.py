@@ -1,0 +1,323 @@
+"""Train a generation policy for a frozen NAT, from the first trajectory to a model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from adanat_cli.core.checkpoints.folder import policy_component
+from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.held_out import measured_on
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.generation.schedules import TableSchedule
+from adanat_cli.core.policy import build_policy
+from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
+from adanat_cli.jobs.runtime.devices import make_accelerator, require_multiple
+from adanat_cli.jobs.runtime.output_lock import holds_output
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.sample.policy_context import PromptContext
+from adanat_cli.jobs.sample.policy_pictures import draw_policy
+from adanat_cli.jobs.train.loop import TrainingLoop, open_run
+from adanat_cli.jobs.train.plans import settings
+from adanat_cli.jobs.train.policy_distance import Evaluator
+from adanat_cli.jobs.train.policy_rewards import Frechet, PolicyReward, Preference, check_groups, make_adversarial
+from adanat_cli.jobs.train.policy_search import search
+from adanat_cli.jobs.train.policy_setup import (
+    Setup,
+    TrainPolicyRequest,
+    check_request,
+    export_policy,
+    fit_to_condition,
+    open_images,
+    policy_shape,
+    prepare,
+)
+from adanat_cli.jobs.train.policy_update import PolicyTrainer
+from adanat_cli.jobs.train.run_folder import Length, RunFolder
+from adanat_cli.jobs.train.scalars import Scalars
+
+_EVALUATION, _SHOWN = 20, 21
+
+
+@holds_output
+def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, Any]:
+    """Train, resume or finish a policy; or search a table.
+
+    Returns:
+        Where it is and what was measured; empty on processes other than the main one.
+
+    Raises:
+        AdaNATError: if model and data do not belong together, the run folder holds another run, or training diverges.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved.
+        SystemExit: after SIGTERM or SIGHUP, once the state is saved.
+    """
+    judged = request.discriminator.batch_size if request.training.reward == "adversarial" else 0
+    accelerator = make_accelerator(request.device, judged, "--discriminator-batch")
+    check_processes(request, accelerator.num_processes)
+    folder, nat = check_request(request)
+    request = fit_to_condition(request, nat)
+    shape = policy_shape(request, nat, folder.fingerprint("nat"))
+    images = open_images(request, folder, nat)
+    length = Length("training.updates")
+    run_folder, state = open_run(request.output, settings(request, shape), accelerator, reporter, length)
+    if not accelerator.is_main_process:
+        reporter = SilentReporter()
+    if request.note and not state:
+        reporter.log(request.note)
+    for part in images[: 1 if images[1] is images[0] else 2]:
+        reporter.log(part.describe())
+    setup = prepare(request, accelerator, reporter, images)
+    if request.kind in ("search", "tuned"):
+        return search(request, setup, shape, run_folder, state, reporter)
+    run = _Run(request, accelerator, reporter, run_folder, setup, shape)
+    if state is not None:
+        run.resume(state)
+        del state
+    run.train()
+    accelerator.wait_for_everyone()
+    return run.result() if accelerator.is_main_process else {}
+
+
+def check_processes(request: TrainPolicyRequest, num_processes: int) -> None:
+    """Refuse what cannot be shared out over the processes, before anything is loaded."""
+    training = request.training
+    if request.kind in ("search", "tuned"):
+        alone = f"--kind {request.kind} runs on one process; start it without --nproc or a launcher."
+        require(num_processes == 1, alone)
+        return
+    pairs, what = (2, "pairs on ") if training.paired else (1, "")
+    require_multiple(training.trajectories, pairs * num_processes, "--trajectories", f"{what}{num_processes} processes")
+    check_groups(training, num_processes)
+    require(
+        request.ppo.baseline != "pair" or training.paired,
+        "The baseline of PPO is a pair's mean, but trajectories do not come in pairs; pair them (--paired), or take "
+        "another baseline.",
+    )
+
+
+@dataclass
+class _Best:
+    """The best policy so far by the held-out distance."""
+
+    step: int
+    distance: float
+    policy: dict[str, torch.Tensor]
+
+
+@dataclass
+class _Run(TrainingLoop):
+    """One run's parts, and what the loop does with them."""
+
+    request: TrainPolicyRequest
+    accelerator: Accelerator
+    reporter: Reporter
+    folder: RunFolder
+    setup: Setup
+    shape: PolicyConfig
+    fixed_distance: float = math.nan
+    best: _Best | None = None
+    trainer: PolicyTrainer = field(init=False)
+    evaluator: Evaluator = field(init=False)
+    scalars: Scalars = field(init=False)
+    _stats: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        request, setup, accelerator = self.request, self.setup, self.accelerator
+        self.num_updates, self.save_every = request.training.updates, request.training.save_every
+        # First: of all that may be missing it is the likeliest, and a feature network takes minutes to train.
+        reward = _reward(request, setup, accelerator)
+        self.trainer = PolicyTrainer(
+            setup.model,
+            self.shape,
+            request.training,
+            request.ppo,
+            request.discriminator,
+            reward,
+            self._real,
+            accelerator,
+        )
+        self.evaluator = Evaluator(
+            setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
+        )
+        self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Take back what was measured."""
+        self.fixed_distance = state["fixed_distance"]
+        best = state["best"]
+        self.best = _Best(int(best["step"]), float(best["distance"]), dict(best["policy"]))
+
+    def notes(self) -> dict[str, Any]:
+        """What was measured."""
+        return {"fixed_distance": self.fixed_distance, "best": self._known_best().__dict__}
+
+    def train(self) -> None:
+        """Update until done; evaluate, show and save on the way."""
+        if self.best is None:
+            self._start()
+        super().train()
+
+    def update(self, task: Task) -> None:
+        """Improve the policy once."""
+        self._stats = self.trainer.update()
+        self.check()
+        self._log(self._stats, task)
+
+    def observe(self, task: Task) -> None:
+        """Measure the policy on held-out images, and draw with it."""
+        config = self.request.training
+        if self.due(config.eval_every):
+            self._evaluate(task)
+        if self.due(config.show_every):
+            self._show()
+
+    def result(self) -> dict[str, Any]:
+        """What was reached."""
+        best = self._known_best()
+        return {
+            "model": str(self.folder.model),
+            "policy": policy_component(self.request.num_steps),
+            "updates": self.trainer.step,
+            "best_update": best.step,
+            "distance": best.distance,
+            "fixed_distance": self.fixed_distance,
+            "num_images": self.request.training.eval_images,
+            "measured_on": measured_on(self.setup.held_out),
+        }
+
+    def _start(self) -> None:
+        """Measure the fixed schedule, and the untrained policy, which is the first best."""
+        self.fixed_distance = self._distance(base_schedule(self.shape))
+        untrained = PolicySchedule(self.trainer.agent.policy)
+        # A base that is lifted to a floor is no longer quite the fixed schedule.
+        is_fixed = self.shape.residual and not self.shape.base_floor
+        distance = self.fixed_distance if is_fixed else self._distance(untrained)
+        if not is_fixed and self.shape.residual:
+            self.reporter.log(
+                f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
+                "they can be learned."
+            )
+        self.best = _Best(0, distance, self._policy_state())
+        self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
+        self.reporter.log(
+            f"Fixed schedule: distance {self.fixed_distance:.4g} over {self.request.training.eval_images} images."
+        )
+
+    def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
+        config = self.request.training
+        return self.evaluator.distance(schedule, stream_seed(_EVALUATION, config.seed), config.eval_images)
+
+    def check(self) -> None:
+        """Stop before anything that is not a number reaches the disk."""
+        stats = self._stats
+        if not (all(map(math.isfinite, stats.values())) and self.trainer.is_finite()):
+            wrong = ", ".join(name for name, value in stats.items() if not math.isfinite(value)) or "a weight"
+            raise AdaNATError(
+                f"Training diverged at update {self.trainer.step}: {wrong} is not a number. The last saved state in "
+                f"{self.folder.path} is kept; try a lower --learning-rate with another --output."
+            )
+
+    def _log(self, stats: dict[str, float], task: Task) -> None:
+        if self.trainer.step == 1:
+            self.reporter.log(f"Rollout: {self.trainer.rollout_bytes / 2**20:.1f} MB on each process.")
+        self.scalars.log(self.trainer.step, stats)
+        task.advance(1, reward=stats["reward"], kl=stats["kl"])
+
+    def _evaluate(self, task: Task) -> None:
+        distance = self._distance(PolicySchedule(self.trainer.agent.policy))
+        self.scalars.log(self.trainer.step, {"distance": distance})
+        if distance < self._known_best().distance:
+            self.best = _Best(self.trainer.step, distance, self._policy_state())
+        best = self._known_best()
+        task.advance(0, distance=distance, best=best.distance)
+
+    def _show(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        step, seed = self.trainer.step, stream_seed(_SHOWN, self.request.training.seed)
+        draw_policy(
+            PolicySchedule(self.trainer.agent.policy),
+            base_schedule(self.shape),
+            self.setup.model,
+            seed,
+            self.folder.samples / f"step-{step:06d}.png",
+            self.folder.plots / f"step-{step:06d}.png",
+            f"{self.request.kind} policy, {self.shape.num_steps} steps, update {step}",
+        )
+
+    def export(self) -> None:
+        """Write the best policy."""
+        best = self._known_best()
+        policy = build_policy(self.shape)
+        policy.load_state_dict(best.policy)
+        facts = {
+            "command": "train-policy",
+            "reward": self.request.training.reward,
+            "kind": self.request.kind,
+            "update": best.step,
+            "distance": best.distance,
+            "fixed_distance": self.fixed_distance,
+            "measured_on": measured_on(self.setup.held_out),
+            "settings": settings(self.request, self.shape),
+        }
+        export_policy(self.request, self.setup, policy, facts)
+
+    def _policy_state(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.agent.policy.state_dict().items()}
+
+    def _known_best(self) -> _Best:
+        if self.best is None:
+            raise RuntimeError("nothing was measured yet")
+        return self.best
+
+    def _real(self, first_batch: int) -> Iterator[Batch]:
+        """Real images with their labels, or with the embeddings of their captions."""
+        accelerator, context = self.accelerator, self.setup.model.context
+        place = (
+            self.request.discriminator.batch_size // accelerator.num_processes,
+            self.request.training.seed,
+            first_batch,
+            self.request.workers,
+            accelerator.process_index,
+            accelerator.num_processes,
+            self.request.training.flip,
+        )
+        if not isinstance(context, PromptContext):
+            return training_batches(self.setup.source, *place)
+        batches = captioned_batches(self.setup.source, *place)
+        return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
+
+
+def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
+    """Build what the policy is rewarded for."""
+    config, nat = request.training, setup.model.nat.config
+    if config.reward == "fid":
+        group = config.fid_group if config.fid_credit == "batch" else 0
+        return Frechet(setup.features, setup.reference, group, accelerator.gather, accelerator.process_index)
+    if config.reward == "preference":
+        from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
+
+        context = setup.model.context
+        if isinstance(context, PromptContext):
+            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), context.texts
+            return Preference(lambda images, numbers: scorer.clip_similarity(images, texts(numbers)))
+        names = setup.folder.labels()
+        prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
+        return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
+    size, context = setup.model.tokenizer.config.image_size, setup.model.context
+    text_width = context.encoder.pooled_width if isinstance(context, PromptContext) else 0
+    num_classes = 0 if text_width else nat.num_classes
+    classifier = None
+    if request.discriminator.backbone == "classifier":
+        with accelerator.main_process_first():
+            classifier = setup.networks.judging(request.discriminator.channels)
+    return make_adversarial(
+        request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator, classifier
+    )

@@ -1,0 +1,341 @@
+"""What every way of finding a schedule needs: the model, real images, and a feature network to measure with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from adanat_cli.core.checkpoints.card import write_card
+from adanat_cli.core.checkpoints.files import check_writable
+from adanat_cli.core.checkpoints.folder import TEXT, Component, ModelFolder, policy_component
+from adanat_cli.core.config import (
+    DATA_PRESETS,
+    DataConfig,
+    DiscriminatorConfig,
+    NATConfig,
+    PolicyConfig,
+    PolicyTrainingConfig,
+    PPOConfig,
+    tokenizer_config,
+)
+from adanat_cli.core.data.described import listed
+from adanat_cli.core.data.held_out import open_parts
+from adanat_cli.core.data.sources import ImageSource
+from adanat_cli.core.errors import AdaNATError, hide_secrets, require
+from adanat_cli.core.generation.tables import read_autonat, read_table
+from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.policy.static import Policy
+from adanat_cli.jobs.resolve.captions import caption_pool
+from adanat_cli.jobs.resolve.classes import same_names
+from adanat_cli.jobs.resolve.models import (
+    absent,
+    is_absent,
+    load_nat,
+    load_tokenizer,
+    model_names,
+    nat_config,
+    read_config,
+    resolve_model,
+)
+from adanat_cli.jobs.resolve.registry import PULLED
+from adanat_cli.jobs.resolve.text_encoders import encoder_of
+from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
+from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.sample.policy_context import PromptContext
+from adanat_cli.jobs.train.feature_networks import SmallNetworks, require_trainable
+from adanat_cli.jobs.train.features import feature_moments
+from adanat_cli.jobs.train.policy_update import FrozenModel
+
+Kind = Literal["adaptive", "static", "search", "tuned"]
+
+
+@dataclass(frozen=True)
+class TrainPolicyRequest:
+    """What one run of ``adanat train-policy`` is asked for.
+
+    Attributes:
+        dataset: preset or source, for the settings that go with it.
+        data: real images; its split and classes are set by the run.
+        num_steps: T.
+        kind: "adaptive", "static"; "search" for one table by black-box search, "tuned" for a small grid of factors.
+        training, ppo, discriminator: settings that decide the result.
+        policy: fields of the policy's configuration that differ from the defaults.
+        base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
+        output: run folder.
+        model: folder, name or Hub id; "" for the embedded model of the data set, or ``models/<dataset>``.
+        install: whether to put the policy, and the network that measured it, into the model folder itself as well.
+        preference_model: of the reward "preference".
+        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
+        workers: that decode images.
+        device: "" for the best one here.
+        note: a line that says where its settings come from; "" for none.
+    """
+
+    dataset: str
+    data: DataConfig
+    num_steps: int
+    kind: Kind
+    training: PolicyTrainingConfig
+    ppo: PPOConfig
+    discriminator: DiscriminatorConfig
+    policy: dict[str, Any]
+    output: Path
+    base: str = "cosine"
+    model: str = ""
+    install: bool = False
+    preference_model: str = ""
+    text_encoder: str = ""
+    workers: int = 2
+    device: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a run that do not change during it; what takes long is made where it is first needed.
+
+    Attributes:
+        folder: the model.
+        model: its networks.
+        held_out_model: the same, with the held-out images' captions as prompts.
+        source, held_out: real images of the model's classes, to train on and to measure with (``open_parts``).
+        networks: loads or trains the small networks.
+        accelerator: devices and processes, all of which must come to what is made at the same time.
+    """
+
+    folder: ModelFolder
+    model: FrozenModel
+    held_out_model: FrozenModel
+    source: ImageSource
+    held_out: ImageSource
+    networks: SmallNetworks
+    accelerator: Accelerator
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        """The network to measure with, which no discriminator sees: the model's own, the run's, or a new one."""
+        with self.accelerator.main_process_first():
+            return self.networks.measuring(self.folder)
+
+    @cached_property
+    def reference(self) -> FrechetReference:
+        """Of all training images."""
+        return self._moments(self.source)
+
+    @cached_property
+    def held_out_reference(self) -> FrechetReference:
+        """Of all held-out images."""
+        return self._moments(self.held_out)
+
+    def _moments(self, images: ImageSource) -> FrechetReference:
+        return FrechetReference(feature_moments(self.features, images, accelerator=self.accelerator).gaussian())
+
+
+def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
+    """Refuse what cannot work, before anything is loaded.
+
+    Raises:
+        AdaNATError: naming it.
+    """
+    require(
+        request.num_steps >= 2,
+        f"--steps is {request.num_steps}; expected at least 2: a single step masks nothing again, so it leaves no "
+        "schedule to learn.",
+    )
+    folder = named_model(request.model, request.dataset)
+    require(
+        folder.writable or not request.install,
+        f"--install writes into the model, and {folder.name} is on the Hub; leave it out, or pull a copy with "
+        "`adanat pull --output FOLDER` first.",
+    )
+    if request.install:
+        check_writable(folder.path, "leave --install out, or take a copy of the model that you can write to")
+    if not (folder.has("features") or _has_own_features(request.output)):
+        require_trainable(folder.index.image_size, pick_device(request.device))
+    nat = nat_config(folder)
+    require(
+        request.num_steps <= nat.num_tokens,
+        f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
+        f"{nat.num_tokens}.",
+    )
+    return folder, nat
+
+
+def _has_own_features(output: Path) -> bool:
+    exported = ModelFolder(output / "model")
+    return exported.exists() and exported.has("features")
+
+
+def fit_to_condition(request: TrainPolicyRequest, nat: NATConfig) -> TrainPolicyRequest:
+    """Change what only makes sense for classes: a prompt hardly comes twice, so its mean would be its own reward."""
+    if nat.condition == "class" or request.ppo.baseline != "class":
+        return request
+    return replace(request, ppo=request.ppo.replace(baseline="none"))
+
+
+def named_model(model: str, dataset: str) -> ModelFolder:
+    """The model that a policy is for; "" is the data set's: the embedded one, or what `adanat pull` made.
+
+    Raises:
+        AdaNATError: if there is none.
+    """
+    return resolve_model(model or _usual_model(dataset))
+
+
+def _usual_model(dataset: str) -> str:
+    if dataset in model_names():
+        return dataset
+    require(
+        dataset in DATA_PRESETS,
+        f"No --model was given for --dataset {hide_secrets(dataset)}; give the model whose NAT was trained on it, such "
+        "as the folder model/ of a run of `adanat pretrain-nat`.",
+    )
+    require(not is_absent(dataset, ""), f"{absent(dataset)}.")
+    return str(PULLED / dataset)
+
+
+def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) -> PolicyConfig:
+    """The configuration of the policy to train; a searched table is a static policy around it."""
+    fields = dict(request.policy)
+    kind, _, file = request.base.partition(":")
+    if kind in ("autonat", "table") and file:
+        table = read_autonat(Path(file)) if kind == "autonat" else read_table(Path(file))
+        require(
+            table.num_steps == request.num_steps,
+            f"--base {request.base} is a schedule of {table.num_steps} steps, but --steps is {request.num_steps}.",
+        )
+        fields |= {"schedule": kind, "schedule_table": tuple(map(tuple, table.table.tolist()))}
+    else:
+        require(request.base == "cosine", f"--base {request.base!r}: expected cosine, autonat:FILE or table:FILE.")
+    return PolicyConfig(
+        feature_width=nat.width,
+        grid=nat.grid,
+        num_steps=request.num_steps,
+        kind="adaptive" if request.kind == "adaptive" else "static",
+        nat_fingerprint=fingerprint,
+        **fields,
+    )
+
+
+def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:
+    """Open the real images of the model's classes to train on, and others to measure with.
+
+    Raises:
+        AdaNATError: if there are none, or only one.
+    """
+    tokenizer = read_config(folder, "tokenizer", tokenizer_config)
+    data = request.data.replace(image_size=tokenizer.image_size)
+    seen = folder.labels()
+    source, held_out = open_parts(data, lambda part: _keep(_fitting(part, folder, nat), seen, folder))
+    for images, part in ((source, "training"), (held_out, "held-out")):
+        require(
+            images.num_images is None or images.num_images >= 2,
+            f"{data.source} holds {images.num_images} {part} image of the model's classes; expected at least 2, and "
+            "some hundreds for a distance that means something.",
+        )
+    return source, held_out
+
+
+def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageSource:
+    """Refuse data of another kind than the NAT was trained on."""
+    data, seen = source.config, folder.labels()
+    require(
+        source.has_captions == (nat.condition == "text"),
+        f"{data.source} has {'captions' if source.has_captions else 'class labels'}, but the NAT of {folder.path} is "
+        f"conditioned on {'text' if nat.condition == 'text' else 'classes'}; give the data set that it was trained on.",
+    )
+    require(
+        nat.condition == "text" or not source.class_names or not seen or source.num_classes <= nat.num_classes,
+        f"{data.source} ({data.split}) numbers {source.num_classes} classes, but the NAT of {folder.path} knows "
+        f"{nat.num_classes}; give the data set that it was trained on.",
+    )
+    require(
+        nat.condition == "text" or same_names(source.class_names, seen),
+        f"{data.source} ({data.split}) names its classes {listed([*source.class_names.values()])}, but the NAT of "
+        f"{folder.path} knows {listed([*seen.values()])}; give the data set that it was trained on.",
+    )
+    return source
+
+
+def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> ImageSource:
+    try:
+        return source.keep(tuple(seen))
+    except AdaNATError as error:
+        raise AdaNATError(
+            f"{source.config.source} holds no image of the {len(seen)} classes that {folder.path} has seen, such as "
+            f"{', '.join(map(str, list(seen)[:3]))}; give the data set that the NAT was trained on."
+        ) from error
+
+
+def prepare(
+    request: TrainPolicyRequest,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    images: tuple[ImageSource, ImageSource] | None = None,
+) -> Setup:
+    """Load the model.
+
+    Args:
+        request: what was asked for.
+        accelerator: devices and processes.
+        reporter: told of new feature networks.
+        images: as ``open_images`` gives them; None opens them.
+
+    Raises:
+        AdaNATError: if something is missing or does not belong together.
+    """
+    folder, nat = check_request(request)
+    source, held_out = images or open_images(request, folder, nat)
+    device = accelerator.device
+    precision = sampling_precision(request.training.precision, device)
+    network, tokenizer = load_nat(folder, device).requires_grad_(False), load_tokenizer(folder, device)
+    tokenizer.requires_grad_(False)
+    if nat.condition == "text":
+        encoder = encoder_of(folder, nat, request.text_encoder, device, precision)
+        pools = [caption_pool(part, request.training.seed) for part in (source, held_out)]
+        context = PromptContext([*pools[0], *pools[1]], encoder)
+        numbers = torch.arange(len(pools[0]) + len(pools[1]), device=device).split([len(pool) for pool in pools])
+        model, held_out_model = (FrozenModel(network, tokenizer, part, precision, context) for part in numbers)
+    else:
+        labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
+        model = held_out_model = FrozenModel(network, tokenizer, labels, precision)
+    networks = SmallNetworks(request.dataset, request.output, source, held_out, device, reporter)
+    return Setup(folder, model, held_out_model, source, held_out, networks, accelerator)
+
+
+def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:
+    """Write the policy into the run's model folder beside copies of the networks that it belongs to.
+
+    Args:
+        request: what was asked for; ``install`` writes into the model's own folder as well.
+        setup: the run's parts.
+        policy: to write.
+        facts: how it was trained and what it reached.
+    """
+    exported = ModelFolder(request.output / "model")
+    for name in ("tokenizer", "nat", TEXT, "features"):
+        _copy_component(setup.folder, exported, name)
+    if labels := setup.folder.labels():
+        exported.write_labels(labels)
+    if request.install:
+        # What the policy was measured with goes along, so that others can measure it.
+        _copy_component(exported, setup.folder, "features")
+    component = Component(policy_component(request.num_steps), policy.config.to_dict(), policy.state_dict(), facts)
+    for folder in (exported, setup.folder) if request.install else (exported,):
+        folder.write_all([component])
+        write_card(folder)
+
+
+def _copy_component(source: ModelFolder, target: ModelFolder, name: str) -> None:
+    """Copy a component that the source has and the target has not."""
+    if not source.has(name) or (target.exists() and target.has(name)):
+        return
+    target.write_all([source.component(name)], image_size=source.index.image_size)
+    if name == "features" and (reference := source.reference()):
+        target.write_reference(reference)

@@ -1,0 +1,358 @@
+"""Complete requests of trainings from what was typed: the command line, Python and dry runs all come this way.
+
+What was typed comes first; then the settings of the run that is resumed, the preset's, and what follows from the size
+of the data and the machine (``adanat_cli.core.config.own_data``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from adanat_cli.core.config import (
+    BENCHMARKS,
+    DATA_PRESETS,
+    NAT_PRESETS,
+    RECIPES,
+    TRAINING_PRESETS,
+    DataConfig,
+    DiscriminatorConfig,
+    NATConfig,
+    NATTrainingConfig,
+    PixelConfig,
+    PolicyConfig,
+    PolicyTrainingConfig,
+    PPOConfig,
+    Recipe,
+    TokenizerTrainingConfig,
+    VQAEConfig,
+    data_config,
+    recipe,
+    tokenizer_config,
+)
+from adanat_cli.core.config import own_data as usual
+from adanat_cli.core.config.own_data import Fields, Scale
+from adanat_cli.core.config.schema import conform_fields
+from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
+from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
+from adanat_cli.core.errors import hide_secrets, require
+from adanat_cli.core.hub import looks_like_hub_id
+from adanat_cli.core.reading import read_object
+from adanat_cli.jobs.resolve.models import num_trained_on
+from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.runtime.devices import device_memory, pick_device
+from adanat_cli.jobs.train.nat_setup import PretrainNATRequest, training_rows
+from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest, named_model
+from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest
+
+Asked = Mapping[str, Any]
+"""Settings by name; None was not given."""
+Settings = TypeVar(
+    "Settings", TokenizerTrainingConfig, NATTrainingConfig, PolicyTrainingConfig, PPOConfig, DiscriminatorConfig
+)
+
+_CHANNELS = (32, 64, 128, 256, 256)
+"""Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
+_TOKENS, _LOOKED_AT = 64, 16
+_HELD_OUT_FROM = 4949
+_POLICY_SHAPE = ("hidden_width", "residual", "smoothing", "base_floor")
+
+
+@dataclasses.dataclass(frozen=True)
+class _SavedData:
+    """What a NAT's run has saved of its data that is read again."""
+
+    num_images: int
+
+
+def tokenizer_request(
+    dataset: str,
+    data: Asked,
+    shape: Asked,
+    training: Asked,
+    output: Path | None = None,
+    dry_run: bool = False,
+    **others: Any,
+) -> TrainTokenizerRequest:
+    """Settle a training of a tokenizer.
+
+    Args:
+        dataset: preset or source.
+        data: fields of ``DataConfig``.
+        shape: "codebook_size", "downsampling", and whether tokens are "colour".
+        training: fields of ``TokenizerTrainingConfig``.
+        output: run folder; None for the usual one.
+        dry_run: whether data on other machines stay untouched; their images are not counted then.
+        others: further fields of the request.
+
+    Raises:
+        AdaNATError: if a setting is invalid, or data of one's own cannot be opened.
+    """
+    output = output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
+    data, shape, training = _given(data), _given(shape), _given(training)
+    saved, preset = saved_settings(output, training=TokenizerTrainingConfig), TRAINING_PRESETS.get(dataset, {})
+    benchmark, colour = BENCHMARKS.get(dataset), bool(shape.pop("colour", False))
+    was = tokenizer_config(saved["tokenizer"], str(output / "config.json")) if "tokenizer" in saved else None
+    if isinstance(was, VQAEConfig):
+        shape = {"codebook_size": was.codebook_size, "downsampling": was.downsampling} | shape
+    if not saved and dataset not in DATA_PRESETS:
+        config, scale, line = _own_images(dataset, data, others.get("device", ""), dry_run)
+    else:
+        size = {"image_size": was.image_size} if was else {}
+        config, scale, line = data_config(dataset, **{**size, **data}), Scale(None), ""
+    usual_shape = usual.usual_shape(scale, config.image_size, colour)
+    if benchmark:
+        usual_shape = {"codebook_size": benchmark.codebook_size, "downsampling": benchmark.tokenizer().downsampling}
+    tokenizer = _tokenizer(config.image_size, colour=colour, **{**usual_shape, **preset.get("shape", {}), **shape})
+    row = preset.get("tokenizer", {})
+    if line:
+        row = usual.usual_tokenizer_training(scale, config.image_size, training)
+    settled = _settled(TokenizerTrainingConfig, row, saved.get("training", {}), training)
+    note = ""
+    if line and isinstance(tokenizer, VQAEConfig):
+        grid = " x ".join(map(str, tokenizer.grid))
+        note = (
+            f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
+            "set others."
+        )
+    return TrainTokenizerRequest(config, tokenizer, settled, output, note=note, **others)
+
+
+def nat_request(
+    dataset: str,
+    tokens: Path,
+    training: Asked,
+    size: str | None = None,
+    output: Path | None = None,
+    dry_run: bool = False,
+    **others: Any,
+) -> PretrainNATRequest:
+    """Settle a training of a NAT.
+
+    Args:
+        dataset: preset or source.
+        tokens: folder or Hub id of the token set.
+        training: fields of ``NATTrainingConfig``.
+        size: of the NAT; None for the preset's, or what the number of images asks for.
+        output: run folder; None for the usual one.
+        dry_run: whether a token set on the Hub stays there.
+        others: further fields of the request.
+
+    Raises:
+        AdaNATError: if a setting is invalid or a token set is damaged.
+    """
+    output, training = output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}", _given(training)
+    saved = saved_settings(output, training=NATTrainingConfig, nat=NATConfig, data=_SavedData)
+    preset, row = TRAINING_PRESETS.get(dataset, {}), {}
+    if benchmark := BENCHMARKS.get(dataset):
+        preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
+    scale = None
+    if not saved and (not preset or training.get("held_out")):
+        info, num_rows = _counted_tokens(tokens, others.get("classes", ()), dry_run)
+        share = training.get("held_out", 0)
+        require(
+            not share or num_rows is None or round(1 / share) <= num_rows,
+            f"--held-out {share} of {num_rows} images is none; give a larger share, or 0 to hold none out.",
+        )
+    if not saved and not preset:
+        scale = scale_of(num_rows, others.get("device", ""))
+        row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": size})
+    size = size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
+    row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
+    if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
+        row = {**row, "held_out": 0.01 if saved["data"].get("num_images", 0) > _HELD_OUT_FROM else 0.0}
+    settled = _settled(NATTrainingConfig, row, saved.get("training", {}), training)
+    note = ""
+    if scale:
+        held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
+        note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
+    return PretrainNATRequest(dataset, tokens, size, settled, output, note=note, **others)
+
+
+def policy_request(
+    dataset: str,
+    data: Asked,
+    training: Asked,
+    ppo: Asked | None = None,
+    discriminator: Asked | None = None,
+    policy: Asked | None = None,
+    recipe_name: str = "auto",
+    output: Path | None = None,
+    **others: Any,
+) -> TrainPolicyRequest:
+    """Settle a training of a policy.
+
+    Args:
+        dataset: preset or source.
+        data: fields of ``DataConfig``.
+        training: fields of ``PolicyTrainingConfig``.
+        ppo: fields of ``PPOConfig``.
+        discriminator: fields of ``DiscriminatorConfig``.
+        policy: fields of ``PolicyConfig``.
+        recipe_name: "auto" is the preset's, or what follows from data and machine; else one of ``RECIPES``.
+        output: run folder; None for the usual one.
+        others: further fields of the request.
+
+    Raises:
+        AdaNATError: if a setting is invalid, or there is no model.
+    """
+    kind, num_steps = others["kind"], others["num_steps"]
+    output = output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
+    training, policy = _given(training), _given(policy or {})
+    parts = {"training": PolicyTrainingConfig, "ppo": PPOConfig, "discriminator": DiscriminatorConfig}
+    saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
+    chosen = recipe(recipe_name, dataset)
+    if recipe_name == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
+        chosen, scale = _own_recipe(dataset, training, others)
+    settled = _settled(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
+    judge = _settled(
+        DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), discriminator
+    )
+    is_judged = settled.reward == "adversarial" and kind not in ("search", "tuned")
+    judged = f", discriminator {judge.backbone}" if is_judged else ""
+    images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
+    optimisation = _settled(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
+    if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
+        optimisation = optimisation.replace(baseline="class")
+    kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
+    return TrainPolicyRequest(
+        dataset=dataset,
+        # The model's tokenizer says which size the images have.
+        data=data_config(dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **_given(data)}),
+        training=settled,
+        ppo=optimisation,
+        discriminator=judge,
+        policy={**chosen.get("policy", {}), **kept, **policy},
+        output=output,
+        note=f"{_follows(scale)}: {images}{judged}; options set others." if scale else "",
+        **others,
+    )
+
+
+def saved_settings(output: Path, **parts: type[Any]) -> dict[str, Any]:
+    """The settings of a run that can be resumed; empty where there is nothing to resume.
+
+    Args:
+        output: run folder.
+        parts: name of a part of the settings -> dataclass whose fields it holds, of any edition.
+
+    Raises:
+        AdaNATError: if the file is damaged.
+    """
+    file = output / "config.json"
+    if not (file.exists() and any((output / "checkpoints").glob("step-*.safetensors"))):
+        return {}
+    values = read_object(file)
+    return values | {
+        name: conform_fields(kind, values.get(name, {}), f"{file}: {name}") for name, kind in parts.items()
+    }
+
+
+def scale_of(num_images: int | None, device_name: str) -> Scale:
+    """The size of the data, and of the device."""
+    device = pick_device(device_name)
+    return Scale(num_images, device.type, device_memory(device))
+
+
+def _given(fields: Asked) -> Fields:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _settled(kind: type[Settings], row: Asked, saved: Asked, asked: Asked | None) -> Settings:
+    """Build a configuration: what was asked goes before what was saved, and that before the row."""
+    asked = _given(asked or {})
+    known = {field.name for field in dataclasses.fields(kind)}
+    kept = {key: value for key, value in saved.items() if key in known}
+    fields = {**row, **kept, **asked}
+    config = kind.from_dict(fields, "Settings")
+    if isinstance(config, TokenizerTrainingConfig | NATTrainingConfig) and "warmup_steps" not in kept:
+        fields["warmup_steps"] = usual.fitting_warmup(config.steps, config.warmup_steps, "warmup_steps" in asked)
+    return kind.from_dict(fields, "Settings")
+
+
+def _own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple[DataConfig, Scale, str]:
+    """Count data without a preset and look at a few images; says what it takes them for."""
+    config = data_config(dataset, **{"image_size": usual.LARGEST_IMAGE, **data})
+    place = config.data_dir or config.source
+    is_remote = not config.is_here and (looks_like_hub_id(place) or "://" in place)
+    source = None if dry_run and is_remote else open_source(config)
+    scale = scale_of(source.num_images if source else None, device)
+    size = config.image_size
+    if "image_size" in data:
+        return config, scale, f"Images of {size} x {size} pixels,"
+    side = _shorter_side(source) if source else 0
+    if side:
+        size = usual.usual_image_size(side)
+    known = f"of some {side} pixels " if side else ""
+    line = f"Images {known}are cut to squares of {size} x {size} pixels (--image-size sets another size),"
+    return config.replace(image_size=size), scale, line
+
+
+def _shorter_side(source: ImageSource) -> int:
+    """Pixels of the shorter side of a typical image, in the middle of a few; 0 where a stream or damage hides it."""
+    if not isinstance(source, TableSource):
+        return 0
+    sides = []
+    for row in source.rows[:: -(-len(source.rows) // _LOOKED_AT)]:
+        file = source.fetch(int(row))[0]
+        try:
+            with Image.open(BytesIO(file) if isinstance(file, bytes) else file or "") as image:
+                sides.append(min(image.size))
+        except Exception:  # Pillow raises nearly anything on damaged files; reading will say so
+            continue
+    return int(statistics.median_low(sides)) if sides else 0
+
+
+def _tokenizer(image_size: int, codebook_size: int, downsampling: int, colour: bool) -> VQAEConfig | PixelConfig:
+    """The tokenizer whose tokens are so many pixels wide."""
+    require(
+        downsampling in (1, 2, 4, 8, 16, 32),
+        f"--downsampling is {downsampling}; expected 1, 2, 4, 8, 16 or 32 pixels per token side.",
+    )
+    if downsampling == 1 or colour:
+        return PixelConfig(image_size=image_size, codebook_size=codebook_size, colour=colour, patch=downsampling)
+    channels = _CHANNELS[: downsampling.bit_length() - 1]
+    return VQAEConfig(image_size=image_size, codebook_size=codebook_size, channels=channels)
+
+
+def _counted_tokens(tokens: Path, classes: tuple[str, ...], dry_run: bool) -> tuple[TokenSetInfo | None, int | None]:
+    """What a token set says of itself, and how many images there are to train on; None where it is not here."""
+    if not dry_run:
+        tokens = resolve_tokens(tokens)
+    headers = [read_header(file) for file in shard_files(tokens)]
+    if not headers:
+        return None, None
+    if classes:
+        return headers[0].info, len(training_rows(TokenSet.open(tokens), classes))
+    return headers[0].info, sum(header.num_rows for header in headers)
+
+
+def _saved_size(saved: dict[str, Any]) -> str:
+    """The preset of a saved NAT's shape; "" if it has none."""
+    shape = saved.get("nat", {})
+    sizes = (name for name, row in NAT_PRESETS.items() if all(shape.get(key) == row[key] for key in ("width", "depth")))
+    return next(sizes, "")
+
+
+def _own_recipe(dataset: str, training: Fields, others: Fields) -> tuple[Recipe, Scale]:
+    """What follows from the images that the NAT was trained on."""
+    folder = named_model(others.get("model", ""), dataset)
+    scale = scale_of(num_trained_on(folder), others.get("device", ""))
+    return usual.usual_policy(scale, folder.index.image_size, training), scale
+
+
+def _follows(scale: Scale) -> str:
+    return f"Settings that were not given follow from {scale}"
+
+
+def _pace(config: TokenizerTrainingConfig | NATTrainingConfig) -> str:
+    return (
+        f"{config.steps:,} updates of {config.batch_size:,} images, warm-up {config.warmup_steps:,}, average "
+        f"{config.ema_decay:g}"
+    )

@@ -1,0 +1,145 @@
+"""What was typed becomes a complete request: before the run's own settings, the preset's and the usual ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import RECIPES, TRAINING_PRESETS, VQAEConfig
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.train.nat import pretrain_nat
+from adanat_cli.jobs.train.policy import train_policy
+from adanat_cli.jobs.train.settings import nat_request, policy_request, tokenizer_request
+from tests.image_files import write_class_folder
+from tests.nat_toy import make_model, make_tokens
+from tests.policy_toy import make_policy_toy
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of one's own, a model of theirs and its tokens."""
+    folder = tmp_path_factory.mktemp("own")
+    write_class_folder(folder / "shapes", 24, ("circle", "square"), 40)
+    model = make_model(folder / "model")
+    make_tokens(folder / "tokens", model.fingerprint("tokenizer"), 300)
+    return folder
+
+
+def nat(own: Path, output: str, **training: Any) -> Any:
+    tokens, model = own / "tokens", str(own / "model")
+    return nat_request(str(own / "shapes"), tokens, training, output=own / output, model=model, device="cpu")
+
+
+def test_images_of_ones_own_are_counted_and_looked_at(own: Path) -> None:
+    request = tokenizer_request(str(own / "shapes"), {}, {}, {"batch_size": 8}, own / "run", device="cpu")
+    assert (request.data.image_size, request.tokenizer.image_size) == (32, 32)
+    assert isinstance(request.tokenizer, VQAEConfig)
+    assert (request.tokenizer.codebook_size, request.tokenizer.grid) == (256, (8, 8))
+    assert request.training.batch_size == 8
+    assert "of some 40 pixels are cut to squares of 32 x 32 pixels (--image-size sets another size)" in request.note
+    assert "from 24 images on a CPU: 4,000 updates of 8 images, warm-up 200" in request.note
+
+
+def test_what_is_typed_goes_before_what_is_usual(own: Path) -> None:
+    data, shape = {"image_size": 64, "image_column": None}, {"codebook_size": 32, "downsampling": 16}
+    request = tokenizer_request(str(own / "shapes"), data, shape, {"steps": 40}, own / "run", device="cpu")
+    assert request.tokenizer == VQAEConfig(64, 32, channels=(32, 64, 128, 256))
+    assert (request.training.steps, request.training.warmup_steps) == (40, 2)
+
+
+def test_three_hundred_images_get_a_nat_of_their_size(own: Path) -> None:
+    request = nat(own, "fresh")
+    assert (request.size, request.training.batch_size, request.training.steps) == ("nano", 32, 3100)
+    assert "follow from 300 images on a CPU: size nano, 3,100 updates of 32 images" in request.note
+
+
+def test_a_resumed_run_keeps_its_own_settings(own: Path) -> None:
+    few = {"steps": 2, "batch_size": 4, "warmup_steps": 1, "precision": "fp32", "sample_every": 9}
+    pretrain_nat(nat(own, "run", **few), SilentReporter())
+    again = nat(own, "run")
+    assert (again.size, again.training.steps, again.training.batch_size) == ("nano", 2, 4)
+    assert not again.note
+    assert pretrain_nat(again, SilentReporter())["steps"] == 2
+    with pytest.raises(AdaNATError, match=r"training\.batch_size was 4, now 6"):
+        pretrain_nat(nat(own, "run", batch_size=6), SilentReporter())
+
+
+def test_a_run_of_an_earlier_version_goes_on(own: Path) -> None:
+    few = {"steps": 2, "batch_size": 4, "warmup_steps": 1, "precision": "fp32", "sample_every": 9, "held_out": 0.0}
+    pretrain_nat(nat(own, "old", **few), SilentReporter())
+    config = json.loads((own / "old" / "config.json").read_text())
+    del config["training"]["held_out"]
+    (own / "old" / "config.json").write_text(json.dumps(config))
+    assert pretrain_nat(nat(own, "old"), SilentReporter())["steps"] == 2
+
+
+def test_presets_keep_their_settings_and_yield_to_what_is_typed(tmp_path: Path) -> None:
+    row = TRAINING_PRESETS["digits"]
+    request = nat_request("digits", tmp_path / "tokens", {"steps": 50}, output=tmp_path / "run", device="cpu")
+    assert (request.size, request.note) == (row["size"], "")
+    assert request.training.to_dict().items() >= {**row["nat"], "steps": 50, "warmup_steps": 2}.items()
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"steps": 10, "warmup_steps": 20}, "warm-up of 20 updates is longer than the run of 10"),
+        ({"held_out": 0.001}, "--held-out 0.001 of 300 images is none"),
+        ({"held_out": 0.9}, "expected a share of 0 to 0.5"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_work(own: Path, training: dict[str, Any], words: str) -> None:
+    with pytest.raises(AdaNATError, match=words):
+        nat(own, "wrong", **training)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "shapes"])
+def test_policies_without_pairs_take_another_baseline(own: Path, dataset: str) -> None:
+    model = ModelFolder(own / "model")
+    source = dataset if dataset in RECIPES else str(own / "shapes")
+    others = {"kind": "adaptive", "num_steps": 4, "model": str(model.path), "device": "cpu"}
+    paired = policy_request(source, {}, {}, **others)
+    assert (paired.training.paired, paired.ppo.baseline, paired.discriminator.backbone) == (True, "pair", "classifier")
+    assert paired.training.trajectories == 256
+    alone = policy_request(source, {}, {"paired": False}, **others)
+    assert alone.ppo == replace(paired.ppo, baseline="class")
+
+
+def test_a_dry_run_follows_from_the_same_settings(own: Path) -> None:
+    line = ["pretrain-nat", "-d", str(own / "shapes"), "-t", str(own / "tokens"), "-m", str(own / "model")]
+    done = CliRunner().invoke(app, [*line, "--device", "cpu", "--dry-run", "--json"], catch_exceptions=False)
+    assert json.loads(done.output)["training"] == nat(own, "fresh").training.to_dict()
+
+
+def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adanat_cli.jobs.train import nat as run
+
+    monkeypatch.setattr(run, "device_memory", lambda _: 2**26)
+    assert run.plan(nat(own, "fresh", batch_size=2048))["accumulate"] > 1
+    assert run.plan(replace(nat(own, "fresh", batch_size=2048), accumulate=2))["accumulate"] == 2
+
+
+def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
+    folder = make_policy_toy(tmp_path)
+    named: dict[str, Any] = {"kind": "adaptive", "num_steps": 3, "model": str(folder / "model"), "device": "cpu"}
+    named |= {"output": folder / "run", "workers": 0}
+    training = {"updates": 1, "trajectories": 6, "eval_images": 4, "paired": False}
+    judge = {"backbone": "pyramid", "updates": 1, "warmup_updates": 0, "batch_size": 3, "width": 8}
+    first = policy_request(
+        str(folder / "images"), {}, training, {"epochs": 1}, judge, {"hidden_width": 16, "smoothing": 0.5}, **named
+    )
+    assert "from an unknown number of images on a CPU: 1 updates of 6 images" in first.note
+    train_policy(first, SilentReporter())
+    again = policy_request(str(folder / "images"), {}, {}, **named)
+    assert again == replace(first, note="", policy={"residual": True, **first.policy})
+    assert train_policy(again, SilentReporter())["updates"] == 1
+    longer = policy_request(str(folder / "images"), {}, {"updates": 2}, **named)
+    assert train_policy(longer, SilentReporter())["updates"] == 2
