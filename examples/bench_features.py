@@ -19,11 +19,12 @@ import torch
 from accelerate import PartialState
 
 from adanat_cli.core.config import FeatureConfig
+from adanat_cli.core.config.requests import PART_SIZE
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import InceptionExtractor, SmallExtractor, TimmExtractor
-from adanat_cli.jobs.evaluate.feature_pass import PART_SIZE, extract_features
+from adanat_cli.jobs.evaluate.feature_pass import extract_features
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, images_to_read, parts_of
 from adanat_cli.jobs.runtime.devices import pick_device

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
-from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+from adanat_cli.core.config.requests import EvaluateRequest, StatsRequest
+from adanat_cli.jobs.evaluate.evaluate import evaluate
+from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.policy_toy import make_policy_toy
 

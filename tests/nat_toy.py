@@ -13,10 +13,10 @@ import torch
 from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
+from adanat_cli.core.config.requests import PretrainNATRequest
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.train import nat_setup as runs
-from adanat_cli.jobs.train.nat_setup import PretrainNATRequest
 
 CODEBOOK, NUM_CLASSES = 16, 4
 

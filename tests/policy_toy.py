@@ -14,9 +14,9 @@ from adanat_cli.core.config import (
     PPOConfig,
     data_config,
 )
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest
 from tests.image_files import write_class_folder
 from tests.nat_toy import CODEBOOK, make_model
 

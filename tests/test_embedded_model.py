@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from adanat_cli.core.checkpoints.card import model_card
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe
 
 

@@ -13,11 +13,12 @@ import adanat_cli
 from adanat_cli import Pipeline
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import NATConfig, PolicyConfig
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from tests.policy_toy import make_policy_toy
 
 

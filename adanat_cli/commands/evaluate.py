@@ -161,7 +161,8 @@ def command(
 
     The images are a model's, or those of --images or --samples. The same command goes on where it was stopped.
     """
-    from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
+    from adanat_cli.core.config.requests import EvaluateRequest
+    from adanat_cli.jobs.evaluate.evaluate import evaluate
     from adanat_cli.jobs.sample.conditions import read_prompts
 
     texts = read_prompts(prompts or (), prompts_file)

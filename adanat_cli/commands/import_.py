@@ -78,7 +78,8 @@ def command(
 
     Files are read without running what a pickle asks for, and stored as safetensors.
     """
-    from adanat_cli.jobs.share.import_weights import ImportRequest, import_weights
+    from adanat_cli.core.config.requests import ImportRequest
+    from adanat_cli.jobs.share.import_weights import import_weights
 
     request = ImportRequest(
         tuple(files), output, kind, steps, residual, smoothing, num_heads, image_size, replace, entry

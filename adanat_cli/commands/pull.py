@@ -42,7 +42,8 @@ def command(
 
     A known name is fetched from where its authors published it, checked and converted to safetensors.
     """
-    from adanat_cli.jobs.share.pull import PullRequest, pull
+    from adanat_cli.core.config.requests import PullRequest
+    from adanat_cli.jobs.share.pull import pull
 
     request = PullRequest(name, output, tuple(components or ()), steps, tokenizer_file, replace)
     values = pull(request, console.reporter())

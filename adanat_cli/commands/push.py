@@ -34,7 +34,8 @@ def command(
     as_json: options.Json = False,
 ) -> None:
     """Push a model or a token set, with a card: results, use, samples, the policies' curves, how it was trained."""
-    from adanat_cli.jobs.share.push import PushRequest, push
+    from adanat_cli.core.config.requests import PushRequest
+    from adanat_cli.jobs.share.push import push
 
     if revision and "@" in repo:
         raise typer.BadParameter("Give the branch once: as --revision, or after the @.")
@@ -66,7 +67,8 @@ def after_run(
     """Push what a run has made, if that was asked for; returns the run's result with where it went."""
     if not repo:
         return values
-    from adanat_cli.jobs.share.push import PushRequest, push
+    from adanat_cli.core.config.requests import PushRequest
+    from adanat_cli.jobs.share.push import push
 
     try:
         pushed = push(PushRequest(source, repo, "tokens" if tokens else "model"), reporter)

@@ -108,8 +108,9 @@ def command(
     as_json: options.Json = False,
 ) -> None:
     """Generate images of classes, or of prompts."""
+    from adanat_cli.core.config.requests import SampleRequest
     from adanat_cli.jobs.sample.conditions import read_prompts
-    from adanat_cli.jobs.sample.sample import SampleRequest, sample
+    from adanat_cli.jobs.sample.sample import sample
     from adanat_cli.jobs.sample.sample_folder import first_free
 
     texts = read_prompts(prompts or (), prompts_file)

@@ -62,7 +62,8 @@ def command(
     as_json: options.Json = False,
 ) -> None:
     """Write what `adanat evaluate` compares images with; the same command again goes on where it was stopped."""
-    from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+    from adanat_cli.core.config.requests import StatsRequest
+    from adanat_cli.jobs.evaluate.stats import make_stats
 
     fields: dict[str, Any] = {
         "data_dir": str(data_dir or ""),

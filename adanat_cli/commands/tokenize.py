@@ -69,8 +69,8 @@ def command(
         raise typer.BadParameter("--preview-only needs --preview FILE.png.")
     if output is None and not preview_only and not dry_run:
         raise typer.BadParameter("Say where the tokens go: --output FOLDER.")
-    from adanat_cli.jobs.tokenize.shards import TokenizeOptions
-    from adanat_cli.jobs.tokenize.tokenize import TokenizeRequest, plan, run_tokenize
+    from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
+    from adanat_cli.jobs.tokenize.tokenize import plan, run_tokenize
 
     fields: dict[str, Any] = {
         "data_dir": str(data_dir or ""),

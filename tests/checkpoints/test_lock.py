@@ -14,17 +14,26 @@ import pytest
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.lock import is_empty, locked
 from adanat_cli.core.config import PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config.requests import (
+    EvaluateRequest,
+    ImportRequest,
+    PullRequest,
+    SampleRequest,
+    StatsRequest,
+    TokenizeRequest,
+    TrainTokenizerRequest,
+)
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
-from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+from adanat_cli.jobs.evaluate.evaluate import evaluate
+from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
-from adanat_cli.jobs.share.import_weights import ImportRequest, import_weights
-from adanat_cli.jobs.share.pull import PullRequest, pull
-from adanat_cli.jobs.tokenize.tokenize import TokenizeOptions, TokenizeRequest, run_tokenize
+from adanat_cli.jobs.sample.sample import sample
+from adanat_cli.jobs.share.import_weights import import_weights
+from adanat_cli.jobs.share.pull import pull
+from adanat_cli.jobs.tokenize.tokenize import TokenizeOptions, run_tokenize
 from adanat_cli.jobs.train.nat import pretrain_nat
 from adanat_cli.jobs.train.policy import train_policy
-from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest, train_tokenizer
+from adanat_cli.jobs.train.tokenizer import train_tokenizer
 from tests.full_disk import full_disk
 from tests.nat_toy import make_request
 from tests.policy_toy import make_policy_toy, policy_request

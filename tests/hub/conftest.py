@@ -12,9 +12,10 @@ from huggingface_hub.utils import close_session
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.share.push import PushRequest, push
+from adanat_cli.jobs.share.push import push
 from tests.hub.server import TOKEN, HubServer, running_hub
 from tests.policy_toy import make_policy_toy
 

@@ -17,15 +17,16 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config.requests import EvaluateRequest, PullRequest, PushRequest, SampleRequest, StatsRequest
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
-from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+from adanat_cli.jobs.evaluate.evaluate import evaluate
+from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe
-from adanat_cli.jobs.share.pull import PullRequest, pull
-from adanat_cli.jobs.share.push import PushRequest, push
+from adanat_cli.jobs.share.pull import pull
+from adanat_cli.jobs.share.push import push
 from tests.hub.server import TOKEN, Fault, HubServer
 
 WEIGHTS = "model.safetensors"

@@ -17,15 +17,16 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PolicyConfig, nat_preset
+from adanat_cli.core.config.requests import PullRequest, SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.resolve import models, registry
 from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource, known_models
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe, lines
-from adanat_cli.jobs.share.pull import PullRequest, pull
+from adanat_cli.jobs.share.pull import pull
 from tests.hub.server import Fault, HubServer
 from tests.jobs.share.foreign_files import policy_state, saved, vqgan_state
 from tests.mutations import as_json, mutations

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig
+from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.share.push import PushRequest, push
+from adanat_cli.jobs.share.push import push
 from adanat_cli.jobs.train.nat import PretrainNATRequest, pretrain_nat
 from tests.hub.server import Fault, HubServer
 from tests.nat_toy import make_tokens

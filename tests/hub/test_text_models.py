@@ -20,14 +20,15 @@ from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config import NATConfig, PolicyConfig
+from adanat_cli.core.config.requests import PullRequest, PushRequest, SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe, lines
-from adanat_cli.jobs.share.pull import PullRequest, pull
-from adanat_cli.jobs.share.push import PushRequest, push
+from adanat_cli.jobs.share.pull import pull
+from adanat_cli.jobs.share.push import push
 from tests.clip_toy import make_clip
 from tests.hub.server import HubServer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ from accelerate import PartialState
 
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
-from adanat_cli.core.config import DATA_PRESETS, Precision, acting
+from adanat_cli.core.config import DATA_PRESETS, acting
 from adanat_cli.core.config.own_data import usual_evaluation
+from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
-from adanat_cli.jobs.evaluate.feature_pass import PART_SIZE
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
 from adanat_cli.jobs.evaluate.image_folder import ImageFolder
 from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
@@ -35,66 +34,6 @@ from adanat_cli.jobs.train.feature_networks import LARGEST_TRAINED
 _MOST_SAMPLES = 10**8
 USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
 """What published distances are of, by the model's condition: those of text to image are mostly of 30,000 captions."""
-
-
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """What one run of ``adanat evaluate`` is asked for.
-
-    Attributes:
-        reference: .npz of reference statistics; None for the model's own.
-        output: folder of the results; None for ``evaluations/<name>``.
-        model: folder or name; generates where neither ``images`` nor ``samples`` is given, and has the feature
-            network of the protocol "small".
-        images: folder of image files to measure instead.
-        samples: .npz of images to measure instead.
-        classes: ids or names that take turns; empty for all that the model has seen.
-        prompts: for a text-conditional model, in turn over the images.
-        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
-        clip: of the CLIP score of a text-conditional model: Hub id or folder; "" for the usual one where it can be
-            had, "none" for no such score.
-        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
-        inception: file of the Inception weights; None where they are found without.
-        num_samples: images to measure; None for as many as the model was trained on, 1,000 to 50,000 (of prompts,
-            30,000), or for all of a folder or file.
-        steps: numbers of steps; empty for 8, or what a schedule file says.
-        schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
-        temperature: factor on a fixed schedule's re-masking temperature.
-        guidance: factor on a fixed schedule's guidance scale.
-        seed: image i depends on (seed, i) and its class or prompt only.
-        batch_size: images to generate at a time.
-        keep_features: whether features stay on disk afterwards.
-        record: whether to note the results in the model's index and card.
-        workers: threads that decode image files.
-        device: "" for the best one here.
-        precision: of the NAT.
-        part_size: images whose features are saved together.
-    """
-
-    reference: Path | None = None
-    output: Path | None = None
-    model: str = ""
-    images: Path | None = None
-    samples: Path | None = None
-    classes: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
-    text_encoder: str = ""
-    clip: str = ""
-    protocol: str = ""
-    inception: Path | None = None
-    num_samples: int | None = None
-    steps: tuple[int, ...] = ()
-    schedules: tuple[str, ...] = ()
-    temperature: float | None = None
-    guidance: float | None = None
-    seed: int = 0
-    batch_size: int = 64
-    keep_features: bool = False
-    record: bool = False
-    workers: int = 2
-    device: str = ""
-    precision: Precision = "auto"
-    part_size: int = PART_SIZE
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:

@@ -20,9 +20,6 @@ from adanat_cli.jobs.evaluate.image_sets import ImageBatch, Part
 from adanat_cli.jobs.runtime.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.jobs.runtime.reporter import Task
 
-PART_SIZE = 250
-"""Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
-
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
 _NOT_FINITE = "The {} of some images by {} are not finite numbers; check the network's weights and the images."

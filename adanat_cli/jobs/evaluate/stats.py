@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
+from adanat_cli.core.config.requests import StatsRequest
 from adanat_cli.core.data.held_out import same_files
 from adanat_cli.core.data.parts import num_covered, share_of, source_ranges
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
@@ -30,7 +31,7 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import make_reference, write_reference
 from adanat_cli.jobs.evaluate.extractors import load_extractor
-from adanat_cli.jobs.evaluate.feature_pass import PART_SIZE, extract_features, open_store
+from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, Part, images_to_read, num_of_rank
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
@@ -41,43 +42,6 @@ from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
 from adanat_cli.jobs.train.feature_networks import SmallNetworks
-
-
-@dataclass(frozen=True)
-class StatsRequest:
-    """What one run of ``adanat stats`` is asked for.
-
-    Attributes:
-        dataset: preset or source of its own.
-        data_fields: fields of ``DataConfig``; None leaves a preset's value.
-        output: .npz file to write.
-        install: whether to put a copy into the model as well.
-        classes: ids or names to keep; "all" keeps all; empty keeps those that the model has seen, if there is one.
-        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
-        model: folder or name, for "small", and for the classes and the size of the images.
-        inception: file of the Inception weights; None where they are found without.
-        num_images: stop after so many images of the source; None takes all.
-        num_features: images whose features are stored, for precision, recall and KID.
-        seed: of the choice of those.
-        workers: threads that decode images.
-        device: "" for the best one here.
-        part_size: images whose features are saved together.
-    """
-
-    dataset: str
-    data_fields: dict[str, Any]
-    output: Path
-    install: bool = False
-    classes: tuple[str, ...] = ()
-    protocol: str = ""
-    model: str = ""
-    inception: Path | None = None
-    num_images: int | None = None
-    num_features: int = 10_000
-    seed: int = 0
-    workers: int = 2
-    device: str = ""
-    part_size: int = PART_SIZE
 
 
 class _Chosen(NamedTuple):

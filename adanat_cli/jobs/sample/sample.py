@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from adanat_cli.core.checkpoints.files import atomic_path, check_picture, check_
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision, tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
@@ -38,49 +39,6 @@ from adanat_cli.jobs.sample.trace import Tracer, write_trace
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED = 100, 16, 8
 _LABELS_AT_ONCE, _MAX_LISTED = 2**16, 100_000
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """What one run of ``adanat sample`` is asked for.
-
-    Attributes:
-        output: folder to write to.
-        model: folder, name or Hub id.
-        classes: ids or names, in turn over the images; empty draws evenly from all that the model has seen.
-        prompts: for a text-conditional model, in turn over the images.
-        text_encoder: Hub id or folder; "" for the model's own.
-        num_images: in the whole run.
-        num_steps: T; None for 8, or what a schedule file says.
-        schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible, else cosine.
-        temperature: factor on the schedule's re-masking temperature (sampling temperature of "halton").
-        guidance: factor on the schedule's guidance scale.
-        seed: image i depends on (seed, i) and its class only.
-        image_format: "png" writes a file per image, "npz" one ``samples.npz`` with arr_0 and arr_1.
-        grid: picture of the first 100 images; None writes ``grid.png`` into the folder.
-        trace: whether to write how the first 8 images came about.
-        batch_size: images at a time.
-        overwrite: whether to remove what an earlier run has written into the folder.
-    """
-
-    output: Path
-    model: str = ""
-    classes: tuple[str, ...] = ()
-    num_images: int = 16
-    num_steps: int | None = None
-    schedule: str = ""
-    temperature: float | None = None
-    guidance: float | None = None
-    seed: int = 0
-    image_format: Literal["png", "npz"] = "png"
-    grid: Path | None = None
-    trace: bool = False
-    batch_size: int = 64
-    device: str = ""
-    precision: Precision = "auto"
-    prompts: tuple[str, ...] = ()
-    text_encoder: str = ""
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)

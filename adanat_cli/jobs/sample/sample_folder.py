@@ -20,7 +20,7 @@ from adanat_cli.jobs.resolve.classes import assign_classes
 from adanat_cli.jobs.resolve.models import nat_config, resolve_model
 
 if TYPE_CHECKING:
-    from adanat_cli.jobs.sample.sample import SampleRequest
+    from adanat_cli.core.config.requests import SampleRequest
 
 RECORD = "samples.jsonl"
 """For each run: what it is, then the names of its files, a list for each batch."""

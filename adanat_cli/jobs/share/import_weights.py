@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from adanat_cli.core.checkpoints import convert
 from adanat_cli.core.checkpoints.card import write_card
@@ -15,6 +15,7 @@ from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.strict import check_weights
 from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
+from adanat_cli.core.config.requests import ImportRequest
 from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
@@ -31,37 +32,6 @@ _ADAGEN_SMOOTHING = 0.8
 _IMAGENET_CLASSES = 1000
 _TIED = 2
 """A file may hold weights once that its network has twice; one that repeats more is no file of this network."""
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """What to import, and what the files do not tell.
-
-    Attributes:
-        files: weight files, one network each.
-        output: model folder to make or to add to.
-        kind: of every file; "auto" tells by the names of the weights.
-        num_steps: T of the policies.
-        residual: of the policies; None follows the layout of the file.
-        smoothing: of the policies; None follows the layout of the file.
-        num_heads: of the NAT; None takes that of the preset of its width.
-        image_size: in pixels; None takes the model's, or the NAT's grid times the tokenizer's downsampling.
-        replace: whether a component that the model has may be replaced.
-        entry: of the files to take the weights from; "" takes an average where there is one.
-        origin: what else to note of where the files come from.
-    """
-
-    files: tuple[Path, ...]
-    output: Path
-    kind: Literal["auto", "vqgan", "nat", "policy"] = "auto"
-    num_steps: int | None = None
-    residual: bool | None = None
-    smoothing: float | None = None
-    num_heads: int | None = None
-    image_size: int | None = None
-    replace: bool = False
-    entry: str = ""
-    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,14 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import CARD_FILE, TEXT, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder, commit_of, fetch_file
+from adanat_cli.core.config.requests import ImportRequest, PullRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId
 from adanat_cli.jobs.resolve.models import model_names, resolve_model
 from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource, known_models
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.share.import_weights import ImportRequest, check_output, import_weights
-
-
-@dataclass(frozen=True)
-class PullRequest:
-    """What one run of ``adanat pull`` is asked for.
-
-    Attributes:
-        name: known name, or Hub id ``user/repo[@revision]``.
-        output: model folder to make or to add to; None leaves a Hub model in the client's cache, and puts a known
-            model into ``models/NAME``.
-        components: to fetch; empty takes all, or what ``num_steps`` needs.
-        num_steps: fetch what sampling in so many steps needs.
-        tokenizer_file: a known model's tokenizer, where that is not on the Hub.
-        replace: whether components that the output has may be replaced.
-    """
-
-    name: str
-    output: Path | None = None
-    components: tuple[str, ...] = ()
-    num_steps: int | None = None
-    tokenizer_file: Path | None = None
-    replace: bool = False
+from adanat_cli.jobs.share.import_weights import check_output, import_weights
 
 
 def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:

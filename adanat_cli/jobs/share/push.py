@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
 from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
 from adanat_cli.core.checkpoints.hub import Upload, check_account, upload
 from adanat_cli.core.checkpoints.portable import portable
+from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
 from adanat_cli.core.errors import require
@@ -20,31 +20,6 @@ from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.runtime.group import is_main_process
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.share.card_pictures import draw_pictures
-
-
-@dataclass(frozen=True)
-class PushRequest:
-    """What one run of ``adanat push`` is asked for.
-
-    Attributes:
-        source: model folder or name; folder of a token set.
-        repo: Hub id ``user/repo[@branch]``.
-        kind: what the source is.
-        private: whether a new repository is private.
-        message: of the commit; "" for one that names the command.
-        license: of the weights, for the card; "" for what the model tells.
-        num_images: in the card's picture; 0 draws none, and no curves either.
-        device: to draw on; "" for the best one here.
-    """
-
-    source: str
-    repo: str
-    kind: Literal["model", "tokens"] = "model"
-    private: bool = False
-    message: str = ""
-    license: str = ""
-    num_images: int = 16
-    device: str = ""
 
 
 def check_push(repo: str) -> HubId:

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.config.requests import TokenizeOptions
 from adanat_cli.core.data.parts import SourceRange
 from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.data.token_set import Ids, Shard, ShardHeader
-from adanat_cli.core.errors import require
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Task
-
-
-@dataclass(frozen=True)
-class TokenizeOptions:
-    """How a data set is turned into tokens.
-
-    Attributes:
-        batch_size: images in one pass of the tokenizer; None for as many as bounded memory allows.
-        num_workers: decoding threads.
-        shard_size: images of the source per shard.
-        num_images: stop after so many images of the source; None takes all.
-        flips: also store the ids of the flipped images.
-    """
-
-    batch_size: int | None = None
-    num_workers: int = 2
-    shard_size: int = 4096
-    num_images: int | None = None
-    flips: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size", "num_images"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} is {value}; expected at least 1.")
 
 
 def shard_name(part: SourceRange) -> str:

@@ -17,6 +17,7 @@ from accelerate import PartialState
 from adanat_cli.core.checkpoints.files import atomic_path, check_picture, check_writable, clear_litter, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
+from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
 from adanat_cli.core.data.parts import num_covered, share_of, source_ranges
 from adanat_cli.core.data.records import SkippedImages
@@ -44,7 +45,7 @@ from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.tokenize import shard_sources
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
 from adanat_cli.jobs.tokenize.shard_sources import clear_notes, finished_shards, note_source, noted_sources
-from adanat_cli.jobs.tokenize.shards import TokenizeOptions, encode_shard, is_repaired, shard_name
+from adanat_cli.jobs.tokenize.shards import encode_shard, is_repaired, shard_name
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,6 @@ class TokenizeResult:
     seconds: float
     images_per_second: float
     info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class TokenizeRequest:
-    """What one run of ``adanat tokenize`` is asked for.
-
-    Attributes:
-        dataset: preset or source of its own.
-        data_fields: fields of ``DataConfig``; None leaves a preset's value.
-        classes: ids or names to keep; empty keeps all.
-        model: folder, name or Hub id of the model with the tokenizer.
-        output: folder of the token set; None writes none.
-        preview: PNG of reconstructions; None writes none.
-        device: name, or "" for the best one here.
-        options: sizes and workers.
-        encode_captions: whether to store the text encoder's states of all captions.
-        text_encoder: Hub id or folder; "" for the benchmark's.
-    """
-
-    dataset: str
-    data_fields: dict[str, Any]
-    classes: tuple[str, ...]
-    model: str
-    output: Path | None
-    preview: Path | None
-    device: str
-    options: TokenizeOptions
-    encode_captions: bool = False
-    text_encoder: str = ""
 
 
 @holds_output

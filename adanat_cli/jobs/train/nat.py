@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
+from adanat_cli.core.config.requests import PretrainNATRequest
 from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.generation.schedules import CosineSchedule
@@ -28,14 +29,7 @@ from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.loop import MeteredLoop, open_run, training_length
 from adanat_cli.jobs.train.meter import Meter
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
-from adanat_cli.jobs.train.nat_setup import (
-    PretrainNATRequest,
-    caption_encoder,
-    data_identity,
-    nat_shape,
-    tokenizer_model,
-    training_rows,
-)
+from adanat_cli.jobs.train.nat_setup import caption_encoder, data_identity, nat_shape, tokenizer_model, training_rows
 from adanat_cli.jobs.train.nat_update import STATS, NATTrainer
 from adanat_cli.jobs.train.run_folder import RunFolder
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import NATConfig, NATTrainingConfig, nat_preset
+from adanat_cli.core.config import NATConfig, nat_preset
+from adanat_cli.core.config.requests import PretrainNATRequest
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
 from adanat_cli.core.errors import require
 from adanat_cli.core.text.encoder import TextEncoder
@@ -21,39 +20,6 @@ from adanat_cli.jobs.resolve.text_encoders import load_encoder, recorded_name, u
 from adanat_cli.jobs.train.nat_batches import Indices
 
 _CAPTIONS_AT_ONCE = 2**16
-
-
-@dataclass(frozen=True)
-class PretrainNATRequest:
-    """What one run of ``adanat pretrain-nat`` is asked for.
-
-    Attributes:
-        dataset: preset or source that the tokens come from; names the default model.
-        tokens: folder of the token set.
-        size: preset of the NAT.
-        training: the settings that decide the result.
-        output: run folder.
-        model: whose tokenizer made the tokens; "" for the data set's own, else the default model.
-        classes: ids or names to train on; empty takes all.
-        accumulate: pieces that a process cuts its share of a batch into; 0 for as many as its memory asks for.
-        device: "" for the best one here.
-        half: whether to export 16-bit weights.
-        text_encoder: of a set with captions: Hub id or folder; "" for the one that encoded them, else the benchmark's.
-        note: a line that says where its settings come from; "" for none.
-    """
-
-    dataset: str
-    tokens: Path
-    size: str
-    training: NATTrainingConfig
-    output: Path
-    model: str = ""
-    classes: tuple[str, ...] = ()
-    accumulate: int = 0
-    device: str = ""
-    half: bool = False
-    text_encoder: str = ""
-    note: str = ""
 
 
 def tokenizer_model(request: PretrainNATRequest) -> ModelFolder:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
@@ -16,7 +17,7 @@ from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.jobs.resolve.models import absent, is_absent
 from adanat_cli.jobs.resolve.text_encoders import recorded_name
 from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
-from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest, check_request, fit_to_condition, policy_shape
+from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape
 from adanat_cli.jobs.train.policy_update import KEPT
 
 

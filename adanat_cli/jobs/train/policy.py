@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.errors import AdaNATError, require
@@ -31,7 +32,6 @@ from adanat_cli.jobs.train.policy_rewards import Frechet, PolicyReward, Preferen
 from adanat_cli.jobs.train.policy_search import search
 from adanat_cli.jobs.train.policy_setup import (
     Setup,
-    TrainPolicyRequest,
     check_request,
     export_policy,
     fit_to_condition,

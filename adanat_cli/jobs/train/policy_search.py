@@ -9,6 +9,7 @@ import torch
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.search import TableSearch, grid
@@ -19,7 +20,7 @@ from adanat_cli.jobs.runtime.interrupts import deferred_interrupts
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
 from adanat_cli.jobs.train.policy_distance import Evaluator
-from adanat_cli.jobs.train.policy_setup import Setup, TrainPolicyRequest, export_policy
+from adanat_cli.jobs.train.policy_setup import Setup, export_policy
 from adanat_cli.jobs.train.run_folder import RunFolder
 
 _SEARCH, _EVALUATION = 22, 20

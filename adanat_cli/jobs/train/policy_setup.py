@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,14 +15,11 @@ from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import TEXT, Component, ModelFolder, policy_component
 from adanat_cli.core.config import (
     DATA_PRESETS,
-    DataConfig,
-    DiscriminatorConfig,
     NATConfig,
     PolicyConfig,
-    PolicyTrainingConfig,
-    PPOConfig,
     tokenizer_config,
 )
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.held_out import open_parts
 from adanat_cli.core.data.sources import ImageSource
@@ -51,49 +48,6 @@ from adanat_cli.jobs.sample.policy_context import PromptContext
 from adanat_cli.jobs.train.feature_networks import SmallNetworks, require_trainable
 from adanat_cli.jobs.train.features import feature_moments
 from adanat_cli.jobs.train.policy_update import FrozenModel
-
-Kind = Literal["adaptive", "static", "search", "tuned"]
-
-
-@dataclass(frozen=True)
-class TrainPolicyRequest:
-    """What one run of ``adanat train-policy`` is asked for.
-
-    Attributes:
-        dataset: preset or source, for the settings that go with it.
-        data: real images; its split and classes are set by the run.
-        num_steps: T.
-        kind: "adaptive", "static"; "search" for one table by black-box search, "tuned" for a small grid of factors.
-        training, ppo, discriminator: settings that decide the result.
-        policy: fields of the policy's configuration that differ from the defaults.
-        base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
-        output: run folder.
-        model: folder, name or Hub id; "" for the embedded model of the data set, or ``models/<dataset>``.
-        install: whether to put the policy, and the network that measured it, into the model folder itself as well.
-        preference_model: of the reward "preference".
-        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
-        workers: that decode images.
-        device: "" for the best one here.
-        note: a line that says where its settings come from; "" for none.
-    """
-
-    dataset: str
-    data: DataConfig
-    num_steps: int
-    kind: Kind
-    training: PolicyTrainingConfig
-    ppo: PPOConfig
-    discriminator: DiscriminatorConfig
-    policy: dict[str, Any]
-    output: Path
-    base: str = "cosine"
-    model: str = ""
-    install: bool = False
-    preference_model: str = ""
-    text_encoder: str = ""
-    workers: int = 2
-    device: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
+from adanat_cli.core.config.requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.config.schema import conform_fields
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
@@ -47,9 +48,8 @@ from adanat_cli.core.reading import read_object
 from adanat_cli.jobs.resolve.models import num_trained_on
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
-from adanat_cli.jobs.train.nat_setup import PretrainNATRequest, training_rows
-from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest, named_model
-from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest
+from adanat_cli.jobs.train.nat_setup import training_rows
+from adanat_cli.jobs.train.policy_setup import named_model
 
 Asked = Mapping[str, Any]
 """Settings by name; None was not given."""

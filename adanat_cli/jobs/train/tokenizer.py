@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DataConfig, PixelConfig, TokenizerTrainingConfig, VQAEConfig
+from adanat_cli.core.config import PixelConfig, VQAEConfig
+from adanat_cli.core.config.requests import TrainTokenizerRequest
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import require
@@ -32,31 +32,6 @@ from adanat_cli.jobs.train.run_folder import RunFolder
 from adanat_cli.jobs.train.tokenizer_update import STATS, TokenizerTrainer
 
 _NUM_SHOWN, _NUM_MEASURED = 16, 256
-
-
-@dataclass(frozen=True)
-class TrainTokenizerRequest:
-    """What one run of ``adanat train-tokenizer`` is asked for.
-
-    Attributes:
-        data: images to train on.
-        tokenizer: shape of the autoencoder; pixels as tokens are written without training.
-        training: settings that decide the result.
-        output: run folder.
-        workers: that decode images.
-        half: whether to export 16-bit weights.
-        device: cuda, mps or cpu; "" for the best one here.
-        note: a line that says where its settings come from; "" for none.
-    """
-
-    data: DataConfig
-    tokenizer: VQAEConfig | PixelConfig
-    training: TokenizerTrainingConfig
-    output: Path
-    workers: int = 2
-    half: bool = False
-    device: str = ""
-    note: str = ""
 
 
 @holds_output

@@ -24,6 +24,7 @@ from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.config.acting import ACTING
+from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.generation.tables import write_table
@@ -34,14 +35,14 @@ from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.core.metrics.scores import inception_score
 from adanat_cli.jobs.evaluate import evaluate as job
 from adanat_cli.jobs.evaluate import rows as evaluation_run
-from adanat_cli.jobs.evaluate.evaluate import EvaluateRequest, evaluate
+from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
-from adanat_cli.jobs.evaluate.stats import StatsRequest, make_stats
+from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.models import load_features, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.conditions import make_conditions
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.features import features_of_images
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import png

@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config import NATTrainingConfig
+from adanat_cli.core.config.requests import PretrainNATRequest, SampleRequest, TokenizeOptions, TokenizeRequest
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
-from adanat_cli.jobs.tokenize.shards import TokenizeOptions
-from adanat_cli.jobs.tokenize.tokenize import TokenizeRequest, run_tokenize
+from adanat_cli.jobs.sample.sample import sample
+from adanat_cli.jobs.tokenize.tokenize import run_tokenize
 from adanat_cli.jobs.train.nat import pretrain_nat
-from adanat_cli.jobs.train.nat_setup import PretrainNATRequest
 from tests.image_files import write_class_folder
 from tests.nat_toy import make_model
 

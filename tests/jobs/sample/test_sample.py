@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from adanat_cli.commands import sample as sample_command
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.config import NATConfig, PolicyConfig, VQAEConfig
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 
 LABELS = {1: "goldfish, Carassius auratus", 3: "golden retriever", 5: "crane", 7: "crane", 8: "tench, Tinca tinca"}
 NAT = NATConfig(codebook_size=16, grid=(4, 4), width=16, depth=2, num_heads=2, num_classes=10)

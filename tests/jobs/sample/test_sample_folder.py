@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, VQAEConfig
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.evaluate.image_folder import ImageFolder
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample import sample as sampling_run
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 
 
 @pytest.fixture(scope="module")

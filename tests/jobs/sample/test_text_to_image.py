@@ -22,15 +22,15 @@ from adanat_cli import Pipeline
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DiscriminatorConfig, NATConfig, PolicyTrainingConfig, PPOConfig, data_config
+from adanat_cli.core.config.requests import SampleRequest, TrainPolicyRequest
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.text_encoders import CaptionContext
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.policy import train_policy
-from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest
 from tests.clip_toy import make_clip
 from tests.jobs.train.test_nat import At
 

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from adanat_cli.commands import import_
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PolicyConfig
+from adanat_cli.core.config.requests import ImportRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_nat, load_policy, load_tokenizer
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.share.import_weights import ImportRequest, import_weights
+from adanat_cli.jobs.share.import_weights import import_weights
 from tests.jobs.share.foreign_files import nat_state, policy_state, saved, training_checkpoint, vqgan_state
 from tests.support import analytic_input, fixture, token_ids
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from adanat_cli.core.config import data_config
+from adanat_cli.core.config.requests import TokenizeOptions
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.tables import expand_braces
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.tokenize.shards import TokenizeOptions
 from adanat_cli.jobs.tokenize.tokenize import tokenize
 from tests.image_files import patch_tokenizer, png
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from adanat_cli.core.config import data_config
+from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, recorded_hashes
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
-from adanat_cli.jobs.tokenize.shards import TokenizeOptions
-from adanat_cli.jobs.tokenize.tokenize import TokenizeRequest, TokenizeResult, run_tokenize, tokenize
+from adanat_cli.jobs.tokenize.tokenize import TokenizeResult, run_tokenize, tokenize
 from tests.evaluation_toy import Said
 from tests.image_files import patch_tokenizer, png, write_class_folder
 from tests.processes import run_two, start

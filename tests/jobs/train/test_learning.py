@@ -19,13 +19,14 @@ from adanat_cli.core.config import (
     PPOConfig,
     data_config,
 )
+from adanat_cli.core.config.requests import TrainPolicyRequest
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.policy.schedule import PolicySchedule
 from adanat_cli.jobs.resolve.models import load_policy, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_distance import Evaluator
-from adanat_cli.jobs.train.policy_setup import TrainPolicyRequest, prepare
+from adanat_cli.jobs.train.policy_setup import prepare
 
 DIGITS = Path(__file__).parents[1] / "fixtures" / "digits"
 STEPS, UPDATES, IMAGES, OTHER_SEED = 4, 6, 1000, 5

@@ -17,13 +17,14 @@ import torch
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config.requests import TrainTokenizerRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train import nat as module
 from adanat_cli.jobs.train.nat import pretrain_nat
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.run_folder import RunFolder
-from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest, train_tokenizer
+from adanat_cli.jobs.train.tokenizer import train_tokenizer
 from tests.full_disk import full_disk
 from tests.image_files import write_class_folder
 from tests.jobs.train.test_nat import At

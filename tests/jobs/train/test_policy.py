@@ -26,6 +26,7 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.data.records import PendingImage
 from adanat_cli.core.data.sources import TableSource
 from adanat_cli.core.errors import AdaNATError
@@ -38,7 +39,7 @@ from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.jobs.resolve.models import load_policy, resolve_model
 from adanat_cli.jobs.resolve.schedules import build_schedule, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.sample import SampleRequest, sample
+from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.plans import plan
 from adanat_cli.jobs.train.policy import check_processes, train_policy
 from adanat_cli.jobs.train.policy_distance import Evaluator

@@ -17,10 +17,11 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config.requests import TrainTokenizerRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_tokenizer, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest, plan, train_tokenizer
+from adanat_cli.jobs.train.tokenizer import plan, train_tokenizer
 from adanat_cli.jobs.train.tokenizer_update import TokenizerTrainer
 from tests.evaluation_toy import Said
 from tests.processes import run_two, start
