@@ -35,7 +35,7 @@ from tests.clip_toy import make_clip
 from tests.jobs.train.test_nat import At
 
 pytest.importorskip("transformers")
-SCRIPT = Path(__file__).parents[2] / "examples" / "captions.py"
+SCRIPT = Path(__file__).parents[3] / "examples" / "captions.py"
 
 
 @pytest.fixture(scope="module")

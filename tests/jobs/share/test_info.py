@@ -68,7 +68,7 @@ from adanat_cli.jobs.share.info import describe
 assert describe({str(model.path)!r})["policies"] == [8]
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_damage_is_told_in_one_line(model: ModelFolder) -> None:

@@ -28,7 +28,7 @@ from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_setup import prepare
 
-DIGITS = Path(__file__).parents[1] / "fixtures" / "digits"
+DIGITS = Path(__file__).parents[2] / "fixtures" / "digits"
 STEPS, UPDATES, IMAGES, OTHER_SEED = 4, 6, 1000, 5
 
 
