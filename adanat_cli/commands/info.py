@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adanat_cli.commands import console, options
+from adanat_cli.commands import console, describe, options
 
 
 def command(
@@ -41,12 +41,12 @@ def command(
         console.result(values, as_json, [line])
         return
     if dataset:
-        from adanat_cli.jobs.share.benchmarks import benchmark_lines, describe_benchmark
+        from adanat_cli.jobs.share.benchmarks import describe_benchmark
 
         values = describe_benchmark(dataset)
-        console.result(values, as_json, benchmark_lines(values))
+        console.result(values, as_json, describe.benchmark_lines(values))
         return
-    from adanat_cli.jobs.share.info import describe, lines
+    from adanat_cli.jobs.share.info import describe as describe_model
 
-    values = describe(model)
-    console.result(values, as_json, lines(values))
+    values = describe_model(model)
+    console.result(values, as_json, describe.model_lines(values))

@@ -189,7 +189,7 @@ def command(
         device=device,
     )
     if dry_run:
-        from adanat_cli.jobs.runtime.wording import lines_of
+        from adanat_cli.commands.wording import lines_of
 
         values = plan(request)
         console.result(values, as_json, lines_of(values))

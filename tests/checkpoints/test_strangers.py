@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.card import model_card, write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import (
@@ -27,7 +28,7 @@ from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy.static import build_policy
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.models import load_features, load_nat, load_policy, load_tokenizer
-from adanat_cli.jobs.share.info import describe, lines
+from adanat_cli.jobs.share.info import describe
 from tests.mutations import as_json, mutations
 
 NAT = NATConfig(7, (4, 4), 8, 2, 2, num_classes=5)
@@ -73,7 +74,7 @@ def use(folder: ModelFolder) -> None:
 def refusal(folder: ModelFolder) -> str:
     """What `info` or the card says against a model; "" if nothing."""
     try:
-        list(lines(describe(str(folder.path))))
+        list(model_lines(describe(str(folder.path))))
         model_card(folder)
     except AdaNATError as error:
         return str(error)

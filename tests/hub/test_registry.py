@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PolicyConfig, nat_preset
 from adanat_cli.core.config.requests import PullRequest, SampleRequest
@@ -25,7 +26,7 @@ from adanat_cli.jobs.resolve import models, registry
 from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource, known_models
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
-from adanat_cli.jobs.share.info import describe, lines
+from adanat_cli.jobs.share.info import describe
 from adanat_cli.jobs.share.pull import pull
 from tests.hub.server import Fault, HubServer
 from tests.jobs.share.foreign_files import policy_state, saved, vqgan_state
@@ -149,7 +150,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(authors: HubServer) -> None:
 
 
 def test_info_lists_the_names(authors: HubServer) -> None:
-    text = "\n".join(lines(describe("")))
+    text = "\n".join(model_lines(describe("")))
     assert "Name        imagenet64: comes with adanat" in text
     assert "Name        toy: A toy; adanat pull toy" in text
     assert "known" not in describe("imagenet64")

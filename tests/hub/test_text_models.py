@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import read_json, write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
@@ -26,7 +27,7 @@ from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
-from adanat_cli.jobs.share.info import describe, lines
+from adanat_cli.jobs.share.info import describe
 from adanat_cli.jobs.share.pull import pull
 from adanat_cli.jobs.share.push import push
 from tests.clip_toy import make_clip
@@ -140,7 +141,7 @@ def test_a_model_without_its_encoder_asks_for_it_and_its_card_says_why_it_shows_
 
 
 def test_info_tells_of_the_encoder_and_of_no_classes(home: Path) -> None:
-    text = "\n".join(lines(describe(str(home / "nat" / "model"))))
+    text = "\n".join(model_lines(describe(str(home / "nat" / "model"))))
     assert "text: CLIP text tower of width 16, 8 tokens" in text
     assert "text of width 16 by clip" in text
     assert "captions: red; blue" in text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.captions import EVALUATION_SEED, evaluation_captions, write_captions
-
-_WIDTH, _INDENT = 110, 12 * " "
 
 
 def describe_benchmark(name: str) -> dict[str, Any]:
@@ -60,24 +56,3 @@ def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: 
     captions = evaluation_captions(dataset, num_captions, **{"streaming": not fields.get("data_dir"), **fields})
     digest = write_captions(path, captions)
     return {"captions": str(path), "num_captions": len(captions), "seed": EVALUATION_SEED, "sha256": digest}
-
-
-def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:
-    """Lay the values of ``describe_benchmark`` out for people."""
-    grid, counts = " x ".join(map(str, values["grid"])), values["parameters"]
-    text = values["condition"] == "text"
-    condition = f"text by {values['text_encoder']}" if text else f"{values['num_classes']} classes"
-    yield f"Benchmark   {values['name']}: {values['image_size']} x {values['image_size']} pixels, {condition}"
-    home = "--data-dir" if values["source"] == values["name"] else f"{values['source']} or --data-dir"
-    yield f"Images      {values['num_images']:,} to train on, from {home}:"
-    yield from textwrap.wrap(values["layout"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
-    yield "Transform   ADM's: halve by box means, one bicubic step to the short side, centre crop, half flipped"
-    yield f"Tokenizer   VQGAN, {values['codebook_size']} codes, {grid} grid, {counts['tokenizer']:,} parameters"
-    yield f"NAT         {values['nat_size']}, {counts['nat']:,} parameters, {values['nat_steps']:,} updates"
-    if text:
-        yield f"Context     {values['text_length']} states of width {values['text_width']}, no attention mask"
-    steps, both = ", ".join(map(str, values["policy_steps"])), counts["nat"] + counts["policy"]
-    yield f"Policy      {counts['policy']:,} parameters ({both:,} with the NAT), {steps} steps"
-    yield f"Reward      {values['discriminator']} discriminator, conditioned on the {values['discriminator_condition']}"
-    yield f"Measured    {values['eval_images']:,} images of {values['eval_condition']}, protocol {values['protocol']},"
-    yield f"            against {values['reference']}"

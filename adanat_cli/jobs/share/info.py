@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
 from adanat_cli.core.config import BENCHMARKS, FeatureConfig, tokenizer_config
 from adanat_cli.core.errors import require
-from adanat_cli.jobs.resolve.classes import short_name
 from adanat_cli.jobs.resolve.models import model_names, nat_config, policy_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import KnownModel, known_models
-from adanat_cli.jobs.runtime.wording import lines_of
-
-_SHOWN_CLASSES = 12
 
 
 def describe(model: str) -> dict[str, Any]:
@@ -120,43 +115,3 @@ def _matches(folder: ModelFolder) -> dict[str, str]:
             same = "yes" if noted == folder.fingerprint(read) else "no"
             found[f"{reader} and {read}"] = same if noted else "not recorded"
     return found
-
-
-def lines(values: dict[str, Any]) -> Iterator[str]:
-    """Lay the values of ``describe`` out for people."""
-    yield f"Model       {values['model']}"
-    if "fetch" in values:
-        yield f"            {values['about']}"
-        for part in values["parts"]:
-            yield f"{part['component']}: {part['file']} from {part['from']}, license {part['license']}"
-        yield f"Not here yet; fetch it with: {values['fetch']}"
-        return
-    yield f"Images      {values['image_size']} x {values['image_size']}"
-    for name, part in values["components"].items():
-        yield ""
-        yield f"{name}: {part['summary']}"
-        formats = ", ".join(part["formats"])
-        yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
-        yield f"  fingerprint {part['fingerprint'][:16]}"
-        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
-    yield ""
-    yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
-    if values["condition"] != "text":
-        yield f"Classes     {_classes(values['classes'])}"
-    for pair, answer in values["matches"].items():
-        yield f"Match       {pair}: {answer}"
-    if not values["results"]:
-        yield "Results     none measured"
-    for result in values["results"]:
-        yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
-    for name, about in values.get("known", {}).items():
-        yield f"Name        {name}: {about}"
-
-
-def _classes(classes: dict[str, str]) -> str:
-    """Number and first names of the classes that the model has seen."""
-    if not classes:
-        return "no names recorded"
-    shown = [f"{label} {short_name(name)}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
-    more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
-    return f"{len(classes)}: {', '.join(shown)}{more}"

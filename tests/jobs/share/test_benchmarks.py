@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.describe import benchmark_lines
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, text_encoder_of
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.share.benchmarks import benchmark_lines, describe_benchmark
+from adanat_cli.jobs.share.benchmarks import describe_benchmark
 
 MILLION = 1_000_000
 

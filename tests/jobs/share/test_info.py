@@ -13,14 +13,15 @@ import typer
 from typer.testing import CliRunner
 
 from adanat_cli.commands import info
+from adanat_cli.commands.describe import model_lines
+from adanat_cli.commands.wording import lines_of
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, PolicyConfig, VQGANConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.tokenizer.vqgan import VQGAN
-from adanat_cli.jobs.runtime.wording import lines_of
-from adanat_cli.jobs.share.info import describe, lines
+from adanat_cli.jobs.share.info import describe
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_it_tells_what_the_folder_holds(model: ModelFolder) -> None:
     assert values["policies"] == [8]
     assert values["classes"] == {"0": "tench", "2": "pug"}
     assert values["matches"] == {"nat and tokenizer": "yes", "policies/steps-8 and nat": "not recorded"}
-    text = "\n".join(lines(values))
+    text = "\n".join(model_lines(values))
     for words in ("vqgan, 8 codes, 16 x 16 grid", "3 classes", "8 steps", "0 tench, 2 pug", "metric fid, value 12.5"):
         assert words in text
 
@@ -90,7 +91,7 @@ def test_the_command_prints_json_or_lines(model: ModelFolder) -> None:
 
 def test_a_published_model_that_is_not_here_tells_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = "\n".join(lines(describe("cc3m")))
+    text = "\n".join(model_lines(describe("cc3m")))
     assert "license" in text
     assert text.endswith("Not here yet; fetch it with: adanat pull cc3m")
     with pytest.raises(AdaNATError, match="adanat info --dataset mscoco"):

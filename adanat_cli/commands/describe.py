@@ -1,0 +1,75 @@
+"""What ``adanat info`` prints for people; ``--json`` has all of it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from adanat_cli.commands.wording import lines_of
+
+_WIDTH, _INDENT = 110, 12 * " "
+_SHOWN_CLASSES = 12
+
+
+def model_lines(values: dict[str, Any]) -> Iterator[str]:
+    """Lay the values of ``info.describe`` out for people."""
+    yield f"Model       {values['model']}"
+    if "fetch" in values:
+        yield f"            {values['about']}"
+        for part in values["parts"]:
+            yield f"{part['component']}: {part['file']} from {part['from']}, license {part['license']}"
+        yield f"Not here yet; fetch it with: {values['fetch']}"
+        return
+    yield f"Images      {values['image_size']} x {values['image_size']}"
+    for name, part in values["components"].items():
+        yield ""
+        yield f"{name}: {part['summary']}"
+        formats = ", ".join(part["formats"])
+        yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
+        yield f"  fingerprint {part['fingerprint'][:16]}"
+        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
+    yield ""
+    yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
+    if values["condition"] != "text":
+        yield f"Classes     {_classes(values['classes'])}"
+    for pair, answer in values["matches"].items():
+        yield f"Match       {pair}: {answer}"
+    if not values["results"]:
+        yield "Results     none measured"
+    for result in values["results"]:
+        yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
+    for name, about in values.get("known", {}).items():
+        yield f"Name        {name}: {about}"
+
+
+def _classes(classes: dict[str, str]) -> str:
+    """Number and first names of the classes that the model has seen."""
+    from adanat_cli.jobs.resolve.classes import short_name
+
+    if not classes:
+        return "no names recorded"
+    shown = [f"{label} {short_name(name)}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
+    more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
+    return f"{len(classes)}: {', '.join(shown)}{more}"
+
+
+def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:
+    """Lay the values of ``benchmarks.describe_benchmark`` out for people."""
+    grid, counts = " x ".join(map(str, values["grid"])), values["parameters"]
+    text = values["condition"] == "text"
+    condition = f"text by {values['text_encoder']}" if text else f"{values['num_classes']} classes"
+    yield f"Benchmark   {values['name']}: {values['image_size']} x {values['image_size']} pixels, {condition}"
+    home = "--data-dir" if values["source"] == values["name"] else f"{values['source']} or --data-dir"
+    yield f"Images      {values['num_images']:,} to train on, from {home}:"
+    yield from textwrap.wrap(values["layout"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    yield "Transform   ADM's: halve by box means, one bicubic step to the short side, centre crop, half flipped"
+    yield f"Tokenizer   VQGAN, {values['codebook_size']} codes, {grid} grid, {counts['tokenizer']:,} parameters"
+    yield f"NAT         {values['nat_size']}, {counts['nat']:,} parameters, {values['nat_steps']:,} updates"
+    if text:
+        yield f"Context     {values['text_length']} states of width {values['text_width']}, no attention mask"
+    steps, both = ", ".join(map(str, values["policy_steps"])), counts["nat"] + counts["policy"]
+    yield f"Policy      {counts['policy']:,} parameters ({both:,} with the NAT), {steps} steps"
+    yield f"Reward      {values['discriminator']} discriminator, conditioned on the {values['discriminator_condition']}"
+    yield f"Measured    {values['eval_images']:,} images of {values['eval_condition']}, protocol {values['protocol']},"
+    yield f"            against {values['reference']}"
