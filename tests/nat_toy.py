@@ -13,7 +13,7 @@ import torch
 from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
-from adanat_cli.core.config.requests import PretrainNATRequest
+from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.train import nat_setup as runs
@@ -43,7 +43,7 @@ def make_tokens(path: Path, fingerprint: str, num_rows: int = 64, seed: int = 0)
     return path
 
 
-def make_request(folder: Path, output: str = "run", **changes: object) -> PretrainNATRequest:
+def make_request(folder: Path, output: str = "run", **changes: object) -> NATSettings:
     """A request of a few updates on the toy set, which is made on first use."""
     model = ModelFolder(folder / "model")
     if not model.exists():
@@ -64,7 +64,7 @@ def make_request(folder: Path, output: str = "run", **changes: object) -> Pretra
         }
     )
     model_path, tokens = str(folder / "model"), folder / "tokens"
-    return PretrainNATRequest("toy", tokens, "micro", training, folder / output, model_path, device="cpu")
+    return NATSettings("toy", tokens, "micro", training, folder / output, model_path, device="cpu")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from adanat_cli.core.config import (
     PPOConfig,
     data_config,
 )
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.nat.uvit import UViT
 from tests.image_files import write_class_folder
@@ -46,7 +46,7 @@ def make_policy_toy(folder: Path) -> Path:
     return folder
 
 
-def policy_request(folder: Path, output: str = "run", **changes: object) -> TrainPolicyRequest:
+def policy_request(folder: Path, output: str = "run", **changes: object) -> PolicySettings:
     """A request of a few updates, whose fields and training settings can be changed by name."""
     training = {
         "updates": 4,
@@ -76,4 +76,4 @@ def policy_request(folder: Path, output: str = "run", **changes: object) -> Trai
         "workers": 0,
         "device": "cpu",
     }
-    return TrainPolicyRequest(**{**fields, **changes})
+    return PolicySettings(**{**fields, **changes})

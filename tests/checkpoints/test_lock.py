@@ -21,7 +21,7 @@ from adanat_cli.core.config.requests import (
     SampleRequest,
     StatsRequest,
     TokenizeRequest,
-    TrainTokenizerRequest,
+    TokenizerSettings,
 )
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.evaluate.evaluate import evaluate
@@ -94,11 +94,11 @@ def _jobs(toy: Path, out: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
     return {
         "train-tokenizer": (
             train_tokenizer,
-            TrainTokenizerRequest(small, VQAEConfig(image_size=16), TokenizerTrainingConfig(), out, device="cpu"),
+            TokenizerSettings(small, VQAEConfig(image_size=16), TokenizerTrainingConfig(), out, device="cpu"),
         ),
         "train-tokenizer, pixels": (
             train_tokenizer,
-            TrainTokenizerRequest(
+            TokenizerSettings(
                 small, PixelConfig(image_size=8, codebook_size=8, patch=2), TokenizerTrainingConfig(), out
             ),
         ),

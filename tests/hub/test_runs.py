@@ -19,7 +19,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.push import push
-from adanat_cli.jobs.train.nat import PretrainNATRequest, pretrain_nat
+from adanat_cli.jobs.train.nat import NATSettings, pretrain_nat
 from tests.hub.server import Fault, HubServer
 from tests.nat_toy import make_tokens
 
@@ -40,9 +40,7 @@ def test_a_nat_trains_on_tokens_and_a_tokenizer_from_the_hub(
     repo.commit("v1", {"code.py": b"import os", "pickled.pt": b"a pickle"})
 
     training = NATTrainingConfig(steps=1, batch_size=8, warmup_steps=1, precision="fp32")
-    request = PretrainNATRequest(
-        "toy", Path("tester/tokens@v1"), "nano", training, tmp_path / "run", pushed, device="cpu"
-    )
+    request = NATSettings("toy", Path("tester/tokens@v1"), "nano", training, tmp_path / "run", pushed, device="cpu")
     assert pretrain_nat(request, SilentReporter())["steps"] == 1
     assert not hub.asked(r"GET .*(nat/model|policies|code\.py|pickled)")
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
-from adanat_cli.core.config.requests import PretrainNATRequest
+from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.generation.schedules import CosineSchedule
@@ -40,7 +40,7 @@ _NUM_EXAMPLES = 16
 
 
 @holds_output
-def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, Any]:
+def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a NAT.
 
     Returns:
@@ -93,7 +93,7 @@ def pretrain_nat(request: PretrainNATRequest, reporter: Reporter) -> dict[str, A
     return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
-def plan(request: PretrainNATRequest) -> dict[str, Any]:
+def plan(request: NATSettings) -> dict[str, Any]:
     """What ``pretrain_nat`` would do, without touching data.
 
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
@@ -120,7 +120,7 @@ def plan(request: PretrainNATRequest) -> dict[str, Any]:
     }
 
 
-def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
+def _planned_shape(request: NATSettings) -> tuple[str, NATConfig]:
     """Whose tokens the NAT would be for, and its configuration."""
     benchmark = BENCHMARKS.get(request.dataset)
     shards = shard_files(request.tokens)
@@ -141,7 +141,7 @@ def _planned_shape(request: PretrainNATRequest) -> tuple[str, NATConfig]:
     return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
 
 
-def _pieces(request: PretrainNATRequest, shape: NATConfig, share: int, precision: str) -> int:
+def _pieces(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
     """The pieces of a process's share of a batch: those asked for, or as few as half of the memory holds.
 
     Raises:
@@ -175,7 +175,7 @@ def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) ->
 class _Run(MeteredLoop):
     """One run's parts, and what the loop does with them."""
 
-    request: PretrainNATRequest
+    request: NATSettings
     config: NATTrainingConfig
     accelerator: Accelerator
     reporter: Reporter
@@ -286,7 +286,7 @@ class _Run(MeteredLoop):
         return {"captions": list(dict.fromkeys(self.tokens.captions(self.tokens.first_caption[rows])))}
 
 
-def _trial(request: PretrainNATRequest, shape: NATConfig, device: torch.device) -> Job:
+def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:
     """A piece of an update in a given number format, to be timed."""
     torch.manual_seed(request.training.seed)
     nat = UViT(shape).to(device)

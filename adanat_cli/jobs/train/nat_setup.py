@@ -10,7 +10,7 @@ import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, nat_preset
-from adanat_cli.core.config.requests import PretrainNATRequest
+from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
 from adanat_cli.core.errors import require
 from adanat_cli.core.text.encoder import TextEncoder
@@ -22,12 +22,12 @@ from adanat_cli.jobs.train.nat_batches import Indices
 _CAPTIONS_AT_ONCE = 2**16
 
 
-def tokenizer_model(request: PretrainNATRequest) -> ModelFolder:
+def tokenizer_model(request: NATSettings) -> ModelFolder:
     """The model whose tokenizer is meant: the named one, the data set's own, or the default."""
     return resolve_model(request.model or (request.dataset if request.dataset in model_names() else ""))
 
 
-def caption_encoder(request: PretrainNATRequest, tokens: TokenSet, device: torch.device) -> TextEncoder | None:
+def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device) -> TextEncoder | None:
     """Load the text encoder of captions that are not encoded yet; None where there is nothing to encode.
 
     Raises:
@@ -61,7 +61,7 @@ def _text_fields(info: TokenSetInfo, encoder: TextEncoder | None) -> dict[str, A
 
 
 def nat_shape(
-    request: PretrainNATRequest, info: TokenSetInfo, model: ModelFolder, encoder: TextEncoder | None = None
+    request: NATSettings, info: TokenSetInfo, model: ModelFolder, encoder: TextEncoder | None = None
 ) -> NATConfig:
     """The NAT for these tokens.
 

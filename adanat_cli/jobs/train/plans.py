@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
@@ -21,7 +21,7 @@ from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, 
 from adanat_cli.jobs.train.policy_update import KEPT
 
 
-def plan(request: TrainPolicyRequest) -> dict[str, Any]:
+def plan(request: PolicySettings) -> dict[str, Any]:
     """What ``train_policy`` would do; without a model, for the one that a benchmark was published with.
 
     Raises:
@@ -71,7 +71,7 @@ def plan(request: TrainPolicyRequest) -> dict[str, Any]:
     }
 
 
-def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]:
+def settings(request: PolicySettings, shape: PolicyConfig) -> dict[str, Any]:
     """What decides the result; where the data lies and how many threads decode it change nothing."""
     values: dict[str, Any] = {
         "kind": request.kind,
@@ -89,7 +89,7 @@ def settings(request: TrainPolicyRequest, shape: PolicyConfig) -> dict[str, Any]
     return values
 
 
-def _model(request: TrainPolicyRequest) -> tuple[str, NATConfig, str, int]:
+def _model(request: PolicySettings) -> tuple[str, NATConfig, str, int]:
     """Where the model is, its NAT, the NAT's fingerprint, and the size of its images."""
     benchmark = BENCHMARKS.get(request.dataset)
     if benchmark and is_absent(request.dataset, request.model):
@@ -98,11 +98,11 @@ def _model(request: TrainPolicyRequest) -> tuple[str, NATConfig, str, int]:
     return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
 
 
-def _is_judged(request: TrainPolicyRequest) -> bool:
+def _is_judged(request: PolicySettings) -> bool:
     return request.training.reward == "adversarial" and request.kind not in ("search", "tuned")
 
 
-def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
+def _missing(request: PolicySettings, is_here: bool) -> list[str]:
     """What the run will need and has not.
 
     Raises:
@@ -125,7 +125,7 @@ def _missing(request: TrainPolicyRequest, is_here: bool) -> list[str]:
     return missing
 
 
-def _memory(request: TrainPolicyRequest, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
+def _memory(request: PolicySettings, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
     """Rough bytes: weights, those of Adam where they train, what is kept, and one guided pass of the NAT."""
     trained = sizes["num_policy_parameters"] + sizes["num_critic_parameters"]
     trained += sizes.get("num_trained_discriminator_parameters", 0)

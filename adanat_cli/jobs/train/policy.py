@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.errors import AdaNATError, require
@@ -47,7 +47,7 @@ _EVALUATION, _SHOWN = 20, 21
 
 
 @holds_output
-def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, Any]:
+def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a policy; or search a table.
 
     Returns:
@@ -85,7 +85,7 @@ def train_policy(request: TrainPolicyRequest, reporter: Reporter) -> dict[str, A
     return run.result() if accelerator.is_main_process else {}
 
 
-def check_processes(request: TrainPolicyRequest, num_processes: int) -> None:
+def check_processes(request: PolicySettings, num_processes: int) -> None:
     """Refuse what cannot be shared out over the processes, before anything is loaded."""
     training = request.training
     if request.kind in ("search", "tuned"):
@@ -115,7 +115,7 @@ class _Best:
 class _Run(TrainingLoop):
     """One run's parts, and what the loop does with them."""
 
-    request: TrainPolicyRequest
+    request: PolicySettings
     accelerator: Accelerator
     reporter: Reporter
     folder: RunFolder
@@ -295,7 +295,7 @@ class _Run(TrainingLoop):
         return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
 
 
-def _reward(request: TrainPolicyRequest, setup: Setup, accelerator: Accelerator) -> PolicyReward:
+def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:
     """Build what the policy is rewarded for."""
     config, nat = request.training, setup.model.nat.config
     if config.reward == "fid":

@@ -9,7 +9,7 @@ import torch
 from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.search import TableSearch, grid
@@ -27,7 +27,7 @@ _SEARCH, _EVALUATION = 22, 20
 
 
 def search(
-    request: TrainPolicyRequest,
+    request: PolicySettings,
     setup: Setup,
     shape: PolicyConfig,
     folder: RunFolder,
@@ -104,7 +104,7 @@ def _best_of_grid(
 
 
 def _searched(
-    request: TrainPolicyRequest,
+    request: PolicySettings,
     folder: RunFolder,
     state: dict[str, Any] | None,
     start: TableSchedule,

@@ -19,7 +19,7 @@ from adanat_cli.core.config import (
     PolicyConfig,
     tokenizer_config,
 )
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.held_out import open_parts
 from adanat_cli.core.data.sources import ImageSource
@@ -91,7 +91,7 @@ class Setup:
         return FrechetReference(feature_moments(self.features, images, accelerator=self.accelerator).gaussian())
 
 
-def check_request(request: TrainPolicyRequest) -> tuple[ModelFolder, NATConfig]:
+def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
     """Refuse what cannot work, before anything is loaded.
 
     Raises:
@@ -126,7 +126,7 @@ def _has_own_features(output: Path) -> bool:
     return exported.exists() and exported.has("features")
 
 
-def fit_to_condition(request: TrainPolicyRequest, nat: NATConfig) -> TrainPolicyRequest:
+def fit_to_condition(request: PolicySettings, nat: NATConfig) -> PolicySettings:
     """Change what only makes sense for classes: a prompt hardly comes twice, so its mean would be its own reward."""
     if nat.condition == "class" or request.ppo.baseline != "class":
         return request
@@ -154,7 +154,7 @@ def _usual_model(dataset: str) -> str:
     return str(PULLED / dataset)
 
 
-def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) -> PolicyConfig:
+def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> PolicyConfig:
     """The configuration of the policy to train; a searched table is a static policy around it."""
     fields = dict(request.policy)
     kind, _, file = request.base.partition(":")
@@ -177,7 +177,7 @@ def policy_shape(request: TrainPolicyRequest, nat: NATConfig, fingerprint: str) 
     )
 
 
-def open_images(request: TrainPolicyRequest, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:
+def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:
     """Open the real images of the model's classes to train on, and others to measure with.
 
     Raises:
@@ -228,7 +228,7 @@ def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> Ima
 
 
 def prepare(
-    request: TrainPolicyRequest,
+    request: PolicySettings,
     accelerator: Accelerator,
     reporter: Reporter,
     images: tuple[ImageSource, ImageSource] | None = None,
@@ -263,7 +263,7 @@ def prepare(
     return Setup(folder, model, held_out_model, source, held_out, networks, accelerator)
 
 
-def export_policy(request: TrainPolicyRequest, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:
+def export_policy(request: PolicySettings, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:
     """Write the policy into the run's model folder beside copies of the networks that it belongs to.
 
     Args:

@@ -38,7 +38,7 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
-from adanat_cli.core.config.requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
+from adanat_cli.core.config.requests import NATSettings, PolicySettings, TokenizerSettings
 from adanat_cli.core.config.schema import conform_fields
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
@@ -79,7 +79,7 @@ def tokenizer_request(
     output: Path | None = None,
     dry_run: bool = False,
     **others: Any,
-) -> TrainTokenizerRequest:
+) -> TokenizerSettings:
     """Settle a training of a tokenizer.
 
     Args:
@@ -121,7 +121,7 @@ def tokenizer_request(
             f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
             "set others."
         )
-    return TrainTokenizerRequest(config, tokenizer, settled, output, note=note, **others)
+    return TokenizerSettings(config, tokenizer, settled, output, note=note, **others)
 
 
 def nat_request(
@@ -132,7 +132,7 @@ def nat_request(
     output: Path | None = None,
     dry_run: bool = False,
     **others: Any,
-) -> PretrainNATRequest:
+) -> NATSettings:
     """Settle a training of a NAT.
 
     Args:
@@ -172,7 +172,7 @@ def nat_request(
     if scale:
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
         note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
-    return PretrainNATRequest(dataset, tokens, size, settled, output, note=note, **others)
+    return NATSettings(dataset, tokens, size, settled, output, note=note, **others)
 
 
 def policy_request(
@@ -185,7 +185,7 @@ def policy_request(
     recipe_name: str = "auto",
     output: Path | None = None,
     **others: Any,
-) -> TrainPolicyRequest:
+) -> PolicySettings:
     """Settle a training of a policy.
 
     Args:
@@ -221,7 +221,7 @@ def policy_request(
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
         optimisation = optimisation.replace(baseline="class")
     kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
-    return TrainPolicyRequest(
+    return PolicySettings(
         dataset=dataset,
         # The model's tokenizer says which size the images have.
         data=data_config(dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **_given(data)}),

@@ -13,7 +13,7 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PixelConfig, VQAEConfig
-from adanat_cli.core.config.requests import TrainTokenizerRequest
+from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.data.batches import training_batches
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import require
@@ -35,7 +35,7 @@ _NUM_SHOWN, _NUM_MEASURED = 16, 256
 
 
 @holds_output
-def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[str, Any]:
+def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str, Any]:
     """Train, resume or finish a tokenizer.
 
     Returns:
@@ -76,7 +76,7 @@ def train_tokenizer(request: TrainTokenizerRequest, reporter: Reporter) -> dict[
     return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
-def _write_pixels(request: TrainTokenizerRequest, config: PixelConfig) -> dict[str, Any]:
+def _write_pixels(request: TokenizerSettings, config: PixelConfig) -> dict[str, Any]:
     """Write a tokenizer that has nothing to learn."""
     RunFolder(request.output, {"tokenizer": config.to_dict()})
     model = ModelFolder(request.output / "model")
@@ -86,7 +86,7 @@ def _write_pixels(request: TrainTokenizerRequest, config: PixelConfig) -> dict[s
     return {"model": str(model.path), "steps": 0}
 
 
-def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
+def plan(request: TokenizerSettings) -> dict[str, Any]:
     """What ``train_tokenizer`` would do, without touching data."""
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in build_tokenizer(request.tokenizer).parameters())
@@ -103,7 +103,7 @@ def plan(request: TrainTokenizerRequest) -> dict[str, Any]:
     }
 
 
-def _memory(request: TrainTokenizerRequest, num_parameters: int) -> int:
+def _memory(request: TokenizerSettings, num_parameters: int) -> int:
     """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
     shape = request.tokenizer
     if isinstance(shape, PixelConfig):
@@ -120,7 +120,7 @@ def _memory(request: TrainTokenizerRequest, num_parameters: int) -> int:
 class _Run(MeteredLoop):
     """One run's parts, and what the loop does with them."""
 
-    request: TrainTokenizerRequest
+    request: TokenizerSettings
     accelerator: Accelerator
     reporter: Reporter
     folder: RunFolder

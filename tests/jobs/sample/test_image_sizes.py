@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config import NATTrainingConfig
-from adanat_cli.core.config.requests import PretrainNATRequest, SampleRequest, TokenizeOptions, TokenizeRequest
+from adanat_cli.core.config.requests import NATSettings, SampleRequest, TokenizeOptions, TokenizeRequest
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.tokenize.tokenize import run_tokenize
@@ -36,7 +36,7 @@ def test_twice_the_tokenizers_size_goes_from_images_to_samples(tmp_path: Path) -
     with Image.open(tmp_path / "preview.png") as preview:
         assert preview.height == 2 * SIZE + 2
     training = NATTrainingConfig(steps=1, batch_size=4, warmup_steps=1, precision="fp32")
-    run = PretrainNATRequest("images", tmp_path / "tokens", "micro", training, tmp_path / "run", model, device="cpu")
+    run = NATSettings("images", tmp_path / "tokens", "micro", training, tmp_path / "run", model, device="cpu")
     trained = pretrain_nat(run, SilentReporter())["model"]
     asked = SampleRequest(
         tmp_path / "samples", trained, num_images=3, num_steps=2, image_format="npz", trace=True, device="cpu"

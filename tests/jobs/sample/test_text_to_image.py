@@ -22,7 +22,7 @@ from adanat_cli import Pipeline
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DiscriminatorConfig, NATConfig, PolicyTrainingConfig, PPOConfig, data_config
-from adanat_cli.core.config.requests import SampleRequest, TrainPolicyRequest
+from adanat_cli.core.config.requests import PolicySettings, SampleRequest
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.preference import PreferenceReward
@@ -185,11 +185,11 @@ def test_captions_are_encoded_on_the_fly_where_none_are_stored(
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def policy_request(folder: Path, output: Path, **training: Any) -> TrainPolicyRequest:
+def policy_request(folder: Path, output: Path, **training: Any) -> PolicySettings:
     """A policy training of seconds."""
     source = str(folder / "pictures")
     few = {"updates": 1, "trajectories": 8, "eval_images": 8, "batch_size": 4, "precision": "fp32", "save_every": 1}
-    return TrainPolicyRequest(
+    return PolicySettings(
         dataset=source,
         data=data_config(source, image_size=1),
         num_steps=3,

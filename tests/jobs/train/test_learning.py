@@ -19,7 +19,7 @@ from adanat_cli.core.config import (
     PPOConfig,
     data_config,
 )
-from adanat_cli.core.config.requests import TrainPolicyRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.policy.schedule import PolicySchedule
 from adanat_cli.jobs.resolve.models import load_policy, resolve_model
@@ -39,7 +39,7 @@ def test_six_updates_of_the_digits_recipe_bring_the_images_nearer_to_held_out_on
     training = PolicyTrainingConfig(**recipe["training"]).replace(
         updates=UPDATES, eval_every=UPDATES, show_every=UPDATES, save_every=UPDATES, eval_images=250
     )
-    request = TrainPolicyRequest(
+    request = PolicySettings(
         dataset="digits",
         data=data_config("digits"),
         num_steps=STEPS,

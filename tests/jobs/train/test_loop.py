@@ -17,7 +17,7 @@ import torch
 from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
-from adanat_cli.core.config.requests import TrainTokenizerRequest
+from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train import nat as module
@@ -142,7 +142,7 @@ def test_a_tokenizer_that_stopped_twice_has_the_files_of_an_unbroken_one(tmp_pat
         save_every=1,
         precision="fp32",
     )
-    asked = TrainTokenizerRequest(data, shape, training, tmp_path / "unbroken" / "run", workers=0, device="cpu")
+    asked = TokenizerSettings(data, shape, training, tmp_path / "unbroken" / "run", workers=0, device="cpu")
     train_tokenizer(asked, SilentReporter())
     broken = replace(asked, output=tmp_path / "broken" / "run")
     for _ in range(2):

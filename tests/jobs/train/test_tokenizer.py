@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
-from adanat_cli.core.config.requests import TrainTokenizerRequest
+from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_tokenizer, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -45,7 +45,7 @@ from pathlib import Path, PosixPath
 from adanat_cli.core.config import *
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.tokenizer_update import TokenizerTrainer
-from adanat_cli.jobs.train.tokenizer import TrainTokenizerRequest, train_tokenizer
+from adanat_cli.jobs.train.tokenizer import TokenizerSettings, train_tokenizer
 
 update = TokenizerTrainer.update
 def watched(self, images):
@@ -57,16 +57,16 @@ train_tokenizer({request!r}, SilentReporter())
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> TrainTokenizerRequest:
+def request_(tmp_path: Path) -> TokenizerSettings:
     pytest.importorskip("sklearn")
-    return TrainTokenizerRequest(data_config("digits"), SHAPE, TRAINING, tmp_path / "run", workers=0, device="cpu")
+    return TokenizerSettings(data_config("digits"), SHAPE, TRAINING, tmp_path / "run", workers=0, device="cpu")
 
 
-def weights(request: TrainTokenizerRequest) -> dict[str, torch.Tensor]:
+def weights(request: TokenizerSettings) -> dict[str, torch.Tensor]:
     return load_tensors(request.output / "model" / "tokenizer" / "model.safetensors")
 
 
-def test_a_run_leaves_a_model_metrics_and_pictures(request_: TrainTokenizerRequest) -> None:
+def test_a_run_leaves_a_model_metrics_and_pictures(request_: TokenizerSettings) -> None:
     said = Said()
     result = train_tokenizer(request_, said)
     assert said.logged[0] == "sklearn-digits (train): 1,438 images in 10 classes, from 127 (8) to 161 (1) each."
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_model_metrics_and_pictures(request_: TrainTokenizerReque
     assert len(list((request_.output / "samples").glob("*.png"))) == 2
 
 
-def test_a_short_training_exports_what_it_trained(request_: TrainTokenizerRequest) -> None:
+def test_a_short_training_exports_what_it_trained(request_: TokenizerSettings) -> None:
     training = TRAINING.replace(steps=60, ema_decay=0.9999, adversarial_start=60, save_every=60)
     train_tokenizer(replace(request_, training=training), SilentReporter())
     trained = load_tree(max((request_.output / "checkpoints").glob("*.safetensors")))["vqae"]
@@ -90,7 +90,7 @@ def test_a_short_training_exports_what_it_trained(request_: TrainTokenizerReques
     assert left < 0.05 * moved
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TrainTokenizerRequest, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TokenizerSettings, tmp_path: Path) -> None:
     train_tokenizer(request_, SilentReporter())
     broken = replace(request_, output=tmp_path / "broken")
     killed = start(SCRIPT.format(kill="if self.step == 10: os.kill(os.getpid(), signal.SIGKILL)", request=broken))
@@ -102,7 +102,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TrainTo
         torch.testing.assert_close(weights(broken)[name], tensor, rtol=0, atol=0, msg=name)
 
 
-def test_two_processes_train_one_tokenizer_together(request_: TrainTokenizerRequest) -> None:
+def test_two_processes_train_one_tokenizer_together(request_: TokenizerSettings) -> None:
     line = f"train-tokenizer -d digits -o {request_.output} --steps 4 --batch-size 8 --workers 0 --device cpu --json"
     run_two(f"import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *{line.split()!r}]; main()")
     assert (request_.output / "metrics.jsonl").read_text().count('"perplexity"') == 1
@@ -110,7 +110,7 @@ def test_two_processes_train_one_tokenizer_together(request_: TrainTokenizerRequ
     assert all(tensor.isfinite().all() for tensor in tokenizer.state_dict().values())
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(request_: TrainTokenizerRequest, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_same_command_goes_on(request_: TokenizerSettings, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adanat_cli", "train-tokenizer", "-d", "digits", "-o", str(tmp_path / "cli")]
     command += ["--steps", "100000", "--batch-size", "8", "--workers", "0", "--precision", "fp32", "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -126,13 +126,13 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(request_: TrainTokenizerReque
     assert list((tmp_path / "cli" / "checkpoints").glob("step-*.safetensors"))
 
 
-def test_other_settings_in_the_same_folder_are_refused(request_: TrainTokenizerRequest) -> None:
+def test_other_settings_in_the_same_folder_are_refused(request_: TokenizerSettings) -> None:
     train_tokenizer(request_, SilentReporter())
     with pytest.raises(AdaNATError, match=r"training\.seed was 0, now 1"):
         train_tokenizer(replace(request_, training=TRAINING.replace(seed=1)), SilentReporter())
 
 
-def test_a_dry_run_touches_nothing(request_: TrainTokenizerRequest) -> None:
+def test_a_dry_run_touches_nothing(request_: TokenizerSettings) -> None:
     values = plan(request_)
     assert values["tokens_per_image"] == 64
     assert values["num_parameters"] > 1000
