@@ -38,8 +38,8 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
-from adanat_cli.core.config.requests import NATSettings, PolicySettings, TokenizerSettings
 from adanat_cli.core.config.schema import conform_fields
+from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config import NATTrainingConfig
-from adanat_cli.core.config.requests import NATSettings, SampleRequest, TokenizeOptions, TokenizeRequest
+from adanat_cli.core.config.requests import SampleRequest, TokenizeOptions, TokenizeRequest
+from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.tokenize.tokenize import run_tokenize
