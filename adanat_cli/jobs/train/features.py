@@ -21,7 +21,7 @@ from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.jobs.resolve.captions import word_targets
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.runtime.seeding import FeatureStream, stream_seed
 from adanat_cli.jobs.sample.pictures import Pixels
 
 Images = Pixels | Tensor
@@ -74,13 +74,13 @@ def train_feature_network(
     _check(source, config, steps, learning_rate, words)
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
-        torch.default_generator.manual_seed(stream_seed(seed, 0))
+        torch.default_generator.manual_seed(stream_seed(seed, FeatureStream.WEIGHTS))
         network = FeatureNetwork(config).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
     batches = _targets(source, batch_size, seed, num_workers, flips, words)
     with reporter.task("Training the feature network", steps, "updates") as task:
         for step, (pixels, labels) in zip(range(steps), batches, strict=False):
-            generator = torch.Generator().manual_seed(stream_seed(seed, 1, step))
+            generator = torch.Generator().manual_seed(stream_seed(seed, FeatureStream.SHIFTS, step))
             images = as_floats(random_shifts(pixels, max(1, config.image_size // 16), generator), device)
             loss = F.cross_entropy(network(images).logits, labels.to(device), label_smoothing=_LABEL_SMOOTHING)
             optimizer.zero_grad(set_to_none=True)

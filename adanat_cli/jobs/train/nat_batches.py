@@ -12,15 +12,11 @@ from torch import Tensor
 
 from adanat_cli.core.config import NATTrainingConfig
 from adanat_cli.core.nat.masking import sample_masks
-from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 
 Indices = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Flags = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-
-# Purposes of random streams; a new purpose gets a new number.
-_ORDER, _UPDATE, _DROPOUT, _HELD_OUT = range(4)
-_CAPTION = 4
 
 _MAX_HELD_OUT = 1024
 
@@ -64,7 +60,7 @@ class Update(NamedTuple):
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
     """The seed of everything the network itself draws in one update."""
-    return stream_seed(_DROPOUT, seed, step, rank)
+    return stream_seed(Stream.NAT_DROPOUT, seed, step, rank)
 
 
 def hold_out(rows: Indices, share: float) -> tuple[Indices, Indices]:
@@ -123,7 +119,7 @@ class UpdateSource:
             accumulate: pieces to cut the share into.
         """
         config, size = self.config, self.config.batch_size
-        generator = torch.Generator().manual_seed(stream_seed(_UPDATE, config.seed, step))
+        generator = torch.Generator().manual_seed(stream_seed(Stream.NAT_UPDATE, config.seed, step))
         uniforms = torch.rand(2, size, generator=generator)
         masks = sample_masks(size, self.num_tokens, config.mask_alpha, config.mask_beta, generator)
         flipped = (uniforms[0] < config.flip).numpy() & self.has_flips
@@ -142,7 +138,7 @@ class UpdateSource:
     def fixed(self, rows: Indices) -> TokenBatch:
         """The given rows as they are, under masks that are the same in every run."""
         ids, labels = self.tokens.batch(rows, np.zeros(len(rows), dtype=np.bool_))
-        generator = torch.Generator().manual_seed(stream_seed(_HELD_OUT, 0))
+        generator = torch.Generator().manual_seed(stream_seed(Stream.NAT_HELD_OUT, 0))
         masks = sample_masks(len(rows), self.num_tokens, self.config.mask_alpha, self.config.mask_beta, generator)
         return TokenBatch(torch.from_numpy(ids), torch.from_numpy(labels), _positions(masks))
 
@@ -160,13 +156,13 @@ class UpdateSource:
 @functools.lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, num_rows: int) -> Indices:
     """A permutation of the rows; kept, since drawing one for a million rows takes longer than a small update."""
-    return np.random.default_rng((_ORDER, seed, epoch)).permutation(num_rows)
+    return np.random.default_rng((Stream.NAT_ORDER, seed, epoch)).permutation(num_rows)
 
 
 @functools.lru_cache(maxsize=2)
 def _epoch_draws(seed: int, epoch: int, num_rows: int) -> Draws:
     """A number in [0, 1) for every row: which of its captions this epoch shows."""
-    return np.random.default_rng((_CAPTION, seed, epoch)).random(num_rows)
+    return np.random.default_rng((Stream.NAT_CAPTION, seed, epoch)).random(num_rows)
 
 
 def _positions(masks: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
 from adanat_cli.jobs.runtime.devices import make_accelerator, require_multiple
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
-from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.policy_context import PromptContext
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
 from adanat_cli.jobs.train.loop import TrainingLoop, open_run
@@ -42,8 +42,6 @@ from adanat_cli.jobs.train.policy_setup import (
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
 from adanat_cli.jobs.train.run_folder import Length, RunFolder
 from adanat_cli.jobs.train.scalars import Scalars
-
-_EVALUATION, _SHOWN = 20, 21
 
 
 @holds_output
@@ -212,7 +210,7 @@ class _Run(TrainingLoop):
 
     def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
         config = self.request.training
-        return self.evaluator.distance(schedule, stream_seed(_EVALUATION, config.seed), config.eval_images)
+        return self.evaluator.distance(schedule, stream_seed(Stream.POLICY_EVALUATION, config.seed), config.eval_images)
 
     def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""
@@ -241,7 +239,7 @@ class _Run(TrainingLoop):
     def _show(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        step, seed = self.trainer.step, stream_seed(_SHOWN, self.request.training.seed)
+        step, seed = self.trainer.step, stream_seed(Stream.POLICY_PICTURES, self.request.training.seed)
         draw_policy(
             PolicySchedule(self.trainer.agent.policy),
             base_schedule(self.shape),

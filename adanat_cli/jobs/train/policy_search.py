@@ -18,12 +18,10 @@ from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import base_schedule
 from adanat_cli.jobs.runtime.interrupts import deferred_interrupts
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_setup import Setup, export_policy
 from adanat_cli.jobs.train.run_folder import RunFolder
-
-_SEARCH, _EVALUATION = 22, 20
 
 
 def search(
@@ -47,14 +45,14 @@ def search(
     held_out = Evaluator(setup.held_out_model, setup.features, setup.held_out_reference, training.batch_size)
 
     def distance(schedule: Schedule) -> float:
-        return seen.distance(schedule, stream_seed(_SEARCH, training.seed), training.trajectories)
+        return seen.distance(schedule, stream_seed(Stream.TABLE_SEARCH, training.seed), training.trajectories)
 
     start = base_schedule(shape)
     if request.kind == "tuned":
         table, facts = _best_of_grid(request.num_steps, folder, state, distance, reporter)
     else:
         table, facts = _searched(request, folder, state, start, distance, reporter)
-    seed = stream_seed(_EVALUATION, training.seed)
+    seed = stream_seed(Stream.POLICY_EVALUATION, training.seed)
     reached, fixed = (held_out.distance(schedule, seed, training.eval_images) for schedule in (table, start))
     found = shape.replace(
         kind="table",

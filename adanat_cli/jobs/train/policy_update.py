@@ -21,17 +21,10 @@ from adanat_cli.core.ppo.rollout import Rollout, collect, join
 from adanat_cli.core.ppo.update import terminal_returns, update
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.runtime.devices import images_at_once
-from adanat_cli.jobs.runtime.seeding import stream_seed
+from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.policy_context import ClassContext, Context
 from adanat_cli.jobs.sample.sampler import predictor
 from adanat_cli.jobs.train.policy_rewards import LabelledImages, PolicyReward
-
-# Purposes of random streams.
-_LABELS, _NOISE, _EXPLORATION, _SHUFFLE, _PICK, _SCORE, _VIEW = range(30, 37)
-_FRESH = 100
-"""Streams from here on are for trajectories that only the discriminator sees."""
-_WARM_UP = 2**20
-"""Added to the streams of the discriminator's warm-up, which is of the same update as its first training."""
 
 KEPT = {"bf16": torch.bfloat16, "fp32": torch.float32, "recompute": None}
 
@@ -97,12 +90,12 @@ class PolicyTrainer:
         Source: AdaNAT (arXiv 2409.00342), the training algorithm.
         """
         std = self.ppo.std_at(self.step)
-        labels = self._labels(_LABELS, self.training.trajectories)
-        rollout = self.collect(labels, std, _NOISE)
+        labels = self._labels(Stream.POLICY_LABELS, self.training.trajectories)
+        rollout = self.collect(labels, std, Stream.POLICY_NOISE)
         if self.step == 0 and self.discriminator.warmup_updates:
-            self._learn(rollout, labels, self.discriminator.warmup_updates, _WARM_UP)
+            self._learn(rollout, labels, self.discriminator.warmup_updates, Stream.REWARD_WARM_UP)
         self.rollout_bytes = rollout.num_bytes
-        generator = self._generator(_SCORE, self._accelerator.process_index)
+        generator = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
         rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), generator)
         returns = self._returns(rewards, labels)
         stats = update(
@@ -113,7 +106,7 @@ class PolicyTrainer:
             self._features_of(rollout, labels),
             std,
             self.ppo,
-            self._generator(_SHUFFLE),
+            self._generator(Stream.POLICY_MINIBATCHES),
             self._accelerator.num_processes,
             self._accelerator.backward,
             self._accelerator.gather,
@@ -137,7 +130,9 @@ class PolicyTrainer:
             sign = 1 - 2 * (indices % 2) if config.paired else torch.ones_like(indices)
             indices = indices // 2 if config.paired else indices
             noise = SeededNoise(stream_seed(purpose, config.seed), indices, nat.num_tokens)
-            explored = SeededNoise(stream_seed(purpose, config.seed, _EXPLORATION), indices, len(ACTION_NAMES))
+            explored = SeededNoise(
+                stream_seed(purpose, config.seed, Stream.POLICY_EXPLORATION), indices, len(ACTION_NAMES)
+            )
             uniform = torch.stack([explored.uniform(step, 0) for step in range(num_steps)])  # (T, B, 4)
             context = self.model.context
             predict = predictor(self.model.nat, context.condition(batch), self.model.precision, context.null)
@@ -216,10 +211,13 @@ class PolicyTrainer:
         """Let the reward learn from real images and from trajectories of this update, or from new ones."""
         pick, view = (
             self._generator(streams + purpose, self._accelerator.process_index, num_updates)
-            for purpose in (_PICK, _VIEW)
+            for purpose in (Stream.REWARD_IMAGES, Stream.REWARD_UPDATE)
         )
-        fresh = range(streams + _FRESH, streams + _FRESH + num_updates)
-        pairs = ((self._real_images(), self._fake_images(rollout, labels, pick, purpose)) for purpose in fresh)
+        first = streams + Stream.REWARD_TRAJECTORIES
+        pairs = (
+            (self._real_images(), self._fake_images(rollout, labels, pick, purpose))
+            for purpose in range(first, first + num_updates)
+        )
         return self.reward.learn(pairs, view)
 
     def _fake_images(self, rollout: Rollout, labels: Tensor, pick: torch.Generator, purpose: int) -> LabelledImages:
