@@ -21,8 +21,8 @@ from adanat_cli.core.config.requests import (
     SampleRequest,
     StatsRequest,
     TokenizeRequest,
-    TokenizerSettings,
 )
+from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import make_stats

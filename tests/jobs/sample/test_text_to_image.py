@@ -22,7 +22,8 @@ from adanat_cli import Pipeline
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import DiscriminatorConfig, NATConfig, PolicyTrainingConfig, PPOConfig, data_config
-from adanat_cli.core.config.requests import PolicySettings, SampleRequest
+from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.preference import PreferenceReward
