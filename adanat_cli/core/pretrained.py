@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import one_line
@@ -18,6 +18,30 @@ from adanat_cli.core.hub import one_line
 _WEIGHTS = "model.safetensors"
 _MOST_BYTES = 2**35
 """Of a CLIP on the Hub: some ten times the largest."""
+
+
+class Frozen(nn.Module):
+    """A network that never learns and is always in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+class Normalization(nn.Module):
+    """The shift and scale of each channel that a pre-trained network expects of its images."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take the mean and standard deviation of each channel, for images in [0, 1]."""
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", Tensor(list(mean)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", Tensor(list(std)).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (images - mean) / std, of the same shape (B, C, H, W)."""
+        return (images - self.mean) / self.std
 
 
 def require_reachable(repo: str, filename: str, revision: str | None = None) -> None:

@@ -23,7 +23,7 @@ from adanat_cli.core.metrics.references import (
     Reference,
     check_reference,
     compare_classes,
-    make_reference,
+    extractor_fields,
     read_reference,
     write_reference,
 )
@@ -61,6 +61,10 @@ def gaussian(width: int = 5, seed: int = 0) -> Gaussian:
     moments = Moments()
     moments.add(draw(40, width, seed=seed))
     return moments.gaussian()
+
+
+def stub_reference() -> Reference:
+    return Reference(gaussian(), num_images=40, **extractor_fields(Stub()))
 
 
 def arrays(width: int = 5) -> dict[str, Any]:
@@ -101,7 +105,9 @@ def test_guided_diffusion_batches_are_read_and_their_images_in_parts(tmp_path: P
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     extractor = Stub()
     fields = {"source": "ImageNet, validation", "classes": {207: 30, 1: 10}, "image_size": 64}
-    written = make_reference(extractor, gaussian(), 40, gaussian(6, seed=1), draw(9, 5), **fields)
+    written = Reference(
+        gaussian(), gaussian(6, seed=1), draw(9, 5), num_images=40, **extractor_fields(extractor), **fields
+    )
     write_reference(tmp_path / ".hidden.part", written)
     read = read_reference(tmp_path / ".hidden.part")
     for name in (
@@ -137,7 +143,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     ],
 )
 def test_a_reference_of_another_measure_is_refused(field: str, value: Any, message: str) -> None:
-    reference, extractor = make_reference(Stub(), gaussian(), 40), Stub()
+    reference, extractor = stub_reference(), Stub()
     check_reference(reference, extractor)
     setattr(extractor, field, value)
     with pytest.raises(AdaNATError, match=message):
@@ -185,7 +191,7 @@ def test_what_is_no_reference_is_refused_in_one_line(tmp_path: Path, changes: di
 
 @pytest.mark.parametrize("classes", [["1"], {"one": 2}, {"1": "2"}, {"1": -2}, {"9" * 5000: 1}])
 def test_classes_are_numbers_of_images_and_older_files_do_not_tell_them(tmp_path: Path, classes: Any) -> None:
-    write_reference(tmp_path / "a.npz", make_reference(Stub(), gaussian(), 40))
+    write_reference(tmp_path / "a.npz", stub_reference())
     assert read_reference(tmp_path / "a.npz").classes is None
     with np.load(tmp_path / "a.npz") as file:
         values = dict(file)
@@ -208,7 +214,7 @@ def test_classes_are_compared_where_both_sides_tell_theirs(reference: Any, image
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    write_reference(tmp_path / "a.npz", make_reference(Stub(), gaussian(), 40))
+    write_reference(tmp_path / "a.npz", stub_reference())
     with np.load(tmp_path / "a.npz") as file:
         values = dict(file)
     metadata = json.loads(str(values["metadata"])) | {"format_version": 2}
@@ -322,7 +328,7 @@ def test_what_expands_to_gigabytes_is_not_held_whole(tmp_path: Path, monkeypatch
 
 
 def test_one_wrong_value_in_the_metadata_is_one_line(tmp_path: Path) -> None:
-    whole = replace(make_reference(Stub(), gaussian(), 40), classes={3: 40})
+    whole = replace(stub_reference(), classes={3: 40})
     write_reference(tmp_path / "whole.npz", whole)
     with np.load(tmp_path / "whole.npz") as arrays:
         parts = {name: arrays[name] for name in arrays.files}

@@ -43,12 +43,12 @@ def test_scores_are_the_models_own_cosines(folder: Path, reward: PreferenceRewar
     images, prompts = torch.rand(2, 3, SIZE, SIZE), ["a photo of a cat", "red car"]
     model = transformers.CLIPModel.from_pretrained(folder)
     inputs = transformers.AutoTokenizer.from_pretrained(folder)(prompts, padding=True, return_tensors="pt")
-    pixels = (images - reward.mean) / reward.std
+    pixels = reward.normalize(images)
     with torch.no_grad():
         output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], pixel_values=pixels)
     expected = F.cosine_similarity(output.image_embeds, output.text_embeds)
     torch.testing.assert_close(reward.score(images, prompts), expected)
-    assert reward.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert reward.normalize.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
 
 
 def test_images_are_framed_as_by_the_models_own_processor(folder: Path, reward: PreferenceReward) -> None:
@@ -56,7 +56,7 @@ def test_images_are_framed_as_by_the_models_own_processor(folder: Path, reward: 
     pixels = F.avg_pool2d(pixels.float(), 5, stride=1, padding=2).round().byte()
     processor = transformers.CLIPImageProcessor.from_pretrained(folder)
     expected = processor(list(pixels), return_tensors="pt")["pixel_values"]
-    actual = (reward._framed(pixels.float() / 255) - reward.mean) / reward.std
+    actual = reward.normalize(reward._framed(pixels.float() / 255))
     assert actual.shape == expected.shape
     # The processor rounds to bytes after resizing.
     torch.testing.assert_close(actual, expected, atol=2.5 / 255 / 0.26, rtol=0)
@@ -76,7 +76,7 @@ def test_class_prompts_are_encoded_once(reward: PreferenceReward, monkeypatch: p
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (64, 64), (40, 21)])
 def test_any_image_size_gives_a_cosine_without_gradient(reward: PreferenceReward, height: int, width: int) -> None:
     images = torch.rand(3, 3, height, width, requires_grad=True)
-    scores = reward(images, ["a cat", "a dog", "a red car " * 20])
+    scores = reward.score(images, ["a cat", "a dog", "a red car " * 20])
     assert scores.shape == (3,)
     assert scores.abs().max() <= 1 + 1e-6
     assert not scores.requires_grad

@@ -21,6 +21,7 @@ from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.inception import INPUT_SIZE, POOL_WIDTH, InceptionV3
 from adanat_cli.core.metrics.resize import bilinear_tensorflow1, bilinear_torch
+from adanat_cli.core.pretrained import Normalization
 
 CLEAN_FILE = "inception-2015-12-05.pt"
 """The name under which clean-fid looks for its network."""
@@ -143,19 +144,16 @@ class TimmExtractor:
         self._mode = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
         parameter = next(network.parameters())
         self._dtype = parameter.dtype
-        self._mean, self._std = (
-            torch.tensor(config[key], device=parameter.device).view(1, -1, 1, 1) for key in ("mean", "std")
-        )
+        self._normalize = Normalization(config["mean"], config["std"]).to(parameter.device)
         self.feature_width = self._width()
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
         """Features of images of any size; see ``Extractor``."""
-        pixels = as_bytes(images.to(self._mean.device)).float() / 255
+        pixels = as_bytes(images.to(self._normalize.mean.device)).float() / 255
         resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
-        inputs = (resized - self._mean) / self._std
         with without_tf32():
-            return Extraction(self._network(inputs.to(self._dtype)).float())
+            return Extraction(self._network(self._normalize(resized).to(self._dtype)).float())
 
     def _width(self) -> int:
         features = self(torch.zeros(1, 3, *self._size, dtype=torch.uint8)).features

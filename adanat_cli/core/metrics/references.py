@@ -101,41 +101,14 @@ class Reference:
         return len(self.gaussian.mean)
 
 
-def make_reference(
-    extractor: Extractor,
-    gaussian: Gaussian,
-    num_images: int,
-    spatial: Gaussian | None = None,
-    features: Tensor | None = None,
-    source: str = "",
-    classes: Mapping[int, int] | None = None,
-    image_size: int = 0,
-) -> Reference:
-    """Put together what an extractor made of images.
-
-    Args:
-        extractor: that made it.
-        gaussian: of the features.
-        num_images: that it is of.
-        spatial: of the spatial features.
-        features: (n, D) of some of the images.
-        source: what the images are, in words.
-        classes: class id to number of images; None where they have no classes.
-        image_size: side of the images in pixels; 0 if not known.
-    """
-    return Reference(
-        gaussian,
-        spatial,
-        features,
-        num_images=num_images,
-        protocol=extractor.protocol,
-        extractor=extractor.name,
-        weights_hash=extractor.weights_hash,
-        resize=_RESIZES.get(extractor.protocol, ""),
-        source=source,
-        classes=classes,
-        image_size=image_size,
-    )
+def extractor_fields(extractor: Extractor) -> dict[str, Any]:
+    """Return the fields of a ``Reference`` that identify an extractor and its preparation of images."""
+    return {
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+        "resize": _RESIZES.get(extractor.protocol, ""),
+    }
 
 
 def read_reference(path: Path) -> Reference:

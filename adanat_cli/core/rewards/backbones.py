@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adanat_cli.core.errors import require
-from adanat_cli.core.pretrained import load_timm, require_timm
+from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require_timm
 
 DINO = "vit_small_patch16_224.dino"
 _NUM_BLOCK_LAYERS = 4
@@ -36,8 +36,8 @@ def require_transformer(name: str) -> None:
         require_timm(name, _WHAT, _ADVICE)
 
 
-class Backbone(nn.Module, ABC):
-    """A frozen network: always in evaluation mode, and always run without gradients.
+class Backbone(Frozen, ABC):
+    """A frozen network, always run without gradients.
 
     Heads train on its features, for real and generated images alike, and a reward needs no gradient, so none has to
     reach the images.
@@ -49,10 +49,6 @@ class Backbone(nn.Module, ABC):
 
     widths: tuple[int, ...]
     crop_size: int = 0
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Stay in evaluation mode."""
-        return super().train(False)
 
     @abstractmethod
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
@@ -94,10 +90,7 @@ class VisionTransformerBackbone(Backbone):
         self._layers = [depth * (quarter + 1) // _NUM_BLOCK_LAYERS - 1 for quarter in range(_NUM_BLOCK_LAYERS)]
         self.widths = (self.model.embed_dim,) * (_NUM_BLOCK_LAYERS + 1)
         config = self.model.pretrained_cfg
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", Tensor(list(config["mean"])).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", Tensor(list(config["std"])).view(1, 3, 1, 1), persistent=False)
+        self.normalize = Normalization(config["mean"], config["std"])
 
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
@@ -106,12 +99,12 @@ class VisionTransformerBackbone(Backbone):
         Raises:
             ValueError: if the crop leaves the images.
         """
-        seen = (self._framed(images, crop) - self.mean) / self.std
+        inputs = self.normalize(self._framed(images, crop))
         embedded: list[Tensor] = []
         watch = self.model.blocks[0].register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0]))
         try:
             layers = self.model.forward_intermediates(
-                seen,
+                inputs,
                 indices=self._layers,
                 return_prefix_tokens=True,
                 output_fmt="NLC",

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from adanat_cli.core.pretrained import load_clip
+from adanat_cli.core.pretrained import Frozen, Normalization, load_clip
 
 _CLASS_PROMPT = "a photo of a {}"
 _PROMPTS_AT_ONCE = 256
 
 
-class PreferenceReward(nn.Module):
+class PreferenceReward(Frozen):
     """Cosine similarity of image and prompt, by a frozen model of CLIP's architecture.
 
     Sources: CLIP (arXiv 2103.00020); PickScore (arXiv 2305.01569) for one trained on human choices.
@@ -42,65 +42,41 @@ class PreferenceReward(nn.Module):
         super().__init__()
         self.clip, self.tokenizer, processor = load_clip(model, "CLIPModel", what, processor=True)
         self.size: int = self.clip.config.vision_config.image_size
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", Tensor(list(processor.image_mean)).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", Tensor(list(processor.image_std)).view(1, 3, 1, 1), persistent=False)
+        self.normalize = Normalization(processor.image_mean, processor.image_std)
         self.to(device)
         self.class_embeddings: Tensor | None
         prompts = [_CLASS_PROMPT.format(name) for name in class_names]
         self.register_buffer("class_embeddings", self.embed_prompts(prompts) if prompts else None, persistent=False)
 
-    def train(self, mode: bool = True) -> PreferenceReward:
-        """Stay in evaluation mode: nothing here learns."""
-        return super().train(False)
-
-    def forward(self, images: Tensor, prompts_or_labels: Sequence[str] | Tensor) -> Tensor:
-        """Do what ``score`` does."""
-        return self.score(images, prompts_or_labels)
-
     @torch.no_grad()
     def score(self, images: Tensor, prompts_or_labels: Sequence[str] | Tensor) -> Tensor:
-        """Return (B,) cosine similarities, in [-1, 1].
+        """Return the cosine similarity of each image and its text: (B,), in [-1, 1].
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            prompts_or_labels: B prompts, or (B,) int64 labels if there are class names.
+            prompts_or_labels: B prompts, of which repeated ones are encoded once; or (B,) int64 labels, if there are
+                class names.
 
         Raises:
-            ValueError: if their number is not B, or labels come where there are no class names.
+            ValueError: if their number is not B, or there are labels and no class names.
+
+        Source: CLIPScore (arXiv 2104.08718), without its factor 2.5 and its cut-off at 0.
         """
-        if not isinstance(prompts_or_labels, Tensor):
-            return self.clip_similarity(images, prompts_or_labels)
         if len(images) != len(prompts_or_labels):
-            raise ValueError(f"{len(images)} images and {len(prompts_or_labels)} labels; expected as many.")
-        if self.class_embeddings is None:
+            raise ValueError(f"{len(images)} images and {len(prompts_or_labels)} prompts or labels; expected as many.")
+        if not isinstance(prompts_or_labels, Tensor):
+            row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts_or_labels))}
+            texts = self.embed_prompts(list(row_of))[[row_of[prompt] for prompt in prompts_or_labels]]
+        elif self.class_embeddings is not None:
+            texts = self.class_embeddings[prompts_or_labels]
+        else:
             raise ValueError("Labels need the names of the classes; none were given.")
-        return (self.embed_images(images) * self.class_embeddings[prompts_or_labels]).sum(-1)
-
-    @torch.no_grad()
-    def clip_similarity(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return (B,) cosine similarities of images and their prompts, in [-1, 1]: what CLIP scores are means of.
-
-        Args:
-            images: (B, 3, H, W) in [0, 1].
-            prompts: B texts; one that occurs several times is encoded once.
-
-        Raises:
-            ValueError: if their number is not B.
-
-        Source: CLIPScore (arXiv 2104.08718), without its factor 2.5 and its cut at 0.
-        """
-        if len(images) != len(prompts):
-            raise ValueError(f"{len(images)} images and {len(prompts)} prompts; expected as many.")
-        distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-        texts = self.embed_prompts(list(distinct))[[distinct[prompt] for prompt in prompts]]
         return (self.embed_images(images) * texts).sum(-1)
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
         """Return (B, D), of unit length."""
-        pixels = (self._framed(images.float()) - self.mean) / self.std
+        pixels = self.normalize(self._framed(images.float()))
         return F.normalize(_pooled(self.clip.get_image_features(pixel_values=pixels)).float(), dim=-1)
 
     @torch.no_grad()
@@ -114,7 +90,7 @@ class PreferenceReward(nn.Module):
                 truncation=True,
                 max_length=self.clip.config.text_config.max_position_embeddings,
                 return_tensors="pt",
-            ).to(self.mean.device)
+            ).to(self.normalize.mean.device)
             features = self.clip.get_text_features(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             )

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from adanat_cli.core.errors import require
-from adanat_cli.core.pretrained import load_clip
+from adanat_cli.core.pretrained import Frozen, load_clip
 
 _PROMPTS_AT_ONCE = 256
 _PADDING_ID = 0
@@ -32,7 +32,7 @@ class EncodedText(NamedTuple):
     pooled: Tensor
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(Frozen):
     """Text states and pooled embeddings by CLIP's text tower; it never learns.
 
     Attributes:
@@ -64,14 +64,6 @@ class TextEncoder(nn.Module):
         self.width: int = config.hidden_size
         self.pooled_width: int = config.projection_dim
         self.to(device)
-
-    def train(self, mode: bool = True) -> TextEncoder:
-        """Stay in evaluation mode: nothing here learns."""
-        return super().train(False)
-
-    def forward(self, prompts: Sequence[str]) -> EncodedText:
-        """Do what ``encode`` does."""
-        return self.encode(prompts)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> EncodedText:

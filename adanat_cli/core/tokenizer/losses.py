@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from adanat_cli.core.pretrained import load_timm
+from adanat_cli.core.pretrained import Normalization, load_timm
 
 
 def reconstruction_loss(outputs: Tensor, images: Tensor) -> Tensor:
@@ -58,10 +58,7 @@ class PerceptualLoss(nn.Module):
         network = load_timm(backbone, "Perceptual backbone", advice, features_only=True)
         self.backbone = network.eval().requires_grad_(False)
         config = self.backbone.pretrained_cfg
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", Tensor(list(config["mean"])).view(1, 3, 1, 1))
-        self.register_buffer("std", Tensor(list(config["std"])).view(1, 3, 1, 1))
+        self.normalize = Normalization(config["mean"], config["std"])
 
     def forward(self, outputs: Tensor, images: Tensor) -> Tensor:
         """Return a scalar for (B, 3, H, W) images in [0, 1]."""
@@ -69,4 +66,4 @@ class PerceptualLoss(nn.Module):
         return sum(((a - b).square().sum(1).mean() for a, b in pairs), start=outputs.new_zeros(()))
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        return [F.normalize(level.float(), dim=1) for level in self.backbone((images - self.mean) / self.std)]
+        return [F.normalize(level.float(), dim=1) for level in self.backbone(self.normalize(images))]

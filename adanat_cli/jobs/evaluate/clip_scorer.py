@@ -50,7 +50,7 @@ class ClipScorer:
             prompts: B texts.
         """
         with without_tf32():
-            return self._towers.clip_similarity(as_bytes(images.to(self._device)).float() / 255, prompts)
+            return self._towers.score(as_bytes(images.to(self._device)).float() / 255, prompts)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the similarities of given images, as JSON values."""

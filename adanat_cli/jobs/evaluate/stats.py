@@ -29,7 +29,7 @@ from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
-from adanat_cli.core.metrics.references import make_reference, write_reference
+from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
 from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
@@ -286,12 +286,12 @@ def _write(
         raise AdaNATError(f"{store.folder} holds no features; remove it and run the same command again.")
     generator = torch.Generator().manual_seed(stream_seed(request.seed))
     rows = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
-    reference = make_reference(
-        extractor,
+    reference = Reference(
         moments.gaussian(),
-        num_rows,
         spatial.gaussian() if spatial else None,
         store.rows("features", rows) if len(rows) else None,
+        num_images=num_rows,
+        **extractor_fields(extractor),
         source=_describe(chosen),
         classes=_count_classes(chosen, store),
         image_size=source.config.image_size,

@@ -305,7 +305,7 @@ def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> 
         context = setup.model.context
         if isinstance(context, PromptContext):
             scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), context.texts
-            return Preference(lambda images, numbers: scorer.clip_similarity(images, texts(numbers)))
+            return Preference(lambda images, numbers: scorer.score(images, texts(numbers)))
         names = setup.folder.labels()
         prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
         return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)

@@ -110,7 +110,7 @@ def test_the_clip_score_is_that_of_the_images_which_sample_writes(
     images = np.stack([np.asarray(Image.open(file)) for file in json.loads(drawn.stdout)["files"]])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     prompts = [PROMPTS[index % 3] for index in range(22)]
-    expected = PreferenceReward(str(toy / "judge")).clip_similarity(pixels, prompts)
+    expected = PreferenceReward(str(toy / "judge")).score(pixels, prompts)
     torch.testing.assert_close(similarities(toy / "unbroken"), expected, atol=1e-6, rtol=0)
     assert expected.std() > 1e-3
     assert unbroken["metrics"]["clip_score"] == pytest.approx(100 * float(expected.mean()), rel=1e-5)

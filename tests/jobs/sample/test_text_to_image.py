@@ -212,13 +212,13 @@ def test_the_preference_reward_sees_the_prompts(
     results: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    similarity = PreferenceReward.clip_similarity
+    similarity = PreferenceReward.score
 
     def spy(self: PreferenceReward, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         seen.extend(prompts)
         return similarity(self, images, prompts)
 
-    monkeypatch.setattr(PreferenceReward, "clip_similarity", spy)
+    monkeypatch.setattr(PreferenceReward, "score", spy)
     request = policy_request(folder, tmp_path / "run", reward="preference")
     assert np.isfinite(train_policy(request, SilentReporter())["distance"])
     assert len(seen) == 8
