@@ -17,10 +17,8 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, save_tensors, write_json
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.jobs.train.run_folder import refuse_changes
+from adanat_cli.jobs.runtime.resume import refuse_changes
 
-_FILES = "files_digest"
-"""The setting that tells files from those that they replaced."""
 _STATE, _KEPT, _CHECKSUMS = "state.json", "kept", "crc32"
 _PART = re.compile(r"part-\d{5,9}\.safetensors")
 
@@ -43,15 +41,8 @@ class FeatureStore:
         if write:
             clear_litter(folder)
         if self._files():
-            asked = json.loads(json.dumps(settings))
-            # What was not said before counts as well: a schedule's factor, or a CLIP model.
-            saved = {**dict.fromkeys(asked), **self._saved()}
-            require(
-                saved.get(_FILES) is None or {key for key in saved if saved[key] != asked.get(key)} != {_FILES},
-                f"The images have changed since {folder} was begun: names, sizes or times of their files are others. "
-                "Remove it to measure them anew.",
-            )
-            refuse_changes(saved, asked, folder)
+            # A setting that was not recorded was not chosen: a schedule's factor, or a CLIP model.
+            refuse_changes({**dict.fromkeys(settings), **self._saved()}, settings, folder, "features")
         elif write:
             write_json(folder / _STATE, dict(settings))
         # Parts that are there now; other processes' appear later, and matter only once all are done.

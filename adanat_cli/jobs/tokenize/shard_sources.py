@@ -6,7 +6,7 @@ whole, and then in its summary.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from adanat_cli.core.checkpoints.files import atomic_path, read_json
 from adanat_cli.core.data.image_source import ImageSource
 from adanat_cli.core.data.token_set import SUMMARY, ShardHeader, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.jobs.runtime.resume import refuse_changes
 
 KEY = "files_digest"
 
@@ -28,16 +29,13 @@ def finished_shards(
         AdaNATError: if the folder holds tokens of another tokenizer, other data, files that have changed since, or
             other settings.
     """
-    asked, sources = {**info.to_json(), **plan}, noted_sources(output)
+    asked, sources = _settings(info, plan), noted_sources(output)
     finished = {}
     for file in shard_files(output):
         header = read_header(file)
-        there = {**header.info.to_json(), **header.plan}
-        # What an earlier version did not note yet is not compared.
-        changed = [key for key in asked if key in there and _as_json(there[key]) != _as_json(asked[key])]
-        if changed:
-            shown = ", ".join(_change(key, there.get(key), asked[key]) for key in changed)
-            raise AdaNATError(f"{output} holds other tokens: {shown}; repeat its settings, or choose another --output.")
+        there = _settings(header.info, header.plan)
+        # What an earlier version did not record yet is not compared, nor what it recorded and this one does not.
+        refuse_changes({key: there[key] for key in asked.keys() & there.keys()}, asked, output, "tokens")
         digest = source.digest(header.start, header.stop, header.skipped_at or ())
         require(
             sources.get(file.name, digest) == digest,
@@ -48,16 +46,9 @@ def finished_shards(
     return finished
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _change(key: str, before: Any, now: Any) -> str:
-    if key == "class_names":
-        return "other class names"
-    if key == "tokenizer_fingerprint":
-        before, now = str(before)[:12], str(now)[:12]
-    return f"{key} was {before!r}, now {now!r}"
+def _settings(info: TokenSetInfo, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the content of every shard; class names as pairs, so that they are compared as a whole."""
+    return {**info.to_json(), "class_names": sorted(map(list, info.class_names.items())), **plan}
 
 
 def noted_sources(folder: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
 from adanat_cli.jobs.runtime.devices import make_accelerator, require_multiple
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.policy_context import PromptContext
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
@@ -40,7 +41,7 @@ from adanat_cli.jobs.train.policy_setup import (
     prepare,
 )
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
-from adanat_cli.jobs.train.run_folder import Length, RunFolder
+from adanat_cli.jobs.train.run_folder import RunFolder
 from adanat_cli.jobs.train.scalars import Scalars
 
 

@@ -7,37 +7,20 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, sync, write_json, writing
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.trees import check_tree, load_tree, save_tree
-from adanat_cli.core.config.schema import conform, shown
+from adanat_cli.core.config.schema import conform
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import json_text, parse_json, read_object
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
+from adanat_cli.jobs.runtime.resume import Length, refuse_changes
 
 _CHECKPOINT = re.compile(r"step-(\d{8,18})\.safetensors")
-_RHYTHM = ("log_every", "save_every", "sample_every", "show_every")
-"""Settings of a training that decide nothing but when it tells and saves, so that they may change."""
-_OF_FILES = frozenset({"data.files_digest", "data.labels_crc32", "data.source_images"})
-"""What changes with the files of a data set."""
 _NUM_LOGGED = "num_logged"
-
-
-@dataclass(frozen=True)
-class Length:
-    """The setting that says how long a run is; it may grow, since it decides nothing of what is done before.
-
-    Attributes:
-        key: its dotted name among the settings.
-        fixed: why it may not grow; "" where it may.
-    """
-
-    key: str
-    fixed: str = ""
 
 
 class RunFolder:
@@ -68,7 +51,7 @@ class RunFolder:
             clear_litter(path)
         if self._steps():
             before = read_object(saved)
-            refuse_changes(before, config, path, length)
+            refuse_changes(before, config, path, "a run", length)
             if write and before != config:
                 write_json(saved, config)
         elif write:
@@ -190,41 +173,3 @@ def _step_of(line: str) -> float:
         return float(conform(parse_json(line, "it"), Mapping[str, Any], "it").get("step", math.inf))
     except (AdaNATError, TypeError, ValueError):
         return math.inf
-
-
-def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], path: Path, length: Length | None = None) -> None:
-    """Raise if a resumed run is asked for with other settings than it was started with, but for a greater length.
-
-    Settings that an earlier version did not have yet are not compared.
-    """
-    before, now = _flatten(saved), _flatten(asked)
-    keys = [key for key in sorted(before) if before[key] != now.get(key)]
-    if length is not None:
-        keys = [key for key in keys if key.rpartition(".")[2] not in _RHYTHM]
-    advice = "repeat its settings to resume, or choose another --output"
-    if length is not None and length.key in keys:
-        numbers = isinstance(before.get(length.key), int) and isinstance(now.get(length.key), int)
-        if numbers and not length.fixed and before[length.key] < now[length.key]:
-            keys.remove(length.key)
-        else:
-            advice += f"; {length.fixed or 'a run may become longer, not shorter'}"
-    if "data.files_digest" in keys and _OF_FILES.issuperset(keys):
-        raise AdaNATError(
-            f"The images have changed since {path} was begun: names, sizes or times of their files are others. Bring "
-            "them back to resume, or choose another --output."
-        )
-    if keys:
-        said = {key: [str(v) if v is None else shown(v) for v in (before.get(key), now.get(key))] for key in keys}
-        changes = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in said.items())
-        raise AdaNATError(f"{path} holds a run with other settings: {changes}; {advice}.")
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested settings into dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
