@@ -49,10 +49,10 @@ def test_autonat_masks_at_least_one_and_reveals_at_least_one() -> None:
     [
         ([], "at least one step"),
         ([(0.5, 1, 1)], "four values"),
-        ([(1.0, 1, 1, 1)], "ratios"),
-        ([(-0.1, 1, 1, 1)], "ratios"),
-        ([(0.5, 0, 1, 1)], "sampling"),
-        ([(0.5, 1, -1, 1)], "re-masking temperatures"),
+        ([(1.0, 1, 1, 1)], "re-masking ratio of"),
+        ([(-0.1, 1, 1, 1)], "re-masking ratio of"),
+        ([(0.5, 0, 1, 1)], "sampling temperature of 0"),
+        ([(0.5, 1, -1, 1)], "re-masking temperature of"),
         ([(0.5, 1, 1, float("nan"))], "finite"),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_table_under_our_names_is_read_as_it_is(tmp_path: Path) -> None:
 def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     path = tmp_path / "table.yaml"
     path.write_text("".join(f"{name}: [5e-1, +1E-1, .25, '0.5', 2., 010]\n" for name in ACTION_NAMES), "utf-16")
-    with pytest.raises(AdaNATError, match="ratios must lie"):
+    with pytest.raises(AdaNATError, match="re-masking ratio of"):
         read_table(path)
     path.write_text(path.read_text("utf-16").replace(", 2., 010", ""), "utf-8-sig")
     assert read_table(path).table.tolist() == [[0.5] * 4, [0.1] * 4, [0.25] * 4, [0.5] * 4]
@@ -72,7 +72,7 @@ def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         (None, "does not exist"),
-        ("[" * 10_000, "lists within lists"),
+        ("[" * 10_000, "nested too deeply"),
         ("a: &a [1]\nb: [*a, *a]", "an alias"),
         ("{[1]: 2}", "not YAML"),
         ("manual_cfg: [1, 1]\nmanual_cfg: [2, 2]", "a key twice"),
@@ -122,7 +122,7 @@ def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
             "list of numbers|finite",
         ),
         ("manual_ratios: [x]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "list of numbers"),
-        ("manual_ratios: [1.5]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "ratios must lie"),
+        ("manual_ratios: [1.5]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]", "re-masking ratio of"),
     ],
 )
 def test_a_wrong_file_gets_one_clear_line(tmp_path: Path, text: str | None, complaint: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.nat import UViT, masks_from, sample_masks
-from adanat_cli.core.nat.objective import MaskedTokenLoss, hidden_token_loss
+from adanat_cli.core.nat.objective import MaskedTokenLoss, masked_token_loss
 from tests.support import analytic_input, fill_analytic, fixture, fixture_json
 
 TOLERANCE = 1e-5
@@ -44,14 +44,14 @@ def test_sampled_ratios_follow_the_beta_distribution() -> None:
 def test_the_loss_on_hidden_tokens_matches_the_reference(smoothing: float) -> None:
     expected, mask = fixture("nat_train"), masks()
     logits, targets = analytic_input("loss_logits", (6, 256, 64), 3, 0), torch.from_numpy(expected["x0"]).long()
-    result = hidden_token_loss(logits[mask], targets[mask], smoothing)
+    result = masked_token_loss(logits[mask], targets[mask], smoothing)
     mean = float(result.loss / mask.sum())
     assert mean == pytest.approx(float(expected[f"loss_smoothing{smoothing}"]), abs=TOLERANCE)
 
 
 def test_correct_predictions_are_counted() -> None:
     logits, targets = torch.eye(3)[torch.tensor([0, 1, 0])], torch.tensor([0, 1, 2])
-    assert int(hidden_token_loss(logits, targets, 0.1).num_correct) == 2
+    assert int(masked_token_loss(logits, targets, 0.1).num_correct) == 2
 
 
 def test_loss_and_gradients_of_the_network_match_the_reference() -> None:
@@ -80,5 +80,5 @@ def test_objective_is_the_loss_on_the_full_logits_at_hidden_positions() -> None:
     ids, labels = torch.randint(0, 64, (2, 256)), torch.tensor([1, 10])
     result = MaskedTokenLoss(nat, 0.1)(ids, labels, mask.flatten().nonzero()[:, 0])
     logits = nat(ids.masked_fill(mask, 64), labels).logits
-    for ours, expected in zip(result, hidden_token_loss(logits[mask], ids[mask], 0.1), strict=True):
+    for ours, expected in zip(result, masked_token_loss(logits[mask], ids[mask], 0.1), strict=True):
         torch.testing.assert_close(ours, expected)

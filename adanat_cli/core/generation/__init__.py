@@ -1,1 +1,1 @@
-"""The Markov decision process: a decoding state, the action that moves it, and the schedules that choose actions."""
+"""Generation as a Markov decision process: a decoding state, an action, the step between states, and schedules."""

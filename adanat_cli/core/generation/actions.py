@@ -1,4 +1,4 @@
-"""The four values of one generation step, and the activations that make them from a network's outputs."""
+"""The four values of one generation step, and the activations that turn network outputs into them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ ACTION_NAMES = ("remask_ratio", "sampling_temperature", "remask_temperature", "g
 """The order of the four values everywhere: tensors, tables, flags, logs and plots."""
 
 _EPSILON = 1e-6
-"""The inverse activations keep this far from values that no finite number reaches."""
+"""Margin that the inverse activations keep from 0 and 1, whose pre-activations are infinite."""
 
 
 class Action(NamedTuple):
-    """What one step does, for every sample of the batch.
+    """What one step does to each sample of a batch.
 
     Attributes:
         remask_ratio: (B,), fraction of N to mask again, in [0, 1).
         sampling_temperature: (B,), divides the logits that ids are drawn from.
         remask_temperature: (B,), multiplies the Gumbel noise on the confidence.
         guidance_scale: (B,), w in ``cond + w * (cond - null)``; 0 is unguided.
-        pre_activations: (B, 4), what the four values are activations of; None for fixed schedules.
+        pre_activations: (B, 4), the four values before sigmoid and softplus; None for fixed schedules.
     """
 
     remask_ratio: Tensor
@@ -45,16 +45,16 @@ def action_from_values(values: Tensor) -> Action:
 def action_from_raw(raw: Tensor) -> Action:
     """Turn pre-activations (B, 4), in the order of ``ACTION_NAMES``, into an action.
 
-    The ratio is their sigmoid, the other three their softplus. A residual policy adds its base before.
+    The ratio passes through a sigmoid, the other three values through a softplus.
 
-    Source: AdaNAT (arXiv 2409.00342).
+    Source: AdaNAT (arXiv 2409.00342), the policy network's output, as in the authors' code.
     """
     values = torch.cat([raw[:, :1].sigmoid(), F.softplus(raw[:, 1:])], dim=-1)
     return action_from_values(values)._replace(pre_activations=raw)
 
 
 def raw_from_values(values: Tensor) -> Tensor:
-    """Return the pre-activations (..., 4) of action values (..., 4): the inverse of ``action_from_raw``."""
+    """Invert ``action_from_raw``: return the pre-activations (..., 4) of action values (..., 4)."""
     ratio, rest = values[..., :1], values[..., 1:].clamp(min=_EPSILON)
     # log(exp(y) - 1), written so that neither a small nor a large y loses digits
     inverse_softplus = rest + torch.log(-torch.expm1(-rest))

@@ -1,4 +1,4 @@
-"""The order and the pace of Halton decoding."""
+"""Halton decoding: the order in which tokens are revealed, and how many at each step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def halton_order(grid: tuple[int, int]) -> Tensor:
         grid: (h, w).
 
     Returns:
-        (h * w,) int64 positions, row by row numbering.
+        (h * w,) int64 positions, numbered row by row.
 
-    Source: Halton scheduler for MaskGIT (arXiv 2503.17076).
+    Source: Halton scheduler for MaskGIT (arXiv 2503.17076), the Halton sequence on a grid.
     """
     height, width = grid
     num_points = 4 * height * width
@@ -31,16 +31,17 @@ def halton_order(grid: tuple[int, int]) -> Tensor:
 
 
 def num_revealed(num_steps: int, num_tokens: int) -> list[int]:
-    """Return how many tokens are decided after each step: ``N * (1 - arccos((i + 1) / T) / (pi / 2))``, rounded down.
+    """Return how many tokens are decided after each of T steps.
 
-    At least one more each step, and all N at the end.
+    After step i they are ``N * (1 - arccos((i + 1) / T) / (pi / 2))``, rounded down, but at least i + 1; after the
+    last step, all N.
     """
     shares = [1 - math.acos((step + 1) / num_steps) / (math.pi / 2) for step in range(num_steps)]
     return [min(num_tokens, max(step + 1, int(share * num_tokens))) for step, share in enumerate(shares)]
 
 
 def _halton_cells(num_points: int, base: int, num_cells: int) -> Tensor:
-    """Put points 1, 2, ... of the van der Corput sequence into cells, in whole numbers so that no edge is missed."""
+    """Assign points 1, 2, ... of the van der Corput sequence to cells, in integers so that rounding moves none."""
     remaining, reversed_digits, denominator = torch.arange(1, num_points + 1), torch.zeros(num_points).long(), 1
     while denominator <= num_points:
         reversed_digits = reversed_digits * base + remaining % base

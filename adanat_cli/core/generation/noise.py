@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _NUM_BITS = 23
-"""Bits of a uniform number: with them, u * total stays below total in float32 for every total."""
+"""Bits of a uniform number: few enough that u * total stays below total in float32, whatever the total."""
 
 _CHOICE, _GUMBEL = 0, 1
 _WEYL = 0x9E3779B97F4A7C15
@@ -16,10 +16,10 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 class Noise(Protocol):
-    """What a step needs from chance."""
+    """The random numbers of a step."""
 
     def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Draw one id (B, N) from the softmax of (B, N, K) logits at every position."""
+        """Draw one id per position, (B, N), from the softmax of (B, N, K) logits."""
 
     def gumbel(self, step: int) -> Tensor:
         """Return (B, N) standard Gumbel noise for the confidence."""
@@ -33,7 +33,7 @@ class SeededNoise:
 
         Args:
             seed: any integer.
-            image_indices: (B,) int64, each image's number within the run; noise is made on its device.
+            image_indices: (B,) int64, each image's number within the run; their device is the noise's.
             num_tokens: N.
         """
         positions = torch.arange(num_tokens, device=image_indices.device)
@@ -42,7 +42,7 @@ class SeededNoise:
         self._keys = _mix(seeded + image_indices * _signed(_WEYL))
 
     def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Draw one id (B, N) per position of (B, N, K) logits; ids of zero probability are never drawn."""
+        """Draw one id per position, (B, N), from (B, N, K) logits; ids of zero probability are never drawn."""
         return draw(logits, self.uniform(step, _CHOICE))
 
     def gumbel(self, step: int) -> Tensor:

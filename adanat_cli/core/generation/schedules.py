@@ -1,4 +1,4 @@
-"""Fixed schedules: a table of the four values for every step."""
+"""Fixed schedules: a table with the four values of each step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adanat_cli.core.generation.halton import halton_order, num_revealed
 from adanat_cli.core.generation.state import DecodingState
 
 _LARGEST = 1e4
-"""Beyond it, guided logits leave float32."""
+"""Largest value in a table: larger guidance scales overflow float32 logits."""
 Count = TypeVar("Count", float, Tensor)
 
 
 class Schedule(Protocol):
-    """Chooses the action of every step: a fixed schedule or a learned policy."""
+    """Chooses the action of each step: a fixed schedule or a learned policy."""
 
     @property
     def num_steps(self) -> int:
@@ -28,18 +28,18 @@ class Schedule(Protocol):
 
     @property
     def needs_features(self) -> bool:
-        """Whether the network must be run before the action is known."""
+        """Whether the action depends on the NAT's features, so that the NAT runs first."""
 
     @property
     def order(self) -> Tensor | None:
         """(N,) positions in the order to reveal them; None goes by confidence."""
 
     def __call__(self, state: DecodingState, features: Tensor | None) -> Action:
-        """Return the action of the next step; ``features`` (B, N, D) where they are needed."""
+        """Return the action of the next step; ``features`` are (B, N, D), None unless needed."""
 
 
 class TableSchedule:
-    """The same four values for every sample, read from a table."""
+    """The same four values for all samples, read from a table."""
 
     needs_features = False
     order: Tensor | None = None
@@ -48,21 +48,25 @@ class TableSchedule:
         """Take T rows of (remask_ratio, sampling_temperature, remask_temperature, guidance_scale).
 
         Raises:
-            AdaNATError: if there is no step, a row has not four values or a value is out of range.
+            AdaNATError: if there is no step, a row does not have four values, or a value is out of range.
         """
-        require(len(table) >= 1, "A schedule needs at least one step; it has none.")
-        if any(len(row) != 4 for row in table):
-            raise AdaNATError("Every step of a schedule needs four values; a row has another number of them.")
+        require(len(table) >= 1, "A schedule has no steps; expected at least one step.")
+        for step, row in enumerate(table):
+            require(len(row) == 4, f"Step {step} of a schedule has {len(row)} values; expected four values.")
         self.table = torch.as_tensor(table, dtype=torch.float64)  # (T, 4)
-        require(bool(self.table.isfinite().all()), "A schedule holds a value that is not a finite number.")
+        require(bool(self.table.isfinite().all()), "A schedule holds a value that is not finite; expected numbers.")
         require(
             float(self.table.abs().max()) <= _LARGEST,
             f"A schedule holds the value {float(self.table.abs().max()):g}; expected at most {_LARGEST:g}.",
         )
         ratios, sampling, remasking, _ = self.table.unbind(-1)
-        require(bool(((ratios >= 0) & (ratios < 1)).all()), "A schedule's re-masking ratios must lie in [0, 1).")
-        require(bool((sampling > 0).all()), "A schedule's sampling temperatures must be above 0.")
-        require(bool((remasking >= 0).all()), "A schedule's re-masking temperatures must not be negative.")
+        for name, column, valid, expected in (
+            ("re-masking ratio", ratios, (ratios >= 0) & (ratios < 1), "at least 0 and below 1"),
+            ("sampling temperature", sampling, sampling > 0, "above 0"),
+            ("re-masking temperature", remasking, remasking >= 0, "at least 0"),
+        ):
+            if len(wrong := column[~valid]):
+                raise AdaNATError(f"A schedule has a {name} of {float(wrong[0]):g}; expected a value {expected}.")
 
     @property
     def num_steps(self) -> int:
@@ -78,7 +82,7 @@ class TableSchedule:
 
 
 class CosineSchedule(TableSchedule):
-    """MaskGIT's cosine ratio with a falling re-masking temperature and rising guidance."""
+    """MaskGIT's cosine re-masking ratio, with a falling re-masking temperature and a rising guidance scale."""
 
     def __init__(
         self,
@@ -88,12 +92,12 @@ class CosineSchedule(TableSchedule):
         remask_temperature: float = 1.0,
         guidance_scale: float = 1.0,
     ) -> None:
-        """Fill the table; the arguments scale its columns.
+        """Fill the table; the arguments are factors on its columns.
 
         With rho = (i + 1 - 1e-3) / T for steps i = 0 ... T - 1: ratio cos(pi rho / 2), sampling temperature 1,
-        re-masking temperature 1 - rho, guidance (i + 1e-3) / T.
+        re-masking temperature 1 - rho, guidance scale (i + 1e-3) / T.
 
-        Source: AdaNAT (arXiv 2409.00342), the released code's heuristic.
+        Source: MaskGIT (arXiv 2202.04200), section 3.3, for the ratio; the authors' code of AdaNAT (arXiv 2409.00342).
         """
         rows = []
         for step in range(num_steps):
@@ -104,18 +108,18 @@ class CosineSchedule(TableSchedule):
 
 
 class AutoNATSchedule(TableSchedule):
-    """A table with AutoNAT's rule of counting: at least one token is masked again and at least one revealed."""
+    """A table with AutoNAT's counting rule: each step masks at least one token again and reveals at least one."""
 
     def __call__(self, state: DecodingState, features: Tensor | None) -> Action:
-        """Return the row of the next step, with the ratio moved to the count that the rule allows.
+        """Return the row of the next step, with its ratio changed to a count that the rule allows.
 
-        Source: AutoNAT (arXiv 2406.05478), the released sampling loop.
+        Source: AutoNAT (arXiv 2406.05478), the authors' sampling loop.
         """
         return autonat_count(state, super().__call__(state, features))
 
 
 def autonat_count(state: DecodingState, action: Action) -> Action:
-    """Move the ratios to counts that mask at least one token again and reveal at least one."""
+    """Change the ratios so that each sample masks at least one token again and reveals at least one."""
     num_tokens = state.mask.shape[1]
     count = (action.remask_ratio * num_tokens).floor()
     count = torch.minimum(count, state.mask.sum(-1) - 1).clamp(min=1)
@@ -123,13 +127,13 @@ def autonat_count(state: DecodingState, action: Action) -> Action:
 
 
 class HaltonSchedule(TableSchedule):
-    """Positions in Halton order at an arccos pace, instead of by confidence.
+    """Tokens revealed in Halton order, their number by an arccos rule, instead of by confidence.
 
     Halton-MaskGIT multiplies logits by its softmax temperature, so ours is its reciprocal; its guidance
     ``(1 + w) cond - w null`` equals our ``cond + w (cond - null)``, so w is the same number. Decided tokens
-    stay as they are.
+    do not change.
 
-    Source: Halton scheduler for MaskGIT (arXiv 2503.17076).
+    Source: Halton scheduler for MaskGIT (arXiv 2503.17076), the Halton scheduler.
     """
 
     def __init__(
@@ -139,7 +143,7 @@ class HaltonSchedule(TableSchedule):
         sampling_temperature: float = 1.0,
         guidance_scale: float = 1.0,
     ) -> None:
-        """Fill the table for a grid of (h, w) tokens; temperature and guidance are the same at every step."""
+        """Fill the table for a grid of (h, w) tokens; sampling temperature and guidance scale are constant."""
         num_tokens = grid[0] * grid[1]
         ratios = [_ratio_of(num_tokens - revealed, num_tokens) for revealed in num_revealed(num_steps, num_tokens)]
         super().__init__([(ratio, sampling_temperature, 0.0, guidance_scale) for ratio in ratios])
@@ -147,5 +151,5 @@ class HaltonSchedule(TableSchedule):
 
 
 def _ratio_of(num_masked: Count, num_tokens: int) -> Count:
-    """Return a ratio whose floor(ratio * N) is this count, safe from rounding on either side."""
+    """Return the middle of the ratios whose floor(ratio * N) is this count, so that rounding cannot change it."""
     return (num_masked + 0.5) / num_tokens

@@ -1,4 +1,4 @@
-"""Fixed schedules at their best: a small grid, and AutoNAT's search for one table."""
+"""Search for the best fixed schedule: over a small grid of cosine schedules, or over all values of a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from adanat_cli.core.generation.actions import raw_from_values
+from adanat_cli.core.generation.actions import action_from_raw, raw_from_values
 from adanat_cli.core.generation.schedules import AutoNATSchedule, CosineSchedule, TableSchedule
 
 GRID = {
@@ -16,7 +16,7 @@ GRID = {
     "remask_temperature": (1.0, 4.0, 16.0),
     "guidance_scale": (0.0, 1.0, 3.0),
 }
-"""Factors on the cosine schedule's columns."""
+"""Factors on the columns of the cosine schedule that the grid combines."""
 
 _RATIO_BOUNDS = (1e-3, 0.99)
 _INITIAL_SPREAD = 0.4
@@ -25,32 +25,34 @@ _POPULATION = 12
 
 
 def grid(num_steps: int) -> Iterator[tuple[dict[str, float], CosineSchedule]]:
-    """Yield every combination of ``GRID`` with its schedule."""
+    """Yield each combination of the factors in ``GRID``, with its schedule."""
     for factors in itertools.product(*GRID.values()):
         named = dict(zip(GRID, factors, strict=True))
         yield named, CosineSchedule(num_steps, **named)
 
 
 class TableSearch:
-    """Searches the 4 T numbers of one table by a separable evolution strategy on pre-activations.
+    """Optimise the 4 T values of one table by an evolution strategy (sep-CMA-ES) on pre-activations.
 
-    The search of AutoNAT (arXiv 2406.05478) follows finite differences of the same distance; sep-CMA-ES (Ros and
-    Hansen 2008) asks for no step sizes per column and takes one evaluation per candidate. The last step's ratio and
-    re-masking temperature have no effect and stay.
+    AutoNAT (arXiv 2406.05478) follows finite differences of the same distance; sep-CMA-ES needs no step size for each
+    column and one evaluation per candidate. The last step's ratio and re-masking temperature have no effect and are
+    not searched. ``state_dict`` holds all that changes, so a search resumes exactly.
 
-    Everything that changes is in ``state_dict``, so a search goes on exactly.
+    Shapes: F free values, P candidates of a generation.
+
+    Source: Ros and Hansen, "A simple modification in CMA-ES achieving linear time and space complexity" (2008).
     """
 
     def __init__(self, start: TableSchedule, seed: int) -> None:
-        """Begin at a schedule."""
+        """Start the search at a schedule."""
         self._table = start.table
         self._seed = seed
-        # The rule of counting belongs to the schedule that is searched.
+        # The counting rule is a property of the schedule, not a value to search.
         self.schedule = AutoNATSchedule if isinstance(start, AutoNATSchedule) else TableSchedule
         self._free = torch.ones(start.table.shape, dtype=torch.bool)
         self._free[-1, 0] = self._free[-1, 2] = False
         values = start.table.clone()
-        # A softplus is flat near 0: a search that starts there does not get away.
+        # A softplus is flat near 0: a search that starts there does not move.
         values[:, 1:] = values[:, 1:].clamp(min=_FLOOR)
         raw = raw_from_values(values)
         self._start = raw.clone()
@@ -63,27 +65,26 @@ class TableSearch:
         self.generation = 0
 
     def candidates(self) -> Tensor:
-        """Return the generation's (P, F) candidates."""
+        """Draw the candidates of this generation, (P, F) pre-activations."""
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self.generation)
         half = torch.randn(_POPULATION // 2, len(self.mean), generator=generator, dtype=torch.float64)
-        # Mirrored pairs halve the noise of the mean's move.
+        # Mirrored pairs reduce the noise of the mean's update.
         return self.mean + self.sigma * self.variance.sqrt() * torch.cat([half, -half])
 
     def table(self, point: Tensor) -> TableSchedule:
-        """The schedule of a candidate (F,)."""
+        """Return the schedule of a candidate, (F,) pre-activations."""
         raw = self._start.clone()
         raw[self._free] = point
-        values = torch.cat([raw[:, :1].sigmoid().clamp(*_RATIO_BOUNDS), torch.nn.functional.softplus(raw[:, 1:])], -1)
+        values = action_from_raw(raw).values()
+        values[:, 0].clamp_(*_RATIO_BOUNDS)
         return self.schedule(torch.where(self._free, values, self._table))
 
     def tell(self, points: Tensor, distances: Tensor) -> None:
-        """Move towards the better half of the candidates.
+        """Update mean, variance and step size from the better half of the candidates.
 
         Args:
-            points: (P, F), of ``candidates``.
-            distances: (P,), low is good.
-
-        Source: Ros and Hansen, "A simple modification in CMA-ES achieving linear time and space complexity" (2008).
+            points: (P, F), from ``candidates``.
+            distances: (P,), lower is better.
         """
         dim, parents = len(self.mean), len(points) // 2
         weights = torch.log(torch.tensor(parents + 0.5)) - torch.arange(1, parents + 1, dtype=torch.float64).log()
@@ -110,7 +111,7 @@ class TableSearch:
         self.generation += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes."""
+        """Return all tensors that change."""
         return {
             "mean": self.mean,
             "variance": self.variance,
@@ -120,6 +121,6 @@ class TableSearch:
         }
 
     def load_state_dict(self, state: dict[str, Tensor], generation: int) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state, at a generation."""
         self.mean, self.variance, self.sigma = state["mean"], state["variance"], state["sigma"]
         self._path_sigma, self._path, self.generation = state["path_sigma"], state["path"], generation

@@ -1,4 +1,4 @@
-"""Where a batch of images stands on its way from all tokens masked to all tokens decided."""
+"""The state of a batch of images between all tokens masked and all tokens decided."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from adanat_cli.core.generation.actions import Action
 
 @dataclass(frozen=True)
 class DecodingState:
-    """The state of the decision process; steps return a new one.
+    """The state of the Markov decision process; each step returns a new one.
 
     Attributes:
         token_ids: (B, N) int64, the mask id where undecided.
         mask: (B, N) bool, True where undecided.
-        sampled_ids: (B, N) int64, ids drawn by the last step, with no mask id once a step was taken;
-            after the last step they are the image.
-        step: steps taken.
+        sampled_ids: (B, N) int64, all tokens as the last step drew or kept them, without mask ids; after step T
+            they are the image. Before the first step, all mask ids.
+        step: number of steps taken, 0 … T.
         num_steps: T.
-        last_action: what the last step did; None before the first.
+        last_action: the action of the last step; None before the first.
     """
 
     token_ids: Tensor
@@ -35,7 +35,7 @@ class DecodingState:
     def start(
         cls, batch_size: int, num_tokens: int, mask_id: int, num_steps: int, device: torch.device | None = None
     ) -> DecodingState:
-        """Return a batch with every token masked."""
+        """Return the initial state, with all tokens masked."""
         token_ids = torch.full((batch_size, num_tokens), mask_id, device=device)
         return cls(token_ids, torch.ones_like(token_ids, dtype=torch.bool), token_ids, 0, num_steps)
 

@@ -14,16 +14,16 @@ from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
 
 _MIN_TEMPERATURE = 1e-4
-"""A smaller sampling temperature (softplus can reach 0) would divide logits into infinities."""
+"""Smallest sampling temperature: dividing by less (softplus can reach 0) overflows the logits."""
 
 
 class Prediction(NamedTuple):
-    """What the network says about every token.
+    """The NAT's output for a batch.
 
     Attributes:
-        logits: (B, N, K), under the condition.
-        null_logits: (B, N, K), under the null condition; None when not asked for.
-        features: (B, N, D), under the condition; what a policy reads.
+        logits: (B, N, K), given the condition.
+        null_logits: (B, N, K), given the null condition; None where no guidance is needed.
+        features: (B, N, D), given the condition; the input of an adaptive policy.
     """
 
     logits: Tensor
@@ -32,10 +32,10 @@ class Prediction(NamedTuple):
 
 
 Predictor = Callable[[Tensor, bool], Prediction]
-"""Maps token ids (B, N) and whether guidance is needed to a prediction, in one network call."""
+"""Maps (B, N) token ids, and whether guidance is needed, to a prediction in one network call."""
 
 StepCallback = Callable[[DecodingState, Action], None]
-"""Sees the state after a step and the action that led to it."""
+"""Called with the state after a step and the action that led to it."""
 
 
 def generate(
@@ -45,17 +45,17 @@ def generate(
     noise: Noise,
     on_step: StepCallback | None = None,
 ) -> DecodingState:
-    """Take all steps that are left, with exactly one network call each.
+    """Take all remaining steps, with exactly one network call each.
 
     Args:
         schedule: fixed schedule or learned policy.
-        predict: the network; the null half is left out where a fixed schedule guides no sample.
+        predict: the NAT; it computes no null logits at steps where a fixed schedule guides no sample.
         state: usually ``DecodingState.start(...)``.
-        noise: randomness.
-        on_step: called after every step.
+        noise: random numbers of the steps.
+        on_step: called after each step.
 
     Returns:
-        The last state; its ``sampled_ids`` are the images.
+        The final state; its ``sampled_ids`` are the images.
     """
     while not state.finished:
         if schedule.needs_features:
@@ -75,16 +75,17 @@ def decide(
 ) -> DecodingState:
     """Draw ids at masked positions, keep the most confident, mask the rest again.
 
-    The arithmetic is float32 whatever the network's number format.
+    The arithmetic is in float32, whatever the network's number format.
 
     Args:
-        state: before the step.
-        action: the four values, one per sample.
-        prediction: of the network at ``state.token_ids``.
-        noise: randomness.
-        order: (N,), positions in the order to reveal them; None goes by confidence.
+        state: the state before the step.
+        action: the four values of each sample, (B,) each.
+        prediction: the NAT's output at ``state.token_ids``.
+        noise: random numbers of the step.
+        order: (N,), positions in the order in which they are revealed; None for the order of confidence.
 
-    Source: AdaNAT (arXiv 2409.00342), section 3; MaskGIT (arXiv 2202.04200) for the confidence rule.
+    Source: MaskGIT (arXiv 2202.04200), section 3.2, with the four values of AdaNAT (arXiv 2409.00342), in the order of
+    operations of the authors' code.
     """
     logits = guide(prediction, action.guidance_scale)  # (B, N, K)
     temperature = action.sampling_temperature.clamp(min=_MIN_TEMPERATURE)[:, None, None]
@@ -107,7 +108,7 @@ def decide(
 
 
 def guide(prediction: Prediction, guidance_scale: Tensor) -> Tensor:
-    """Return ``cond + w * (cond - null)`` as (B, N, K) float32; ids that the network rules out stay ruled out."""
+    """Return ``cond + w * (cond - null)``, (B, N, K) float32; ids with logit -inf under both keep it."""
     logits = prediction.logits.float()
     if prediction.null_logits is None:
         return logits
@@ -119,14 +120,14 @@ def remask(confidence: Tensor, remask_ratio: Tensor) -> Tensor:
     """Choose the least confident tokens to mask again.
 
     Args:
-        confidence: (B, N); +inf where already decided.
-        remask_ratio: (B,), fraction of N; floor(ratio * N) tokens, at most N - 1.
+        confidence: (B, N), noisy log-probability; +inf where already decided.
+        remask_ratio: (B,), fraction of N; floor(ratio * N) tokens, at most N - 1, are masked.
 
     Returns:
-        (B, N) bool, True where masked at the next step. Tokens level with the first one kept are kept
-        too, so ties mask fewer; a ratio that asks for more than are undecided masks all of those.
+        (B, N) bool, True where masked at the next step. Tokens that tie with the least confident one kept are kept
+        as well; a ratio of more tokens than are undecided masks all undecided ones.
 
-    Source: the released code of AdaNAT (arXiv 2409.00342).
+    Source: the authors' code of AdaNAT (arXiv 2409.00342).
     """
     num_tokens = confidence.shape[1]
     count = (remask_ratio * num_tokens).floor().long().clamp(0, num_tokens - 1)  # (B,)

@@ -1,4 +1,4 @@
-"""Schedules from YAML files: AutoNAT's format, and a table of the four values under our own names."""
+"""Schedules in YAML files: AutoNAT's format, and ours with the names of the four values."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ Table = TypeVar("Table", bound=TableSchedule)
 _RATIO, _REMASKING, _SAMPLING, _GUIDANCE = "manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg"
 
 _MAX_BYTES, _MAX_DEPTH = 2**17, 3
-"""Of a schedule file: thousands of steps."""
+"""Limits of a schedule file; enough for thousands of steps."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""As YAML 1.2 has it: `5e-1` is one."""
+"""A number of YAML 1.2, in which `5e-1` is one."""
 
 
 def read_autonat(path: Path) -> AutoNATSchedule:
-    """Read AutoNAT's format: T - 1 ratios and re-masking temperatures, T sampling temperatures and scales.
+    """Read AutoNAT's format: T - 1 ratios and re-masking temperatures, T sampling temperatures and guidance scales.
 
     The last step's ratio and re-masking temperature are 0.
 
     Raises:
-        AdaNATError: if the file is missing, is not such YAML, or its lists do not fit together or hold
-            impossible values.
+        AdaNATError: if the file is missing or is not such YAML, list lengths differ, or a value is out of range.
     """
     lists = _read_lists(path, (_RATIO, _REMASKING, _SAMPLING, _GUIDANCE))
     num_steps = len(lists[_SAMPLING])
@@ -39,10 +38,10 @@ def read_autonat(path: Path) -> AutoNATSchedule:
 
 
 def read_table(path: Path) -> TableSchedule:
-    """Read T values under each of ``ACTION_NAMES``.
+    """Read T values of each of ``ACTION_NAMES``.
 
     Raises:
-        AdaNATError: if the file is missing, is not such YAML, or its lists do not fit together.
+        AdaNATError: as ``read_autonat``.
     """
     lists = _read_lists(path, ACTION_NAMES)
     num_steps = len(lists[ACTION_NAMES[0]])
@@ -51,7 +50,7 @@ def read_table(path: Path) -> TableSchedule:
 
 
 def write_table(path: Path, schedule: TableSchedule) -> None:
-    """Write a schedule in the format that gives it back: AutoNAT's where its rule of counting belongs to it."""
+    """Write a schedule so that it reads back the same: in AutoNAT's format if it has AutoNAT's counting rule."""
     import yaml
 
     columns = dict(zip(ACTION_NAMES, schedule.table.T.tolist(), strict=True))
@@ -62,7 +61,7 @@ def write_table(path: Path, schedule: TableSchedule) -> None:
 
 
 def _build(path: Path, kind: type[Table], rows: list[tuple[float, ...]]) -> Table:
-    """Make the schedule, naming the file where its values are impossible."""
+    """Build the schedule; errors about its values name the file."""
     try:
         return kind(rows)
     except AdaNATError as error:
@@ -79,9 +78,9 @@ def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Read lists of lists and mappings, whose scalars stay text: YAML's own ideas of numbers and dates are many.
+    """Read lists and mappings whose scalars stay text, since YAML versions disagree on numbers and dates.
 
-    What nests deeper than a schedule does, or stands for something else (an alias), is refused before it is built.
+    Aliases, and nesting deeper than a schedule's, are refused before anything is built.
     """
     import yaml  # only a schedule from a file needs it
 
@@ -91,7 +90,7 @@ def _read_yaml(path: Path) -> Any:
         for event in yaml.parse(content, Loader=yaml.BaseLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-                raise ValueError("it holds an alias, or lists within lists")
+                raise ValueError("it holds an alias, or lists nested too deeply")
         root = yaml.compose(content, Loader=yaml.BaseLoader)
         pairs = root.value if isinstance(root, yaml.MappingNode) else ()
         keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
@@ -115,4 +114,4 @@ def _numbers(path: Path, key: str, values: Any) -> list[float]:
 def _check_lengths(path: Path, lists: dict[str, list[float]], expected: dict[str, int]) -> None:
     if any(len(lists[key]) != length for key, length in expected.items()):
         found = ", ".join(f"{len(lists[key])} {key} (expected {length})" for key, length in expected.items())
-        raise AdaNATError(f"Schedule file {path}: the lengths do not fit together: {found}.")
+        raise AdaNATError(f"Schedule file {path} has lists of the wrong length: {found}.")

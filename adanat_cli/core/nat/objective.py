@@ -1,4 +1,4 @@
-"""The training objective of the NAT as a module, so that it can be spread over processes."""
+"""The training objective of the NAT, as a module that distributed wrappers accept."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ from adanat_cli.core.nat.uvit import UViT
 
 _BUCKET = 256
 _IGNORED = -100
-"""The target that PyTorch's cross-entropy leaves out."""
+"""The target that PyTorch's cross-entropy ignores."""
 
 
-class HiddenTokens(NamedTuple):
-    """Sums over the hidden tokens of a batch; the caller divides by their number.
+class MaskedTokens(NamedTuple):
+    """Sums over the masked tokens of a batch; the caller divides by their number.
 
     Attributes:
-        loss: scalar, summed cross-entropy.
-        num_correct: scalar, how many most likely ids are the true ones.
+        loss: scalar, sum of cross-entropies in nats.
+        num_correct: scalar, number of tokens whose most likely id is the true one.
     """
 
     loss: Tensor
     num_correct: Tensor
 
 
-def hidden_token_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> HiddenTokens:
-    """Compare predictions of hidden tokens with the truth.
+def masked_token_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> MaskedTokens:
+    """Compare predictions of masked tokens with the true ids.
 
     Args:
         logits: (M, K).
-        targets: (M,) int64, the true ids; -100 where there is nothing to compare.
-        label_smoothing: share of the target spread evenly over all K ids.
+        targets: (M,) int64, the true ids; -100 for padding.
+        label_smoothing: probability that the target spreads evenly over all K ids.
 
-    Source: AutoNAT (arXiv 2406.05478), training.
+    Source: AutoNAT (arXiv 2406.05478), the authors' training code.
     """
     logits = logits.float()
     loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
-    return HiddenTokens(loss, (logits.detach().argmax(dim=-1) == targets).sum())
+    return MaskedTokens(loss, (logits.detach().argmax(dim=-1) == targets).sum())
 
 
 class MaskedTokenLoss(nn.Module):
-    """Hide tokens, predict them, and compare.
+    """Mask tokens, predict them, and compare with the true ids.
 
-    Only hidden positions go through the output head: they alone count, and on a small NAT the head
-    is a good part of the work.
+    Only masked positions go through the output head: the others do not count, and on a small NAT the head
+    is a good part of the compute.
     """
 
     def __init__(self, nat: UViT, label_smoothing: float) -> None:
         super().__init__()
         self.nat, self.label_smoothing = nat, label_smoothing
 
-    def forward(self, token_ids: Tensor, condition: Tensor, positions: Tensor) -> HiddenTokens:
-        """Predict the hidden tokens.
+    def forward(self, token_ids: Tensor, condition: Tensor, positions: Tensor) -> MaskedTokens:
+        """Predict the masked tokens.
 
         Args:
             token_ids: (B, N) int64, the true ids.
-            condition: as ``UViT.forward`` takes it.
-            positions: (M,) int64, which entries of the flattened (B * N) are hidden. Indices rather
-                than a mask, since a mask would make a GPU wait for its count.
+            condition: labels or text states, see ``UViT.forward``.
+            positions: (M,) int64, the masked entries of the flattened (B * N) tokens. Indices rather
+                than a mask, whose count a GPU would have to wait for.
         """
         true_ids = token_ids.flatten()
         visible = true_ids.index_fill(0, positions, self.nat.config.mask_id).view_as(token_ids)
         features = self.nat.features(visible, condition).flatten(0, 1)  # (B * N, D)
         targets = true_ids.index_select(0, positions)
-        # A few sizes instead of a new one at every update: the allocator finds its old blocks again.
+        # A few sizes instead of a new one at each update, so that the allocator reuses its blocks.
         num_padding = -len(positions) % _BUCKET
         positions = torch.cat([positions, positions[:1].expand(num_padding)])
         targets = F.pad(targets, (0, num_padding), value=_IGNORED)
         logits = self.nat.head(features.index_select(0, positions))  # (M + padding, K)
-        return hidden_token_loss(logits, targets, self.label_smoothing)
+        return masked_token_loss(logits, targets, self.label_smoothing)

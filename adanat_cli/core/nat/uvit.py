@@ -17,11 +17,11 @@ _INIT_STD = 0.02
 
 
 class NATOutput(NamedTuple):
-    """What the NAT says about every token.
+    """The NAT's output for a batch.
 
     Attributes:
-        logits: (B, N, K), over the codebook; the mask id is not among them.
-        features: (B, N, D), after the final LayerNorm; what a policy reads.
+        logits: (B, N, K), over the codebook, without the mask id.
+        features: (B, N, D), after the final LayerNorm; the input of an adaptive policy.
     """
 
     logits: Tensor
@@ -29,7 +29,7 @@ class NATOutput(NamedTuple):
 
 
 class Embedding(nn.Module):
-    """Ids to vectors: word + learned position, LayerNorm, dropout."""
+    """Ids to vectors: word embedding plus learned position, LayerNorm, dropout."""
 
     def __init__(self, num_words: int, num_positions: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Embed (B, L) ids as (B, L, D), with L the number of positions."""
+        """Embed (B, L) ids as (B, L, D), where L is the number of positions."""
         embedded = self.word_embeddings(ids) + self.position_embeddings.weight
         return self.dropout(self.LayerNorm(embedded))
 
@@ -54,7 +54,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend over all of (B, L, D)."""
+        """Map (B, L, D) to (B, L, D)."""
         query, key, value = rearrange(self.qkv(x), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.proj(rearrange(attended, "b h l d -> b l (h d)"))
@@ -74,7 +74,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; with ``skip``, the long skip joins before the attention."""
+    """Pre-norm transformer block; with ``skip``, the long skip connection joins before the attention."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int, skip: bool = False) -> None:
         super().__init__()
@@ -102,13 +102,13 @@ class Head(nn.Module):
         self.ln = nn.LayerNorm(width)
 
     def forward(self, features: Tensor, words: Tensor) -> Tensor:
-        """Score (..., D) features against (K, D) words as (..., K); the bias of later words stays unused."""
+        """Return the (..., K) logits of (..., D) features for the (K, D) embeddings of the first K words."""
         hidden = self.ln(F.gelu(self.fc(features)))
         return F.linear(hidden, words, self.bias[0, 0, : len(words)])
 
 
 class UViT(nn.Module):
-    """Predict every token of an image from the decided ones and a condition.
+    """Predict all tokens of an image from the decided ones and a condition.
 
     The names in its state dict are those of the authors' checkpoints.
 
@@ -140,14 +140,14 @@ class UViT(nn.Module):
 
     @torch.no_grad()
     def start_from_codes(self, codes: Tensor, std: float) -> None:
-        """Let the words start as a random projection of the tokenizer's code vectors, plus half the usual noise.
+        """Initialise the word embedding with a random projection of the tokenizer's codes, plus half the usual noise.
 
-        The words are both the input's embedding and the output's classes, so what is learned about one code
-        holds for similar codes from the first update on.
+        The word embedding serves both input and output, so that what is learned about one code applies to
+        similar codes from the first update on.
 
         Args:
-            codes: (K, C); only their directions count.
-            std: spread of the projected part.
+            codes: (K, C) code vectors, of which only the directions count.
+            std: standard deviation of the projected part.
         """
         directions = F.normalize(codes.float() - codes.float().mean(0), dim=-1)
         projection = torch.randn(codes.shape[1], self.config.width)
@@ -158,7 +158,7 @@ class UViT(nn.Module):
 
         Args:
             token_ids: (B, N) int64; ``config.mask_id`` where undecided.
-            condition: (B,) int64 labels, ``config.num_classes`` for none; or (B, L, D_text) text states.
+            condition: (B,) int64 labels, ``config.num_classes`` for the null label; or (B, L, D_text) text states.
         """
         features = self.features(token_ids, condition)
         return NATOutput(self.head(features), features)
@@ -178,16 +178,16 @@ class UViT(nn.Module):
         return self.norm(x[:, -token_ids.shape[1] :])
 
     def head(self, features: Tensor) -> Tensor:
-        """Return (..., K) logits for any selection of (..., D) features.
+        """Return (..., K) logits of any selection of (..., D) features.
 
-        The words are tied to the token embedding but get no gradient from here.
+        The output uses the word embedding, to which it passes no gradient.
         """
         words = self.token_emb.word_embeddings.weight[: self.config.codebook_size]
         return self.mlm_layer(features, words.detach())
 
 
 def _initialize(module: nn.Module) -> None:
-    """Give one layer the reference's initial weights."""
+    """Initialise one layer as the authors' code does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=_INIT_STD)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""Learned generation policies: networks that choose the next action from NAT features or from the step alone."""
+"""Learned generation policies: networks that choose the next action from NAT features, or from the step alone."""
 
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.policy.static import Policy, StaticPolicy, build_policy

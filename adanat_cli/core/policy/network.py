@@ -1,4 +1,4 @@
-"""The policy network: NAT features and a step index to raw action values, on any grid."""
+"""The policy network: from NAT features and a step index to raw action values, on any grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EPSILON = 1e-6
 
 
 def timestep_embedding(timesteps: Tensor, width: int = _FREQUENCIES) -> Tensor:
-    """Return (B, width) sinusoids of (B,) step indices, cosines first."""
+    """Return the (B, width) sinusoidal embedding of (B,) step indices, cosines first."""
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps[:, None].float() * torch.exp(-math.log(_MAX_PERIOD) * exponents)  # (B, width / 2)
@@ -25,7 +25,7 @@ def timestep_embedding(timesteps: Tensor, width: int = _FREQUENCIES) -> Tensor:
 
 
 class TimestepEmbedder(nn.Module):
-    """Sinusoids, then two linear layers with SiLU between."""
+    """A sinusoidal embedding, then two linear layers with a SiLU between."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class AdaptiveLayerNorm(nn.Module):
-    """LayerNorm whose shift and scale come from the timestep (Peebles and Xie 2022, arXiv 2212.09748)."""
+    """LayerNorm whose shift and scale depend on the timestep (DiT, arXiv 2212.09748, section 3.2)."""
 
     def __init__(self, width: int, condition_width: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class AdaptiveLayerNorm(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(condition_width, 2 * width))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalise (B, ..., D) over D; the condition is (B, C)."""
+        """Normalise (B, ..., D) over D; the condition, a timestep embedding, is (B, C)."""
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
         shape = (x.shape[0], *(1,) * (x.dim() - 2), self.width)
         normalized = F.layer_norm(x, (self.width,), eps=_EPSILON)
@@ -53,12 +53,12 @@ class AdaptiveLayerNorm(nn.Module):
 
 
 class PolicyNetwork(nn.Module):
-    """Raw action values (or, with one output, the value) of a decoding state.
+    """Raw action values of a decoding state or, with one output, its value.
 
     Untrained, it returns zeros. The names in its state dict are those of the authors' checkpoints; the
-    order of the four outputs is remask_ratio, sampling_temperature, remask_temperature, guidance_scale.
+    order of the four outputs is ``ACTION_NAMES``.
 
-    Source: AdaNAT (arXiv 2409.00342), the policy network; any grid where the authors' code has 16 x 16.
+    Source: AdaNAT (arXiv 2409.00342), the policy network, as in the authors' code, whose grid is always 16 x 16.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
@@ -68,14 +68,14 @@ class PolicyNetwork(nn.Module):
         width = config.hidden_width
         # 128, 1024 and 512 at the paper's width of 512.
         pointwise, first, second = max(1, width // 4), 2 * width, width
-        num_places = math.ceil(config.grid[0] / 2) * math.ceil(config.grid[1] / 2)
+        num_cells = math.ceil(config.grid[0] / 2) * math.ceil(config.grid[1] / 2)  # after the stride of 2
         # As in the authors' checkpoints, features that already have the width enter as they are.
         self.x_embedder = nn.Linear(config.feature_width, width) if config.feature_width != width else None
         self.t_embedder = TimestepEmbedder(width)
         self.adaLN1 = AdaptiveLayerNorm(width, width)
         self.dw_conv = nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width)
         self.pw_conv = nn.Conv2d(width, pointwise, 1)
-        self.linear1 = nn.Linear(pointwise * num_places, first)
+        self.linear1 = nn.Linear(pointwise * num_cells, first)
         self.adaLN2 = AdaptiveLayerNorm(first, width)
         self.linear2 = nn.Linear(first, second)
         self.adaLN3 = AdaptiveLayerNorm(second, width)
@@ -86,8 +86,8 @@ class PolicyNetwork(nn.Module):
         """Return (B, out_features) raw values, before residual, smoothing and activation.
 
         Args:
-            features: (B, N, D), of the NAT, rows of the grid one after the other.
-            timesteps: (B,), step index 0 … T-1.
+            features: (B, N, D), the NAT's features, row by row of the grid.
+            timesteps: (B,), step index 0 … T - 1.
         """
         height, width = self.config.grid
         condition = self.t_embedder(timesteps)  # (B, C)
@@ -100,7 +100,7 @@ class PolicyNetwork(nn.Module):
         return self.linear3(x)
 
     def _initialize(self) -> None:
-        """Xavier for linear layers; modulation and output start at zero; convolutions keep PyTorch's default."""
+        """Xavier for linear layers, zeros for modulation and output; convolutions keep PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

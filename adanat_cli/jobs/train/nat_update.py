@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from adanat_cli.core.config import NATConfig, NATTrainingConfig
-from adanat_cli.core.nat.objective import HiddenTokens, MaskedTokenLoss
+from adanat_cli.core.nat.objective import MaskedTokenLoss, MaskedTokens
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.train.averages import Ema
 from adanat_cli.jobs.train.nat_batches import TokenBatch, Update, dropout_seed
@@ -122,9 +122,9 @@ class NATTrainer:
         self.ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def _forward(self, batch: TokenBatch) -> HiddenTokens:
+    def _forward(self, batch: TokenBatch) -> MaskedTokens:
         with self._autocast():
-            return HiddenTokens(*self._loss(*self._with_context(batch)))
+            return MaskedTokens(*self._loss(*self._with_context(batch)))
 
     def _with_context(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids, condition and hidden positions: numbers of captions become their states."""
