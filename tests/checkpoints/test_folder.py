@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from adanat_cli.core.checkpoints import folder as folder_module
+from adanat_cli.core.checkpoints import staging
 from adanat_cli.core.checkpoints.card import model_card, write_card
 from adanat_cli.core.checkpoints.files import atomic_path, fingerprint
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
@@ -101,7 +102,7 @@ def test_a_failure_while_writing_leaves_no_trace(tmp_path: Path, monkeypatch: py
     components = [Component("tokenizer", {}, TENSORS), Component("nat", {"not": {1, 2}}, TENSORS)]
     with pytest.raises(TypeError):  # a set is not JSON: the second component fails after the first was staged
         ModelFolder(tmp_path / "a" / "model").write_all(components)
-    monkeypatch.setattr(folder_module, "save_tensors", full)
+    monkeypatch.setattr(staging, "save_tensors", full)
     with pytest.raises(AdaNATError, match="No space left"):
         ModelFolder(tmp_path / "a" / "model").write("nat", {}, TENSORS)
     assert names(tmp_path) == []
@@ -117,13 +118,13 @@ def test_a_failed_replacement_leaves_the_old_component(model: ModelFolder) -> No
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from adanat_cli.core.checkpoints import folder
-real = folder.save_tensors
+from adanat_cli.core.checkpoints import folder, staging
+real = staging.save_tensors
 def save_tensors(path, tensors, metadata):
     real(path, tensors, metadata)
     if "nat" in str(path.parent.name):
         os.kill(os.getpid(), signal.SIGKILL)
-folder.save_tensors = save_tensors
+staging.save_tensors = save_tensors
 parts = [folder.Component(name, {}, {"w": torch.zeros(2)}) for name in ("tokenizer", "nat")]
 folder.ModelFolder(Path(sys.argv[1])).write_all(parts)
 """
@@ -159,10 +160,10 @@ def test_a_swap_that_is_interrupted_never_leaves_a_component_listed_but_gone(
         ("{", "cannot be read as JSON"),
         ("[]", "no format_version"),
         ('{"components": []}', "no format_version"),
-        ('{"format_version": 2}', "format version 2; this toolkit reads version 1"),
+        ('{"format_version": 2}', "format version 2, but this adanat reads version 1"),
         ('{"format_version": 1, "components": "nat"}', "is damaged"),
-        ('{"format_version": 1, "components": ["../nat"]}', "cannot exist"),
-        ('{"format_version": 1, "components": ["/etc"]}', "cannot exist"),
+        ('{"format_version": 1, "components": ["../nat"]}', "invalid name"),
+        ('{"format_version": 1, "components": ["/etc"]}', "invalid name"),
     ],
 )
 def test_a_wrong_index_is_said_in_one_line(model: ModelFolder, content: str, words: str) -> None:
@@ -201,11 +202,11 @@ def remove_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (change_one_bit, "its weights do not have the hash"),
+        (change_one_bit, "its weights do not match the hash"),
         (damage_weights, "not a whole safetensors file"),
         (remove_weights, "does not exist"),
         (remove_config, "does not exist"),
-        (remove_folder, "lists nat but the folder is missing"),
+        (remove_folder, "lists nat, but that folder is missing"),
     ],
 )
 def test_a_damaged_component_is_said_in_one_line(
@@ -225,9 +226,9 @@ def test_a_header_of_something_else_is_refused(tmp_path: Path, content: bytes) -
 
 
 def test_a_component_that_is_not_there_is_said_with_what_is(model: ModelFolder) -> None:
-    with pytest.raises(AdaNATError, match="has no tokenizer; it holds nat"):
+    with pytest.raises(AdaNATError, match="has no tokenizer, only nat"):
         model.read("tokenizer")
-    with pytest.raises(AdaNATError, match="cannot be named"):
+    with pytest.raises(AdaNATError, match="not a valid name"):
         model.write("../nat", {}, TENSORS)
 
 
@@ -235,7 +236,7 @@ def test_a_model_is_found_by_folder_and_refused_with_known_names(tmp_path: Path,
     assert resolve_model(str(model.path)).path == model.path
     with pytest.raises(AdaNATError, match="neither a folder nor a known name"):
         resolve_model("imagenet17")
-    with pytest.raises(AdaNATError, match=r"run folder, and its model is in .*model; give that"):
+    with pytest.raises(AdaNATError, match=r"run folder; give the model in it, .*model"):
         resolve_model(str(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(AdaNATError, match="is not a model folder"):

@@ -147,7 +147,7 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path)
     folder.write("nat", NAT.to_dict(), UViT(NAT).state_dict())
     folder.write_labels({5: "too many"})
-    with pytest.raises(AdaNATError, match=r"names class 5, but the NAT .* knows 5"):
+    with pytest.raises(AdaNATError, match=r"names class 5, but the NAT .* has 5"):
         folder.labels()
 
 

@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config import NATConfig, PolicyConfig
 from adanat_cli.core.config.requests import PullRequest, PushRequest, SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.network import PolicyNetwork
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample

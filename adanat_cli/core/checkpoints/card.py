@@ -1,4 +1,4 @@
-"""The README.md of a model folder: a model card with the measured results as Hub metadata."""
+"""The README.md of a model folder: a model card, with the measured results as metadata for the Hub."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
 _PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
 _RESULT_KEYS = ("metric", "value", "dataset")
 _VARIED = ("schedule", "num_steps", "policy", "table", "temperature", "guidance")
-"""Facts of a result that differ between the rows of a table."""
+"""Settings of a measurement that distinguish the rows of a table."""
 
 
 @dataclass(frozen=True)
 class CardDetails:
-    """What a card says beyond what the folder tells.
+    """The parts of a card that do not follow from the folder.
 
     Attributes:
-        repo: Hub id; "" where the model is a folder.
-        license: of the weights; "" takes what their provenance says, else "unknown".
-        samples: picture of samples, by its name in the repository; "" if there is none.
-        policies: component of a policy -> pictures of its values, and of its samples below the fixed schedule's.
-        prompts: of the samples, in turn.
-        absent: why there are no samples; "" if that needs no reason.
+        repo: Hub id; "" for a local folder.
+        license: license of the weights; "" takes it from their provenance, else "unknown".
+        samples: name in the repository of the picture of samples; "" if there is none.
+        policies: component of a policy -> names of the pictures of its values, and of its samples below the fixed
+            schedule's.
+        prompts: the samples' prompts, in order.
+        absent: reason why there are no samples; "" if none is needed.
     """
 
     repo: str = ""
@@ -43,10 +44,10 @@ class CardDetails:
 
 
 def write_card(folder: ModelFolder) -> bool:
-    """Write README.md from what the folder holds.
+    """Write README.md from the content of the folder.
 
     Returns:
-        False where a README.md is kept because somebody has written it.
+        False if a handwritten README.md was kept instead.
     """
     if is_handwritten(folder.card()):
         return False
@@ -56,12 +57,12 @@ def write_card(folder: ModelFolder) -> bool:
 
 
 def is_handwritten(card: str) -> bool:
-    """Whether somebody has written the text of a card, so that it is kept."""
+    """Whether a card was written or edited by hand, so that it must be kept."""
     return bool(card) and _MARK not in card
 
 
 def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
-    """Return the card as Markdown with YAML front matter."""
+    """Markdown of a card, with YAML front matter."""
     details = details or CardDetails()
     name = details.repo.partition("@")[0].rsplit("/", 1)[-1] or folder.title
     front = yaml.safe_dump(_metadata(folder, details, name), sort_keys=False, allow_unicode=True)
@@ -83,7 +84,7 @@ def model_card(folder: ModelFolder, details: CardDetails | None = None) -> str:
 
 
 def _metadata(folder: ModelFolder, details: CardDetails, name: str) -> dict[str, Any]:
-    """The front matter, as the Hub reads it."""
+    """Front matter in the Hub's format."""
     task, index = _task(folder), folder.index
     metadata: dict[str, Any] = {
         "library_name": "adanat",
@@ -107,24 +108,24 @@ def _task(folder: ModelFolder) -> str:
 
 
 def _condition(folder: ModelFolder) -> str:
-    """Of the NAT: "class", "text", or "" where there is none."""
+    """What the NAT is conditioned on: "class" or "text"; "" if the model has none."""
     return str(folder.config("nat").get("condition", "")) if folder.has("nat") else ""
 
 
-def _provenance(folder: ModelFolder) -> dict[str, dict[str, Any]]:
-    """Component -> where it came from, of those that tell."""
-    told = folder.index.provenance
-    return {name: told[name] for name in folder.index.components if isinstance(told.get(name), dict) and told[name]}
+def _provenance(folder: ModelFolder) -> dict[str, Mapping[str, Any]]:
+    """Component -> where it came from, if that is recorded."""
+    index = folder.index
+    return {name: index.provenance[name] for name in index.components if index.provenance.get(name)}
 
 
 def _license(folder: ModelFolder, details: CardDetails) -> str:
-    """What was given, else what all components that tell a license agree on."""
-    told = {str(part["license"]) for part in _provenance(folder).values() if "license" in part}
-    return details.license or (told.pop() if len(told) == 1 else "unknown")
+    """The given license, else the one that all components with a recorded license share."""
+    recorded = {str(part["license"]) for part in _provenance(folder).values() if "license" in part}
+    return details.license or (recorded.pop() if len(recorded) == 1 else "unknown")
 
 
 def _datasets(folder: ModelFolder) -> list[str]:
-    """Hub ids of the data that the components were trained on, as far as they have one."""
+    """Hub ids of the data sets that the components were trained on; others are left out."""
     found: list[str] = []
     for part in _provenance(folder).values():
         settings = part.get("settings")
@@ -137,13 +138,13 @@ def _datasets(folder: ModelFolder) -> list[str]:
 
 
 def _bases(folder: ModelFolder) -> list[str]:
-    """Hub ids that components were taken from."""
+    """Hub ids of the models that components were taken from."""
     parts = _provenance(folder).values()
     return list(dict.fromkeys(str(part["hub"]).partition("@")[0] for part in parts if "hub" in part))
 
 
 def _hub_results(results: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
-    """Measured results in the Hub's model-index form, an entry for every data set."""
+    """Measured results in the Hub's model-index format: one entry for each data set."""
     metrics: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         if "metric" in result and result.get("value") is not None:
@@ -155,7 +156,7 @@ def _hub_results(results: Sequence[Mapping[str, Any]], task: str) -> list[dict[s
 
 
 def _hub_metric(result: Mapping[str, Any]) -> dict[str, Any]:
-    """One of them; what it was measured with goes into its arguments."""
+    """One result, with the settings of the measurement as its arguments."""
     metric = str(result["metric"])
     arguments = {key: value for key, value in result.items() if key not in _RESULT_KEYS}
     shown = ", ".join(f"{key} {value}" for key, value in arguments.items() if isinstance(value, str | int))
@@ -179,9 +180,9 @@ def _summary(folder: ModelFolder) -> str:
 
 
 def _use(folder: ModelFolder, details: CardDetails) -> str:
-    """Lines that run as they are; none for a model that lacks its tokenizer."""
-    model, place = details.repo or ".", "" if details.repo else ", from within this folder"
-    head = f"## Use\n\nWith `adanat` installed{place}:\n\n```bash\n"
+    """Commands and Python that run as they are; "" for a model without a tokenizer."""
+    model, where = details.repo or ".", "" if details.repo else ", from within this folder"
+    head = f"## Use\n\nWith `adanat` installed{where}:\n\n```bash\n"
     condition = _condition(folder)
     if not folder.has("tokenizer"):
         return ""
@@ -200,18 +201,17 @@ def _use(folder: ModelFolder, details: CardDetails) -> str:
 
 
 def _components(folder: ModelFolder) -> str:
-    origins = {part: _cell(_origin(folder.index.provenance.get(part, {}))) for part in folder.index.components}
-    rows = [
-        f"| {part} | {folder.header(part).num_parameters:,} | {origins[part]} |" for part in folder.index.components
-    ]
+    index = folder.index
+    origins = {part: _cell(_origin(index.provenance.get(part, {}))) for part in index.components}
+    rows = [f"| {part} | {folder.header(part).num_parameters:,} | {origins[part]} |" for part in index.components]
     return "| component | parameters | from |\n|---|---|---|\n" + "\n".join(rows)
 
 
 def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    """A section for every policy: what it is, what it reached in training, and its curves."""
+    """A section for each policy: its kind, its distance in training, and its pictures."""
     for num_steps in folder.policy_steps():
         name = policy_component(num_steps)
-        config, told = folder.config(name), _provenance(folder).get(name, {})
+        config, origin = folder.config(name), _provenance(folder).get(name, {})
         is_static = config.get("kind") == "static"
         kind = (
             "One table of the four values for all samples" if is_static else "It sets the four values of every sample"
@@ -220,10 +220,10 @@ def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> I
             f"added to the {config.get('schedule')} schedule" if config.get("residual") else "without a base schedule"
         )
         text = f"## Policy for {num_steps} steps\n\n{kind}, {base}."
-        if {"distance", "fixed_distance"} <= set(told):
+        if {"distance", "fixed_distance"} <= set(origin):
             text += (
-                f" Fréchet distance to {told.get('measured_on', 'real images')}, in training: "
-                f"{_number(told['distance'])}; fixed schedule {_number(told['fixed_distance'])}."
+                f" Fréchet distance to {origin.get('measured_on', 'real images')}, in training: "
+                f"{_number(origin['distance'])}; fixed schedule {_number(origin['fixed_distance'])}."
             )
         if name in pictures:
             curves, samples = pictures[name]
@@ -235,7 +235,7 @@ def _policies(folder: ModelFolder, pictures: Mapping[str, tuple[str, str]]) -> I
 
 
 def _results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A table for every way of measuring, a row for what was measured so."""
+    """A table for each way of measuring, with a row for each schedule that was measured."""
     tables: dict[str, dict[str, dict[str, float]]] = {}
     for result in results:
         facts = {key: value for key, value in result.items() if key not in ("metric", "value")}
@@ -256,17 +256,17 @@ def _number(value: Any) -> str:
 
 
 def _training(folder: ModelFolder) -> Iterator[str]:
-    """How every component came about, folded away."""
-    told = _provenance(folder)
-    if told:
+    """The provenance of each component, folded."""
+    provenance = _provenance(folder)
+    if provenance:
         yield "## Training"
-    for part, values in told.items():
+    for part, values in provenance.items():
         shown = json.dumps(values, indent=2, ensure_ascii=False)
         yield f"<details><summary><code>{part}</code></summary>\n\n```json\n{shown}\n```\n\n</details>"
 
 
 def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
-    """What a user should know before relying on the model; only what the folder tells."""
+    """What a user should know before relying on the model."""
     labels, condition = folder.labels(), _condition(folder)
     if condition == "class" and labels:
         known = folder.config("nat").get("num_classes", len(labels))
@@ -287,17 +287,17 @@ def _limits(folder: ModelFolder, license_name: str) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell of a table."""
+    """Text escaped for a cell of a table."""
     return printable(text).replace("|", r"\|")
 
 
-def _origin(provenance: Any) -> str:
+def _origin(provenance: Mapping[str, Any]) -> str:
     """Where a component came from, in a few words."""
-    if not isinstance(provenance, dict) or not provenance:
+    if not provenance:
         return "not recorded"
     if "file" in provenance:
-        place = f" of `{provenance['hub']}`" if "hub" in provenance else ""
-        return f"`{provenance['file']}`{place}, sha256 {str(provenance.get('sha256', ''))[:12]}"
+        repo = f" of `{provenance['hub']}`" if "hub" in provenance else ""
+        return f"`{provenance['file']}`{repo}, sha256 {str(provenance.get('sha256', ''))[:12]}"
     return ", ".join(
         f"{key} {_number(value)}" for key, value in provenance.items() if not isinstance(value, dict | list)
     )

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import json_text, read_json
-
-__all__ = ["read_json"]
+from adanat_cli.core.reading import json_text
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,12 +16,11 @@ from adanat_cli.core.checkpoints.folder import (
     ModelFolder,
 )
 from adanat_cli.core.checkpoints.header import Header
-from adanat_cli.core.checkpoints.index import ModelIndex
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
 
 if TYPE_CHECKING:
-    from adanat_cli.core.checkpoints.folder import Component
+    pass
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OPTIONAL = (LABELS_FILE, CARD_FILE, REFERENCE_FILE)
@@ -81,25 +80,6 @@ class HubFolder(ModelFolder):
         dtypes = tuple(sorted({tensor.dtype for tensor in told.tensors.values()}))
         return Header(shapes, dtypes, size or 0, told.metadata)
 
-    def write_all(self, components: Sequence[Component], dtype: object = None, image_size: int | None = None) -> None:
-        """Refuse: what is on the Hub changes by a push.
-
-        Raises:
-            AdaNATError: always.
-        """
-        raise AdaNATError(_READ_ONLY.format(self.name))
-
-    def write_labels(self, labels: Mapping[int, str]) -> None:
-        """Refuse, as ``write_all`` does."""
-        raise AdaNATError(_READ_ONLY.format(self.name))
-
-    def write_reference(self, source: Path) -> None:
-        """Refuse, as ``write_all`` does."""
-        raise AdaNATError(_READ_ONLY.format(self.name))
-
-    def _write_index(self, index: ModelIndex) -> None:
-        raise AdaNATError(_READ_ONLY.format(self.name))
-
     def _provide(self, file: str) -> None:
         """Bring a file of the settled commit into the cache; optional ones may be missing."""
         if (self.path / file).exists():
@@ -115,9 +95,6 @@ class HubFolder(ModelFolder):
         except AdaNATError as error:
             if file not in _OPTIONAL or not _is_absent(error):
                 raise
-
-
-_READ_ONLY = "Model {0} is on the Hub and is not changed from here; take a copy with `adanat pull {0} --output FOLDER`."
 
 
 def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: str = "") -> Path:

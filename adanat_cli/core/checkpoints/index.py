@@ -1,4 +1,4 @@
-"""``model_index.json``: which components a model has, where they are from, and what was measured of them."""
+"""``model_index.json``: the components of a model, where they came from, and its measured results."""
 
 from __future__ import annotations
 
@@ -19,36 +19,17 @@ POLICY = re.compile(r"policies/steps-([1-9]\d{0,5})")
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """What ``model_index.json`` says.
+    """The fields of ``model_index.json``.
 
     Attributes:
-        image_size: side of the images in pixels; 0 while no component has told it.
+        format_version: version of the file format.
+        image_size: side of the images in pixels; 0 until a component sets it.
         components: names such as "tokenizer", "nat", "policies/steps-8", sorted.
         provenance: component -> where its weights came from.
         results: measured results, one mapping each.
     """
 
-    image_size: int = 0
-    components: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    results: tuple[Mapping[str, Any], ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``parse_index`` reads."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "image_size": self.image_size,
-            "components": list(self.components),
-            "provenance": dict(self.provenance),
-            "results": [dict(result) for result in self.results],
-        }
-
-
-@dataclass(frozen=True)
-class _IndexFile:
-    """The fields of ``model_index.json``."""
-
-    format_version: int
+    format_version: int = FORMAT_VERSION
     image_size: int = 0
     components: tuple[str, ...] = ()
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -56,22 +37,35 @@ class _IndexFile:
 
 
 def parse_index(values: Any, file: Path) -> ModelIndex:
-    """Check the values of a model index."""
+    """Check the JSON values of a model index; fields that are not known are ignored.
+
+    Raises:
+        AdaNATError: if they are damaged or of another version.
+    """
     version = values.get("format_version") if isinstance(values, dict) else None
     if type(version) is not int:
-        raise AdaNATError(f"{file} is not a model index of this toolkit: it has no format_version.")
+        raise AdaNATError(f"{file} is not a model index: it has no format_version; give a folder that adanat wrote.")
     if version != FORMAT_VERSION:
         raise AdaNATError(
-            f"{file} has format version {version}; this toolkit reads version {FORMAT_VERSION}. "
-            "Upgrade adanat, or take the model in the older format."
+            f"{file} has format version {version}, but this adanat reads version {FORMAT_VERSION}; upgrade adanat, or "
+            "use the model in the older format."
         )
     try:
-        known = {name: values[name] for name in values if name in _IndexFile.__dataclass_fields__}
-        told = build(_IndexFile, known, "a field")
-        require(0 <= told.image_size <= MAX_IMAGE_SIZE, f"image_size is {told.image_size}.")
+        known = {name: values[name] for name in values if name in ModelIndex.__dataclass_fields__}
+        index = build(ModelIndex, known, "a field")
+        require(0 <= index.image_size <= MAX_IMAGE_SIZE, f"image_size is {index.image_size}.")
     except AdaNATError as error:
         raise AdaNATError(f"{file} is damaged ({error}); fetch or import the model again.") from error
-    for name in told.components:
-        if not COMPONENT.fullmatch(name):
-            raise AdaNATError(f"{file} names a component {shown(name)} that cannot exist; fetch the model again.")
-    return ModelIndex(told.image_size, told.components, told.provenance, told.results)
+    for name in index.components:
+        require(
+            bool(COMPONENT.fullmatch(name)),
+            f"{file} lists a component with an invalid name, {shown(name)}; fetch the model again.",
+        )
+    return index
+
+
+def component_order(name: str) -> tuple[str, int]:
+    """Sort key of a component: tokenizer and nat come first, policies by number of steps."""
+    if match := POLICY.fullmatch(name):
+        return "policies", int(match[1])
+    return {"tokenizer": "0", "nat": "1", "text": "2"}.get(name, name), 0

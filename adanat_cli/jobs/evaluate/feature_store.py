@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, read_json, save_tensors, write_json
+from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, save_tensors, write_json
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.runtime.resume import refuse_changes
 
 _STATE, _KEPT, _CHECKSUMS = "state.json", "kept", "crc32"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.sample.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1

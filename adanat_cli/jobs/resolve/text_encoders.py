@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import load_tensors, read_json
+from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.checkpoints.folder import FURTHER_FILES, TEXT, Component, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, NATConfig, text_encoder_of
 from adanat_cli.core.data.caption_states import States
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import require
-from adanat_cli.core.reading import read_bytes
+from adanat_cli.core.reading import read_bytes, read_json
 from adanat_cli.core.text.encoder import TextEncoder
 
 NO_CAPTION = -1

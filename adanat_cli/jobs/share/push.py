@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
-from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
 from adanat_cli.core.checkpoints.hub import Upload, check_account, upload
 from adanat_cli.core.checkpoints.portable import portable
@@ -16,6 +16,7 @@ from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.runtime.group import is_main_process
 from adanat_cli.jobs.runtime.reporter import Reporter

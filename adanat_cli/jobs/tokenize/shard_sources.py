@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.core.checkpoints.files import atomic_path, read_json
+from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.data.image_source import ImageSource
 from adanat_cli.core.data.token_set import SUMMARY, ShardHeader, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.runtime.resume import refuse_changes
 
 KEY = "files_digest"

@@ -18,12 +18,13 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.core.checkpoints.files import read_json, write_json
+from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FEATURE_TRAINING, data_config
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import _open, make_stats
 from adanat_cli.jobs.resolve.classes import shared_ids

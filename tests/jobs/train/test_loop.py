@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from adanat_cli.core.checkpoints.files import read_json
 from adanat_cli.core.checkpoints.trees import load_tree, save_tree
 from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train import nat as module
 from adanat_cli.jobs.train.nat import pretrain_nat

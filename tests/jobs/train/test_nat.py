@@ -17,11 +17,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from adanat_cli.commands.pretrain_nat import command
-from adanat_cli.core.checkpoints.files import load_tensors, read_json
+from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import NATConfig, NATTrainingConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat import masks_from
+from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.resolve.models import load_nat, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter, Task
 from adanat_cli.jobs.train.nat import pretrain_nat
