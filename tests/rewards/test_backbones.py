@@ -60,7 +60,7 @@ def test_a_crop_is_what_the_cropped_image_gives() -> None:
 
 @pytest.mark.parametrize("crop", [(-1, 0), (33, 0), (0, 33)])
 def test_a_crop_outside_the_image_is_a_bug(crop: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="leaves images of 256 x 256"):
+    with pytest.raises(ValueError, match="exceeds images of 256 x 256"):
         VisionTransformerBackbone(TINY, pretrained=False).features(torch.rand(1, 3, 256, 256), crop)
 
 

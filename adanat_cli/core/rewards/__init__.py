@@ -1,1 +1,1 @@
-"""Judges of generated images: adversarial discriminators, trained on the way, and fixed preference models."""
+"""Rewards of generated images: discriminators, trained with the policy, and fixed preference models."""

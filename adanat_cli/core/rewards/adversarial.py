@@ -13,18 +13,18 @@ from adanat_cli.core.rewards.augment import differentiable_augment
 from adanat_cli.core.rewards.projected import draw_crop
 
 STATS = ("discriminator_loss", "discriminator_accuracy", "real_logit", "fake_logit")
-"""What an update of the discriminator measures, in this order."""
+"""The statistics of a discriminator update, in order."""
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> Tensor:
-    """Return the scalar loss of (B, L) logits of real and of generated images.
+    """Return the scalar loss of a discriminator.
 
     Args:
-        real_logits: of real images.
-        fake_logits: of generated images.
+        real_logits: (B, L), the logits of real images.
+        fake_logits: (B, L), the logits of generated images.
         kind: "bce" (binary cross-entropy) or "hinge".
 
-    Source: AdaNAT (arXiv 2409.00342), the discriminator's objective; hinge: arXiv 1705.02894.
+    Source: AdaNAT (arXiv 2409.00342), the discriminator's objective; Geometric GAN (arXiv 1705.02894) for the hinge.
     """
     if kind == "hinge":
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
@@ -32,17 +32,16 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> T
 
 
 class AdversarialReward:
-    """Scores images by a discriminator, and trains it to tell them from real ones."""
+    """Score images by a discriminator, and train it to distinguish them from real ones."""
 
     def __init__(self, discriminator: nn.Module, config: DiscriminatorConfig, crop_size: int = 0) -> None:
-        """Take a discriminator.
+        """Wrap a discriminator and make its optimizer.
 
         Args:
             discriminator: maps images (B, 3, H, W) in [0, 1] and a condition to (B, L) logits; may be wrapped for
                 several processes.
-            config: of its training.
-            crop_size: side of the random crop through which it sees half of the batches, in pixels; 0 for whole
-                images always.
+            config: loss, reward, augmentation and optimizer settings.
+            crop_size: side in pixels of the random crop that half of the batches get; 0 for no crops.
         """
         self.discriminator, self.config, self._crop_size = discriminator, config, crop_size
         self.optimizer = torch.optim.Adam(
@@ -53,9 +52,10 @@ class AdversarialReward:
 
     @torch.no_grad()
     def score(self, images: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """Return (B,) rewards, high for what looks real; the generator (on the CPU) draws the crop.
+        """Return (B,) rewards, higher for images that look real; the generator draws the crop.
 
-        Source: AdaNAT (arXiv 2409.00342): the sigmoid of the mean logit; "logit" leaves the sigmoid out.
+        Source: AdaNAT (arXiv 2409.00342), adversarial reward: the sigmoid of the mean logit. The reward "logit" omits
+        the sigmoid.
         """
         self.discriminator.eval()
         logit = self._logits(images, condition, generator).mean(-1)
@@ -68,10 +68,10 @@ class AdversarialReward:
         generator: torch.Generator,
         backward: Callable[[Tensor], object] = Tensor.backward,
     ) -> Tensor:
-        """Take one step on real and generated (images, condition).
+        """Take one optimizer step on real and generated images, each with its condition.
 
         Returns:
-            (4,) ``STATS``, on the device.
+            (4,) values of ``STATS``, on the device.
         """
         self.discriminator.train()
         real_logits, fake_logits = (

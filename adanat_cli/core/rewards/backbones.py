@@ -1,4 +1,4 @@
-"""Frozen networks whose features a projected discriminator judges."""
+"""Frozen networks whose features a projected discriminator classifies."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _ADVICE = (
 
 
 def require_transformer(name: str) -> None:
-    """Find out whether the weights of a transformer can be had; a local file is read, nothing is downloaded.
+    """Check that the weights of a transformer are available; a local file is read, nothing is downloaded.
 
     Args:
-        name: as ``VisionTransformerBackbone`` takes it.
+        name: timm name or ``NAME=FILE.safetensors``, see ``VisionTransformerBackbone``.
 
     Raises:
-        AdaNATError: if not.
+        AdaNATError: if they are not.
     """
     if "=" in name:
         VisionTransformerBackbone(name)
@@ -39,12 +39,11 @@ def require_transformer(name: str) -> None:
 class Backbone(Frozen, ABC):
     """A frozen network, always run without gradients.
 
-    Heads train on its features, for real and generated images alike, and a reward needs no gradient, so none has to
-    reach the images.
+    Only the heads on its features learn, and a reward needs no gradient, so none has to reach the images.
 
     Attributes:
-        widths: D of every layer.
-        crop_size: side of the square that a crop takes, in pixels; 0 for a network that sees whole images only.
+        widths: D of each layer.
+        crop_size: side of a square crop in pixels; 0 for a network that takes whole images only.
     """
 
     widths: tuple[int, ...]
@@ -52,41 +51,40 @@ class Backbone(Frozen, ABC):
 
     @abstractmethod
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
-        """Return (B, D, N) features of every layer; D and N may differ between layers.
+        """Return the (B, D, N) features of each layer; D and N may differ between layers.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            crop: corner of the square of ``crop_size`` to look at; None for all.
+            crop: row and column of the top left corner of a crop; None for the whole images.
         """
 
 
 class VisionTransformerBackbone(Backbone):
-    """The position embedding and the last block of every quarter of a vision transformer such as DINO's.
+    """A vision transformer, such as DINO's: the last block of each quarter of its depth, and the embedded patches.
 
-    Source: StyleGAN-T (arXiv 2301.09515), as AdaNAT (arXiv 2409.00342) uses it.
+    Source: StyleGAN-T (arXiv 2301.09515), section 3.2, as AdaNAT (arXiv 2409.00342) uses it.
     """
 
     def __init__(self, name: str = DINO, pretrained: bool = True) -> None:
         """Load the transformer.
 
         Args:
-            name: timm's, or ``NAME=FILE.safetensors`` for local weights.
-            pretrained: False leaves the network random, which downloads nothing.
+            name: timm name, or ``NAME=FILE.safetensors`` for local weights.
+            pretrained: False for random weights, without a download.
 
         Raises:
-            AdaNATError: if it cannot be had, or has no class token.
+            AdaNATError: if its weights are not available, or it has no class token.
         """
         super().__init__()
         self.model: Any = load_timm(name, _WHAT, _ADVICE, pretrained)
         require(
             getattr(self.model, "cls_token", None) is not None,
-            f"Discriminator backbone {name!r} is not a vision transformer with a class token; expected one such as "
-            f"{DINO}.",
+            f"Discriminator backbone {name!r} is not a vision transformer with a class token; take one such as {DINO}.",
         )
         self.eval().requires_grad_(False)
         self.crop_size: int = self.model.patch_embed.img_size[0]
         depth = len(self.model.blocks)
-        # 2, 5, 8 and 11 of twelve.
+        # Blocks 2, 5, 8 and 11 of twelve, from 0.
         self._layers = [depth * (quarter + 1) // _NUM_BLOCK_LAYERS - 1 for quarter in range(_NUM_BLOCK_LAYERS)]
         self.widths = (self.model.embed_dim,) * (_NUM_BLOCK_LAYERS + 1)
         config = self.model.pretrained_cfg
@@ -94,10 +92,10 @@ class VisionTransformerBackbone(Backbone):
 
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
-        """Return (B, D, N) of the four blocks and of the position embedding.
+        """Return the (B, D, N) features of the four blocks and, last, of the embedded patches.
 
         Raises:
-            ValueError: if the crop leaves the images.
+            ValueError: if the crop exceeds the images.
         """
         inputs = self.normalize(self._framed(images, crop))
         embedded: list[Tensor] = []
@@ -115,7 +113,7 @@ class VisionTransformerBackbone(Backbone):
             watch.remove()
         num_prefix = self.model.num_prefix_tokens
         layers = [*layers, (embedded[0][:, num_prefix:], embedded[0])]
-        # What the class token has gathered is added to every patch.
+        # The class token is added to each patch.
         return [(patches + prefix[:, :1]).transpose(1, 2) for patches, prefix in layers]
 
     def _framed(self, images: Tensor, crop: tuple[int, int] | None) -> Tensor:
@@ -124,7 +122,7 @@ class VisionTransformerBackbone(Backbone):
         if crop is not None:
             row, column = crop
             if not (0 <= row <= height - size and 0 <= column <= width - size):
-                raise ValueError(f"A crop of {size} at {crop} leaves images of {height} x {width}.")
+                raise ValueError(f"A crop of {size} x {size} at {crop} exceeds images of {height} x {width}.")
             return images[:, :, row : row + size, column : column + size]
         if min(height, width) >= size:
             return F.interpolate(images, (size, size), mode="area")
@@ -132,17 +130,17 @@ class VisionTransformerBackbone(Backbone):
 
 
 class ClassifierBackbone(Backbone):
-    """Every level of a small classifier of the data's own images, for small images and for work without a download.
+    """All levels of a small classifier of the data's own images, for small images and for work without a download.
 
-    Source: Projected GANs (arXiv 2111.01007), with a network that a laptop trains in the place of a large one.
+    Source: Projected GANs (arXiv 2111.01007), with a network that a laptop can train instead of a large one.
     """
 
     def __init__(self, network: nn.Module, widths: tuple[int, ...]) -> None:
-        """Take a trained network, which must not be the one that measures.
+        """Wrap a trained network, which must not be the one that measures the policy.
 
         Args:
-            network: whose ``levels(images)`` are (B, D, h, w), finest first.
-            widths: D of every level.
+            network: has a method ``levels(images)`` that returns (B, D, h, w) activations, finest first.
+            widths: D of each level.
         """
         super().__init__()
         self.network: Any = network
@@ -151,5 +149,5 @@ class ClassifierBackbone(Backbone):
 
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
-        """Return (B, D, N) of every level, finest first, one place for each of its pixels."""
+        """Return the (B, D, h * w) features of each level, finest first."""
         return [level.flatten(2) for level in self.network.levels(images)]

@@ -1,4 +1,4 @@
-"""A fixed reward: how well an image fits its prompt in the eyes of a pre-trained image-text model."""
+"""A fixed reward: how well an image fits its prompt, by a pre-trained image-text model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROMPTS_AT_ONCE = 256
 class PreferenceReward(Frozen):
     """Cosine similarity of image and prompt, by a frozen model of CLIP's architecture.
 
-    Sources: CLIP (arXiv 2103.00020); PickScore (arXiv 2305.01569) for one trained on human choices.
+    Sources: CLIP (arXiv 2103.00020); PickScore (arXiv 2305.01569) for a model trained on human preferences.
     """
 
     def __init__(
@@ -28,16 +28,16 @@ class PreferenceReward(Frozen):
         device: torch.device | str = "cpu",
         what: str = "Preference model",
     ) -> None:
-        """Load the model and encode a prompt for every class, once.
+        """Load the model and encode the prompt of each class.
 
         Args:
             model: Hub id, such as ``yuvalkirstain/PickScore_v1``, or a local folder.
-            class_names: one for every label; () if prompts will come as text.
-            device: where to load and to encode.
-            what: the model is here, for messages.
+            class_names: names in the order of the labels; () if images come with prompts.
+            device: device of the model.
+            what: the model's purpose, as error messages begin.
 
         Raises:
-            AdaNATError: if transformers is not installed or the model cannot be had.
+            AdaNATError: if transformers is not installed or the model cannot be loaded.
         """
         super().__init__()
         self.clip, self.tokenizer, processor = load_clip(model, "CLIPModel", what, processor=True)
@@ -70,18 +70,18 @@ class PreferenceReward(Frozen):
         elif self.class_embeddings is not None:
             texts = self.class_embeddings[prompts_or_labels]
         else:
-            raise ValueError("Labels need the names of the classes; none were given.")
+            raise ValueError("Labels need the names of the classes, and none were given; pass class_names.")
         return (self.embed_images(images) * texts).sum(-1)
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
-        """Return (B, D), of unit length."""
+        """Return the (B, D) embeddings of images, of unit length."""
         pixels = self.normalize(self._framed(images.float()))
         return F.normalize(_pooled(self.clip.get_image_features(pixel_values=pixels)).float(), dim=-1)
 
     @torch.no_grad()
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Return (B, D), of unit length; what exceeds the model's context is cut off."""
+        """Return the (B, D) embeddings of prompts, of unit length; prompts are truncated to the model's context."""
         embedded = []
         for start in range(0, len(prompts), _PROMPTS_AT_ONCE):
             inputs = self.tokenizer(
@@ -98,7 +98,7 @@ class PreferenceReward(Frozen):
         return torch.cat(embedded)
 
     def _framed(self, images: Tensor) -> Tensor:
-        """Resize the shorter side to ``size`` and cut out the middle, as the model was trained."""
+        """Resize the shorter side to ``size`` and crop the centre, as in the model's training."""
         shorter = min(images.shape[2:])
         height, width = (side * self.size // shorter for side in images.shape[2:])
         resized = F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
@@ -107,5 +107,5 @@ class PreferenceReward(Frozen):
 
 
 def _pooled(features: Any) -> Tensor:
-    """The embeddings; transformers wraps them in an output object since 5.23."""
+    """Return the embeddings, which transformers wraps in an output object since 5.23."""
     return features if isinstance(features, Tensor) else features.pooler_output

@@ -18,16 +18,16 @@ _TRANSFORMER, _REFERENCE_TRANSFORMER = "backbone.model.", "dino.model.model."
 
 
 def draw_crop(height: int, width: int, generator: torch.Generator, size: int) -> tuple[int, int] | None:
-    """Decide by the toss of a coin whether a batch is cropped, and where.
+    """Decide at random whether a batch is cropped, with probability 0.5, and where.
 
     Args:
-        height: H of the images.
-        width: W of the images.
-        generator: of any device.
-        size: of the square crop; 0 for none ever.
+        height: H of the images, in pixels.
+        width: W of the images, in pixels.
+        generator: on any device.
+        size: side of the square crop in pixels; 0 for no crops.
 
     Returns:
-        Row and column of the crop's corner, or None for the whole image, which is also what smaller images get.
+        Row and column of the crop's top left corner, or None for the whole images, as always for smaller images.
     """
     coin, row, column = torch.rand(3, generator=generator, device=generator.device).tolist()
     if coin >= _CROP_PROBABILITY or min(height, width) < size or not size:
@@ -36,26 +36,26 @@ def draw_crop(height: int, width: int, generator: torch.Generator, size: int) ->
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Real or generated, told from the features of several layers of a frozen backbone.
+    """Distinguish real from generated images by the features of several layers of a frozen backbone.
 
     Only the heads and the mapping of the labels learn.
 
-    Source: StyleGAN-T (arXiv 2301.09515), as AdaNAT (arXiv 2409.00342) uses it.
+    Source: StyleGAN-T (arXiv 2301.09515), section 3.2, as AdaNAT (arXiv 2409.00342) uses it.
     """
 
     def __init__(
         self, backbone: Backbone, num_classes: int = 0, text_width: int = 0, condition_width: int = 512
     ) -> None:
-        """Draw heads and mapping from PyTorch's global generator.
+        """Initialise heads and mapping from PyTorch's global generator.
 
         Args:
-            backbone: frozen.
-            num_classes: of the labels that are the condition; 0 for none.
-            text_width: of the pooled text embedding that is the condition; 0 for none.
-            condition_width: of what the mapping makes of a label.
+            backbone: the frozen feature network.
+            num_classes: number of classes if labels are the condition, else 0.
+            text_width: width of the pooled text embedding if it is the condition, else 0.
+            condition_width: C, width of a mapped label.
 
         Raises:
-            ValueError: if labels and text are both to be the condition.
+            ValueError: if both labels and text are the condition.
         """
         super().__init__()
         if num_classes and text_width:
@@ -67,36 +67,36 @@ class ProjectedDiscriminator(nn.Module):
         self.heads = nn.ModuleList(DiscriminatorHead(features, width) for features in backbone.widths)
 
     def forward(self, images: Tensor, condition: Tensor | None, crop: tuple[int, int] | None = None) -> Tensor:
-        """Judge a batch.
+        """Return the logits of a batch.
 
-        Local batch norm mixes neighbours, so logits depend on who shares the batch. In training mode every
-        call moves the heads' spectral norms by one power step.
+        Local batch norm mixes neighbouring samples, so logits depend on the batch. In training mode each call
+        updates the heads' spectral norms by one power iteration.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
             condition: (B,) int64 labels, (B, D_text) pooled text embeddings, or None.
-            crop: corner of the square of the backbone's ``crop_size`` to look at, see ``draw_crop``; None for all.
+            crop: top left corner of a crop, see ``draw_crop``; None for the whole images.
 
         Returns:
-            (B, P) logits of all places of all layers, high for real: 980 with DINO's ViT-S/16.
+            (B, L) logits of all positions of all layers, higher for real: L = 980 with DINO's ViT-S/16.
         """
         return self.logits(self.backbone.features(images, crop), condition)
 
     def logits(self, features: list[Tensor], condition: Tensor | None) -> Tensor:
-        """Judge what the backbone returned, which may be kept: it does not change while the heads learn."""
+        """Return the (B, L) logits of features, which may be cached: they do not change while the heads learn."""
         if self.mapping is not None:
             condition = self.mapping(condition)
         elif self.text_width and condition is not None:
             condition = F.normalize(condition.float(), dim=-1)
-        judged = [head(layer, condition) for head, layer in zip(self.heads, features, strict=True)]
-        return torch.cat(judged, dim=2).squeeze(1)
+        logits = [head(layer, condition) for head, layer in zip(self.heads, features, strict=True)]  # (B, 1, N) each
+        return torch.cat(logits, dim=2).squeeze(1)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """The state dict without the backbone: what a run has to save."""
+        """Return the state dict without the backbone: what a run has to save."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(_BACKBONE)}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load what ``trainable_state`` returned, or the authors' names; a backbone in it is passed over.
+        """Load what ``trainable_state`` returned, or the authors' weights; a backbone among them is ignored.
 
         Raises:
             AdaNATError: if a name is missing or unknown, or a shape differs.
@@ -114,6 +114,6 @@ class ProjectedDiscriminator(nn.Module):
 
 
 def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the authors' discriminator weights, distributed wrapper included, to ours; ours stay as they are."""
+    """Rename the authors' discriminator weights, with or without the distributed wrapper's prefix, to ours."""
     renamed = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return {name.replace(_REFERENCE_TRANSFORMER, _TRANSFORMER, 1): tensor for name, tensor in renamed.items()}

@@ -11,19 +11,20 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class PyramidDiscriminator(nn.Module):
-    """Convolutions that halve an image down to 4 x 4 places, each level judged under the condition.
+    """Convolutions that halve an image down to 4 x 4, with one conditional logit for each level.
 
-    Projection conditioning (Miyato and Koyama 2018, arXiv 1802.05637): a level's logit is that of its pooled
-    features alone plus their product with an embedding of the class.
+    A level's logit is that of its pooled features alone, plus their inner product with an embedding of the condition.
+
+    Source: projection discriminator (arXiv 1802.05637).
     """
 
     def __init__(self, image_size: int, num_classes: int = 0, text_width: int = 0, width: int = 64) -> None:
         """Build with fresh weights.
 
         Args:
-            image_size: side of the images, at least 8.
-            num_classes: of the class condition, or 0.
-            text_width: of a text condition, or 0.
+            image_size: side of the images in pixels, at least 8.
+            num_classes: number of classes if labels are the condition, else 0.
+            text_width: width E of the text embedding if it is the condition, else 0.
             width: channels of the first level; the others have twice as many.
         """
         super().__init__()
@@ -45,11 +46,11 @@ class PyramidDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Return (B, levels) logits, high for real.
+        """Return (B, L) logits, one for each level, higher for real.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            condition: (B,) labels, or (B, E) text embeddings.
+            condition: (B,) int64 labels, or (B, E) text embeddings.
         """
         x = F.leaky_relu(self.stem(2 * images - 1), 0.2)
         logits = []

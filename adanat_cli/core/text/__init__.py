@@ -1,1 +1,1 @@
-"""Prompts to the states that condition a text NAT, and to the embeddings that condition a discriminator."""
+"""From prompts to the states that condition a text NAT and the embeddings that condition a discriminator."""

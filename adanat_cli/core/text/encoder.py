@@ -1,4 +1,4 @@
-"""A frozen text tower of CLIP's architecture, as the context of a text-conditional NAT."""
+"""A frozen text tower of CLIP's architecture, whose states are the context of a text-conditional NAT."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from adanat_cli.core.pretrained import Frozen, load_clip
 
 _PROMPTS_AT_ONCE = 256
 _PADDING_ID = 0
-"""The reference pads with id 0, whatever the tokenizer's own padding is, and masks nothing."""
+"""The authors' code pads with id 0, whatever the tokenizer's own padding id, and masks nothing."""
 
 
 class EncodedText(NamedTuple):
-    """What the encoder makes of B prompts.
+    """The encoding of B prompts.
 
     Attributes:
         states: (B, L, D), last hidden states after the final LayerNorm; the NAT's context, padding included.
-        pooled: (B, E), projected embedding at the end of the text, of unit length; a discriminator's condition.
+        pooled: (B, E), projected embeddings of the end token, of unit length; a discriminator's condition.
     """
 
     states: Tensor
@@ -33,16 +33,16 @@ class EncodedText(NamedTuple):
 
 
 class TextEncoder(Frozen):
-    """Text states and pooled embeddings by CLIP's text tower; it never learns.
+    """Encodes prompts as text states and pooled embeddings, by CLIP's text tower.
 
     Attributes:
-        model: Hub id or folder that it was loaded from.
-        length: L, tokens of a prompt; longer ones are cut off, shorter ones padded.
+        model: Hub id or folder of the model.
+        length: L, tokens of a prompt; longer ones are truncated, shorter ones padded.
         width: D of the states.
         pooled_width: E of the embeddings.
 
-    Sources: CLIP (arXiv 2103.00020); the way AdaNAT (arXiv 2409.00342) feeds it: padding with id 0 up to L, no
-    attention mask beside the tower's own causal one.
+    Sources: CLIP (arXiv 2103.00020); the authors' code of AdaNAT (arXiv 2409.00342) for the input: padding with id 0 up
+    to L, and no attention mask but the tower's causal one.
     """
 
     def __init__(self, model: str, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32) -> None:
@@ -50,11 +50,11 @@ class TextEncoder(Frozen):
 
         Args:
             model: Hub id ``user/name[@revision]`` of a CLIP model, or a local folder.
-            device: where to encode.
-            precision: number format of the tower's products; results are float32 in any case.
+            device: device of the tower.
+            precision: number format of the tower's matrix products; results are always float32.
 
         Raises:
-            AdaNATError: if transformers is not installed or the model cannot be had.
+            AdaNATError: if transformers is not installed or the model cannot be loaded.
         """
         super().__init__()
         self.model, self._precision = model, precision
@@ -67,18 +67,18 @@ class TextEncoder(Frozen):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> EncodedText:
-        """Encode prompts; one that occurs several times is encoded once."""
-        distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-        ids = self.token_ids(list(distinct))
+        """Encode B prompts; repeated ones are encoded once."""
+        row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        ids = self.token_ids(list(row_of))
         parts = [self._encode(part) for part in ids.split(_PROMPTS_AT_ONCE)]
         encoded = EncodedText(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-        if len(distinct) == len(prompts):
+        if len(row_of) == len(prompts):
             return encoded
-        rows = torch.tensor([distinct[prompt] for prompt in prompts], device=ids.device)
+        rows = torch.tensor([row_of[prompt] for prompt in prompts], device=ids.device)
         return EncodedText(encoded.states[rows], encoded.pooled[rows])
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
-        """(B, L) int64: start, words, end, then zeros; what exceeds L is cut off before the end."""
+        """Return (B, L) int64 ids: start token, words, end token, then zeros; words beyond L are dropped."""
         rows = self._tokenizer(list(prompts), truncation=True, max_length=self.length)["input_ids"]
         ids = torch.full((len(rows), self.length), _PADDING_ID)
         for row, words in zip(ids, rows, strict=True):
@@ -86,26 +86,22 @@ class TextEncoder(Frozen):
         return ids.to(self.device)
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt with start and end, where nothing is cut off."""
+        """Return the number of tokens of each prompt without truncation, start and end tokens included."""
         return [len(words) for words in self._tokenizer(list(prompts), verbose=False)["input_ids"]]
 
     def save(self, folder: Path) -> None:
-        """Write the tower and the words, without the image tower that a CLIP may have: JSON and safetensors.
-
-        Args:
-            folder: to make; ``TextEncoder`` opens it.
-        """
+        """Write tower and vocabulary as JSON and safetensors to a folder that ``TextEncoder`` can load."""
         self.tower.save_pretrained(folder, max_shard_size="1TB")
         self._tokenizer.save_pretrained(folder)
 
     @cached_property
     def null(self) -> EncodedText:
-        """The empty prompt, which stands for no condition; (1, L, D) and (1, E)."""
+        """The encoding of the empty prompt, the null condition: (1, L, D) and (1, E)."""
         return self.encode([""])
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the tower's weights, which do not depend on the version of the library that names them."""
+        """sha256 of the tower's weights, independent of the names that versions of transformers give them."""
         digest = hashlib.sha256()
         names = {name.replace("text_model.", ""): tensor for name, tensor in self.tower.named_parameters()}
         for name in sorted(names):
@@ -115,14 +111,14 @@ class TextEncoder(Frozen):
 
     @property
     def device(self) -> torch.device:
-        """Where it encodes."""
+        """Device of the tower."""
         return next(self.tower.parameters()).device
 
     def require_shape(self, width: int, length: int, reader: str) -> None:
-        """Refuse a NAT whose context is of another shape.
+        """Refuse a reader, such as "the NAT", that expects text states of another shape.
 
         Raises:
-            AdaNATError: naming both.
+            AdaNATError: if L or D differ.
         """
         require(
             (self.width, self.length) == (width, length),

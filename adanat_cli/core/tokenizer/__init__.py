@@ -1,1 +1,1 @@
-"""Images to token ids and back."""
+"""Tokenizers: from images to token ids and back."""

@@ -1,4 +1,4 @@
-"""What a tokenizer is: images to token ids and back."""
+"""The interface of a tokenizer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Tokenizer(nn.Module):
     @property
     @abstractmethod
     def codebook(self) -> Tensor:
-        """(K, C) code vectors, one per id."""
+        """(K, C) code vectors, one for each id."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Return the ids of images.
 
         Args:
-            images: (B, 3, H, W) floats in [0, 1], sides a multiple of the downsampling.
+            images: (B, 3, H, W) floats in [0, 1]; H and W are multiples of the downsampling factor.
 
         Returns:
-            (B, N) int64 in [0, K), rows of the grid one after the other.
+            (B, N) int64 in [0, K), row by row of the grid.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Convolutional pieces of the small autoencoder and its discriminator."""
+"""Convolutional blocks of the small autoencoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def normalization(channels: int) -> nn.GroupNorm:
-    """Group normalisation with groups of at least eight channels, up to 32 groups."""
+    """Group normalisation in up to 32 groups of at least eight channels."""
     groups = next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0 and channels // groups >= 8)
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
@@ -21,11 +21,11 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = normalization(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        # The block starts as the identity, so depth costs nothing early in training.
+        # The block starts as the identity, so that depth does not slow down early training.
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         h = self.conv1(F.silu(self.norm1(x)))
         return x + self.conv2(F.silu(self.norm2(h)))
 
@@ -41,5 +41,5 @@ class Upsample(nn.Module):
         self.conv.weight.data.copy_(kernel.repeat_interleave(4, dim=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', 2H, 2W)."""
+        """Map (B, C, H, W) to (B, C', 2H, 2W)."""
         return F.pixel_shuffle(self.conv(x), 2)

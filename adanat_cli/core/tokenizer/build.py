@@ -1,4 +1,4 @@
-"""From a configuration to a tokenizer with fresh weights."""
+"""Tokenizers by configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adanat_cli.core.tokenizer.vqgan import VQGAN
 
 
 def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """Return the tokenizer of this kind, randomly initialised."""
+    """Return a randomly initialised tokenizer of the configured kind."""
     if isinstance(config, PixelConfig):
         return PixelTokenizer(config)
     return VQGAN(config) if isinstance(config, VQGANConfig) else VQAE(config)

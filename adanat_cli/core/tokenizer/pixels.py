@@ -1,4 +1,4 @@
-"""Pixels as tokens: for digits and other tiny images there is nothing to learn."""
+"""Pixels as tokens: a tokenizer for digits and other tiny images that needs no training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from adanat_cli.core.tokenizer.base import Tokenizer
 
 
 class PixelTokenizer(Tokenizer):
-    """One token a pixel, or a patch of pixels, whose mean it keeps.
+    """One token for each pixel, or for the mean of each patch of pixels.
 
-    Its id is the grey level, from 0 (black) to K - 1 (white), or its levels of red, green and blue as the
+    Its id is the grey level, from 0 (black) to K - 1 (white), or the levels of red, green and blue as the
     digits of a number.
     """
 
@@ -24,7 +24,7 @@ class PixelTokenizer(Tokenizer):
         """Spread the levels evenly over [0, 1]."""
         super().__init__()
         self.config = config
-        # A parameter, so that it is saved, moved and fingerprinted like any tokenizer's weights.
+        # A parameter, so that it is saved, moved and hashed like the weights of other tokenizers.
         self.levels = nn.Parameter(torch.linspace(0, 1, config.num_levels), requires_grad=False)
 
     @property
@@ -35,7 +35,7 @@ class PixelTokenizer(Tokenizer):
         return torch.cartesian_prod(self.levels, self.levels, self.levels)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]; where only greys are kept, a colour's mean."""
+        """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]; without colour, those of the channels' mean."""
         most = self.config.num_levels - 1
         images = F.avg_pool2d(images, self.config.patch)
         channels = images if self.config.colour else images.mean(1, keepdim=True)

@@ -15,11 +15,11 @@ from adanat_cli.core.tokenizer.blocks import ResidualBlock, Upsample, normalizat
 
 
 class Reconstruction(NamedTuple):
-    """What the autoencoder makes of images in training.
+    """The output of the autoencoder in training.
 
     Attributes:
-        images: (B, 3, H, W), not clamped.
-        latents: (B, N, C) on the unit sphere, before quantisation.
+        images: (B, 3, H, W), nominally in [0, 1], not clamped.
+        latents: (B, N, C) unit vectors, before quantisation.
         token_ids: (B, N) int64.
         commitment: scalar, mean squared distance of latents to their codes.
     """
@@ -33,8 +33,10 @@ class Reconstruction(NamedTuple):
 class VQAE(Tokenizer):
     """Convolutional encoder and decoder around a codebook on the unit sphere.
 
-    Narrow codes compared by cosine keep the whole codebook in use (ViT-VQGAN, arXiv 2110.04627,
-    section 3.2); the code vectors are placed by ``Codebook`` and are a buffer here.
+    Narrow codes compared by cosine keep the whole codebook in use. The code vectors are a buffer that
+    ``codebook.Codebook`` updates.
+
+    Source: ViT-VQGAN (arXiv 2110.04627), section 3.2.
     """
 
     def __init__(self, config: VQAEConfig) -> None:
@@ -63,15 +65,15 @@ class VQAE(Tokenizer):
         return self.codes
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return (B, N) ids of (B, 3, H, W) images in [0, 1]."""
+        """Return the (B, N) ids of (B, 3, H, W) images in [0, 1]."""
         return self.nearest(self.latents(images))
 
     def decode(self, token_ids: Tensor) -> Tensor:
-        """Return (B, 3, H, W) images in [0, 1] of (B, N) ids."""
+        """Return the (B, 3, H, W) images in [0, 1] of (B, N) ids."""
         return self.decode_codes(self.codes[token_ids]).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
-        """Encode, quantise with straight-through gradients, decode."""
+        """Encode (B, 3, H, W) images in [0, 1], quantise with straight-through gradients, and decode."""
         latents = self.latents(images)
         token_ids = self.nearest(latents)
         codes = self.codes[token_ids]
@@ -80,11 +82,11 @@ class VQAE(Tokenizer):
         return Reconstruction(self.decode_codes(quantized), latents, token_ids, commitment)
 
     def forward(self, images: Tensor) -> Reconstruction:
-        """The training pass, so that distributed wrappers see it."""
+        """Do what ``reconstruct`` does, where distributed wrappers expect it."""
         return self.reconstruct(images)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Return (B, N, C) unit vectors of (B, 3, H, W) images."""
+        """Return the (B, N, C) unit vectors of (B, 3, H, W) images in [0, 1]."""
         h = self.encoder(2 * images - 1)
         return F.normalize(rearrange(h, "b c h w -> b (h w) c").float(), dim=-1)
 
@@ -94,8 +96,8 @@ class VQAE(Tokenizer):
             return (latents @ self.codes.T).argmax(-1)
 
     def decode_codes(self, codes: Tensor) -> Tensor:
-        """Return unclamped (B, 3, H, W) images of (B, N, C) code vectors on a square grid."""
+        """Return the unclamped (B, 3, H, W) images of (B, N, C) code vectors on a square grid."""
         side = round(codes.shape[1] ** 0.5)
-        # Unit vectors have elements of about C^-1/2; bring them to unit variance.
+        # The elements of a unit vector are about C^-1/2; scale them to unit variance.
         scaled = codes * codes.shape[-1] ** 0.5
         return 0.5 + 0.5 * self.decoder(rearrange(scaled, "b (h w) c -> b c h w", h=side))

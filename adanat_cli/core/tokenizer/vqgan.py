@@ -30,11 +30,11 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W)."""
+        """Map (B, C, H, W) to (B, C', H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         # Where the width changes, the published weights were trained with the shortcut applied to the
-        # block's own output; the input itself is dropped.
+        # output of the second convolution; the block's input is dropped.
         return h + (x if self.nin_shortcut is None else self.nin_shortcut(h))
 
 
@@ -46,7 +46,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, 2H, 2W)."""
+        """Map (B, C, H, W) to (B, C, 2H, 2W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -60,7 +60,7 @@ class Level(nn.Module):
         self.upsample = Upsample(out_channels) if upsample else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W), or twice the sides with ``upsample``."""
+        """Map (B, C, H, W) to (B, C', H, W), or twice the sides with ``upsample``."""
         for block in self.block:
             x = block(x)
         return x if self.upsample is None else self.upsample(x)
@@ -75,7 +75,7 @@ class Middle(nn.Module):
         self.block_2 = ResidualBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         return self.block_2(self.block_1(x))
 
 
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.code_width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, C, h, w)."""
+        """Map images (B, 3, H, W) in [0, 1] to latents (B, C, h, w)."""
         x = self.conv_in(images)
         for index, level in enumerate(self.down):
             x = level(F.avg_pool2d(x, 2) if index else x)
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         inputs = [*widths[1:], widths[-1]]
         self.conv_in = nn.Conv2d(config.code_width, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
-        # up.0 is the finest level, although it runs last.
+        # up.0 is the finest level, which runs last.
         self.up = nn.ModuleList(
             Level(before, after, config.num_res_blocks, upsample=index > 0)
             for index, (before, after) in enumerate(zip(inputs, widths, strict=True))
@@ -120,15 +120,15 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, 3, H, W), nominally in [0, 1]."""
+        """Map code vectors (B, C, h, w) to images (B, 3, H, W), nominally in [0, 1]."""
         x = self.mid(self.conv_in(codes))
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
-class Codebook(nn.Module):
-    """The code vectors."""
+class Quantizer(nn.Module):
+    """The code vectors, and the choice of the nearest."""
 
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class VQGAN(Tokenizer):
 
     The names in its state dict are those of the authors' checkpoints. Images go in and come out in [0, 1].
 
-    Source: MaskGIT (arXiv 2202.04200); the weights' PyTorch port is that of MAGE (arXiv 2211.09117).
+    Sources: MaskGIT (arXiv 2202.04200); MAGE (arXiv 2211.09117) for the PyTorch port of its weights.
     """
 
     config: VQGANConfig
@@ -158,7 +158,7 @@ class VQGAN(Tokenizer):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quantize = Codebook(config)
+        self.quantize = Quantizer(config)
 
     @property
     def codebook(self) -> Tensor:
@@ -175,12 +175,12 @@ class VQGAN(Tokenizer):
         return self.decode_unclamped(token_ids).clamp(0, 1)
 
     def decode_unclamped(self, token_ids: Tensor) -> Tensor:
-        """As ``decode``, with the values that the network gives, some outside [0, 1]."""
+        """Return the images of (B, N) ids as the network outputs them, with some values outside [0, 1]."""
         height, width = self.config.grid
         codes = rearrange(self.quantize.embedding(token_ids), "b (h w) c -> b c h w", h=height, w=width)
         return self.decoder(codes)
 
 
 def _widths(config: VQGANConfig) -> list[int]:
-    """Channels per resolution, finest first."""
+    """Return the channels of each resolution, finest first."""
     return [config.base_channels * multiplier for multiplier in config.channel_multipliers]
