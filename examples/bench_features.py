@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.config.requests import PART_SIZE
+from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.inception import InceptionV3
@@ -27,7 +27,7 @@ from adanat_cli.core.metrics.protocols import InceptionExtractor, SmallExtractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, images_to_read, parts_of
-from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 
 
@@ -78,14 +78,15 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--device", default="")
     options = parser.parse_args()
-    device = pick_device(options.device)
+    processes = start_processes(options.device)
+    device = processes.device
     extractor = random_extractor(options.protocol, options.image_size, device)
     images = RandomImages(options.num_images, options.image_size, device)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder, SilentReporter().task("", None) as task:
         store = FeatureStore(Path(folder), images.identity())
-        state = PartialState(cpu=device.type == "cpu")
-        speed = extract_features(parts_of(images, images.num_images, PART_SIZE), store, extractor, state, task)
+        parts = parts_of(images, Parts(images.num_images, PART_SIZE, processes.rank, processes.num), store.has)
+        speed = extract_features(parts, store, extractor, processes, task)
         size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 2**20 if sys.platform == "darwin" else 2**10

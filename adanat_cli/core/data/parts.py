@@ -1,59 +1,91 @@
-"""A source cut into ranges of fixed size: what runs that survive a kill work through."""
+"""Fixed parts of a data set, which processes take in turn: the work of runs that survive a kill."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adanat_cli.core.data.records import PendingImage
 from adanat_cli.core.data.sources import ImageSource
 
 
-@dataclass(frozen=True)
-class SourceRange:
-    """A range of a source: its number, its place, its images not yet decoded.
+class SourcePart(NamedTuple):
+    """One part of a source.
 
     Attributes:
         number: from 0.
         start: position of its first image.
-        pending: its images.
-        num_ranges: of the whole source; None for a stream, where only the end will tell.
+        pending: its images, not yet decoded.
     """
 
     number: int
     start: int
     pending: Iterator[PendingImage]
-    num_ranges: int | None
 
 
-def num_covered(source: ImageSource, num_images: int | None) -> int | None:
-    """Images of the source that a run over ``num_images`` (None: all) covers; None for a stream."""
-    if source.num_images is None:
-        return None
-    return min(source.num_images, num_images or source.num_images)
+@dataclass(frozen=True)
+class Parts:
+    """Ranges of ``size`` images; process r of P takes the parts r, r + P, r + 2 P and so on.
 
+    A part does not depend on the number of processes, so any number of them can finish what others began.
 
-def share_of(source: ImageSource, size: int, num_images: int | None, rank: int, world_size: int) -> int | None:
-    """Images in the ranges rank, rank + world_size, …; None for a stream."""
-    total = num_covered(source, num_images)
-    if total is None:
-        return None
-    return sum(min(size, total - start) for start in range(rank * size, total, world_size * size))
+    Attributes:
+        num_images: images of all parts; None for a stream, where only the end will tell.
+        size: images of a part; the last one may have fewer.
+        rank: number of this process, from 0.
+        num_processes: processes that share the parts.
+        limit: images of a stream to read at most; None for all.
+    """
 
+    num_images: int | None
+    size: int
+    rank: int
+    num_processes: int
+    limit: int | None = None
 
-def source_ranges(source: ImageSource, size: int, num_images: int | None = None) -> Iterator[SourceRange]:
-    """Divide a source, or its first ``num_images``, into ranges of ``size`` images."""
-    total = num_covered(source, num_images)
-    if total is not None:
-        num_ranges = -(-total // size)
-        for number, start in enumerate(range(0, total, size)):
-            yield SourceRange(number, start, source.pending(start, min(start + size, total)), num_ranges)
-        return
-    stream = source.pending(0, num_images)
-    for number in itertools.count():
-        first = next(stream, None)
-        if first is None:
+    @classmethod
+    def of_source(cls, source: ImageSource, limit: int | None, size: int, rank: int, num_processes: int) -> Parts:
+        """Divide a source, or its first ``limit`` images."""
+        total = source.num_images
+        return cls(total if total is None else min(total, limit or total), size, rank, num_processes, limit)
+
+    @property
+    def num_parts(self) -> int | None:
+        """Parts of all processes; None for a stream."""
+        return None if self.num_images is None else -(-self.num_images // self.size)
+
+    def is_mine(self, number: int) -> bool:
+        """Whether this process takes the part of this number."""
+        return number % self.num_processes == self.rank
+
+    def mine(self) -> Iterator[tuple[int, int, int]]:
+        """Yield number, start and stop of this process's parts; of a stream, none are known."""
+        total = self.num_images or 0
+        for start in range(self.rank * self.size, total, self.num_processes * self.size):
+            yield start // self.size, start, min(start + self.size, total)
+
+    def num_mine(self, counts: Callable[[int], bool] = lambda _: True) -> int | None:
+        """Images in those of this process's parts whose number counts; None for a stream."""
+        if self.num_images is None:
+            return None
+        return sum(stop - start for number, start, stop in self.mine() if counts(number))
+
+    def read(self, source: ImageSource, is_done: Callable[[int], bool]) -> Iterator[SourcePart]:
+        """Yield this process's parts of a source, but for those whose number is done."""
+        if self.num_images is not None:
+            for number, start, stop in self.mine():
+                if not is_done(number):
+                    yield SourcePart(number, start, source.pending(start, stop))
             return
-        images = itertools.chain([first], itertools.islice(stream, size - 1))
-        yield SourceRange(number, number * size, images, None)
+        stream = source.pending(0, self.limit)
+        for number in itertools.count():
+            first = next(stream, None)
+            if first is None:
+                return
+            pending = itertools.chain([first], itertools.islice(stream, self.size - 1))
+            if self.is_mine(number) and not is_done(number):
+                yield SourcePart(number, number * self.size, pending)
+            deque(pending, maxlen=0)  # a stream has to be read past what others do or have done

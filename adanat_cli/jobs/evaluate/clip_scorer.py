@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import fingerprint
@@ -14,6 +13,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.protocols import as_bytes, without_tf32
 from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.jobs.resolve.text_encoders import recorded_name
+from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
@@ -57,15 +57,12 @@ class ClipScorer:
         return {"clip": self.model, "clip_hash": self.weights_hash}
 
 
-def load_clip_scorer(
-    asked: str, device: torch.device, state: PartialState, reporter: Reporter
-) -> tuple[ClipScorer | None, str]:
+def load_clip_scorer(asked: str, processes: Processes, reporter: Reporter) -> tuple[ClipScorer | None, str]:
     """Load the model that is asked for, else the usual one where it can be had.
 
     Args:
         asked: Hub id or folder; "" for the usual one, "none" for no CLIP score.
-        device: where to compute.
-        state: the processes that call this together.
+        processes: that call this together.
         reporter: warns where the usual one cannot be had.
 
     Returns:
@@ -77,8 +74,8 @@ def load_clip_scorer(
     if asked == NO_CLIP:
         return None, f"--clip {NO_CLIP} leaves it out"
     try:
-        with state.local_main_process_first():  # which downloads; the others find the files
-            return ClipScorer(asked or DEFAULT_CLIP, device), ""
+        with processes.state.local_main_process_first():  # which downloads; the others find the files
+            return ClipScorer(asked or DEFAULT_CLIP, processes.device), ""
     except AdaNATError as error:
         if asked:
             raise

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, acting
@@ -25,7 +22,7 @@ from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.sample_file import SampleFile
 from adanat_cli.jobs.resolve.models import nat_config, num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
-from adanat_cli.jobs.runtime.devices import start_processes
+from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.sample.conditions import make_conditions
@@ -51,24 +48,22 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
     reference = read_reference(reference_file)
     protocol = _protocol(request, reference, reference_file)
-    state, device = start_processes(request.device)
-    if not state.is_main_process:
+    processes = start_processes(request.device)
+    if not processes.is_main:
         reporter = SilentReporter()
     if folder is None and _needs_model(request, protocol):
         folder = resolve_model(request.model)
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
-    subjects = _subjects(request, folder, state, device, reporter)
+    subjects = _subjects(request, folder, processes, reporter)
     _check_model(request, folder)
     output = request.output or Path("evaluations") / _name(request, folder)
     with output_held(output):
-        extractor = load_extractor(
-            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
-        )
+        extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
         check_reference(reference, extractor)
         scorer, missing_clip = None, ""
         if not subjects[0].images.missing_prompts:
-            scorer, missing_clip = load_clip_scorer(request.clip, device, state, reporter)
+            scorer, missing_clip = load_clip_scorer(request.clip, processes, reporter)
         _warn(subjects[0], reference, reporter)
         run = Evaluation(
             output,
@@ -78,14 +73,13 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             extractor,
             scorer,
             missing_clip,
-            state,
-            device,
+            processes,
             reporter,
             request.part_size,
             request.keep_features,
         )
         rows = run.run(subjects)
-        return _leave(request, folder, output, rows, reporter) if state.is_main_process else {}
+        return _leave(request, folder, output, rows, reporter) if processes.is_main else {}
 
 
 def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str:
@@ -208,9 +202,7 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     return folder.title if folder else "model"
 
 
-def _generator(
-    request: EvaluateRequest, folder: ModelFolder, state: PartialState, device: torch.device, reporter: Reporter
-) -> Generator:
+def _generator(request: EvaluateRequest, folder: ModelFolder, processes: Processes, reporter: Reporter) -> Generator:
     """The model with its classes or prompts, each checked."""
     config = nat_config(folder)
     if config.condition == "text":
@@ -223,7 +215,7 @@ def _generator(
         require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
     else:
         acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
-    with state.local_main_process_first():  # which downloads a text encoder; the others find the files
+    with processes.state.local_main_process_first():  # which downloads a text encoder; the others find the files
         conditions = make_conditions(
             folder,
             config,
@@ -231,28 +223,27 @@ def _generator(
             request.prompts,
             request.text_encoder,
             request.seed,
-            device,
+            processes.device,
             warn=reporter.warn,
         )
-    return Generator(folder, conditions, request.seed, request.batch_size, device, request.precision)
+    return Generator(folder, conditions, request.seed, request.batch_size, processes.device, request.precision)
 
 
 def _subjects(
     request: EvaluateRequest,
     folder: ModelFolder | None,
-    state: PartialState,
-    device: torch.device,
+    processes: Processes,
     reporter: Reporter,
 ) -> list[Subject]:
     """What is measured, each checked as far as that goes without weights."""
     if request.samples is not None:
-        return [_given(request, SampleFile(request.samples, device))]
+        return [_given(request, SampleFile(request.samples, processes.device))]
     if request.images is not None or folder is None:
-        given = ImageFolder(request.images or Path(), request.workers, device)
+        given = ImageFolder(request.images or Path(), request.workers, processes.device)
         if given.note:
             reporter.warn(given.note)
         return [_given(request, given)]
-    generator = _generator(request, folder, state, device, reporter)
+    generator = _generator(request, folder, processes, reporter)
     num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)
     subjects: dict[str, Subject] = {}
     unused = set(request.steps)

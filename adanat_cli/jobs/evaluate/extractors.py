@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,10 +20,8 @@ from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor
 from adanat_cli.core.pretrained import load_timm
 from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
 from adanat_cli.jobs.resolve.models import load_features
+from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 PROTOCOLS = ("adm", "paper", "clean", "small")
 TIMM_PREFIX = "timm/"
@@ -33,33 +31,30 @@ _MARK = "Conv2d_1a_3x3.conv.weight"
 
 def load_extractor(
     protocol: str,
+    processes: Processes | None = None,
     *,
     folder: ModelFolder | None = None,
     inception: Path | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    accelerator: Accelerator | None = None,
     reporter: Reporter | None = None,
 ) -> Extractor:
     """Load the network of a protocol.
 
     Args:
         protocol: "adm", "paper", "clean", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
+        processes: that call this together; None for this one alone, on the CPU.
         folder: the model whose ``features/`` protocol small takes.
         inception: file of weights, or a folder that holds it; see ``inception_weights`` and ``clean_weights``.
-        device: where to compute.
-        dtype: number format of the Inception network; any but float32 is a measure of its own.
-        accelerator: the processes that call this together; None for one.
         reporter: shows a download, and warns of weights that are not the published ones.
 
     Raises:
         AdaNATError: if the protocol is not known, or its network cannot be had.
     """
     reporter = reporter or SilentReporter()
+    device = processes.device if processes else torch.device("cpu")
     if protocol in ("adm", "paper"):
-        path = inception_weights(inception, accelerator, reporter)
+        path = inception_weights(inception, processes.state if processes else None, reporter)
         network, weights_hash = load_inception(path, reporter)
-        return InceptionExtractor("adm" if protocol == "adm" else "paper", network.to(device, dtype), weights_hash)
+        return InceptionExtractor("adm" if protocol == "adm" else "paper", network.to(device), weights_hash)
     if protocol == "clean":
         file = clean_weights(inception)
         with file.open("rb") as stream:
@@ -68,7 +63,7 @@ def load_extractor(
     if protocol == "small":
         return _load_small(folder, device)
     if protocol.startswith(TIMM_PREFIX):
-        return _load_timm(protocol.removeprefix(TIMM_PREFIX), device, accelerator)
+        return _load_timm(protocol.removeprefix(TIMM_PREFIX), device, processes)
     raise AdaNATError(f"Protocol {protocol!r} is not known; expected {', '.join(PROTOCOLS)} or timm/NAME.")
 
 
@@ -102,7 +97,7 @@ def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
     return load_strict(InceptionV3, counters | numbers, str(path)), fingerprint(numbers)
 
 
-def _load_small(folder: ModelFolder | None, device: torch.device | str) -> SmallExtractor:
+def _load_small(folder: ModelFolder | None, device: torch.device) -> SmallExtractor:
     if folder is None:
         raise AdaNATError("Protocol small measures with a model's own features/; give the model with --model.")
     network = load_features(folder, device)
@@ -114,13 +109,11 @@ def _load_small(folder: ModelFolder | None, device: torch.device | str) -> Small
     return SmallExtractor(network, folder.fingerprint("features"))
 
 
-def _load_timm(name: str, device: torch.device | str, accelerator: Accelerator | None) -> TimmExtractor:
+def _load_timm(name: str, device: torch.device, processes: Processes | None) -> TimmExtractor:
     advice = "give a name that timm has weights for, or local weights with timm/NAME=FILE.safetensors"
-    if accelerator is None:
+    # The first process of a machine downloads; the others find the file.
+    with processes.state.local_main_process_first() if processes else nullcontext():
         network = load_timm(name, "Feature network", advice)
-    else:
-        with accelerator.local_main_process_first():  # which downloads; the others find the file
-            network = load_timm(name, "Feature network", advice)
     weights_hash = fingerprint(network.state_dict())
     from timm.data import resolve_model_data_config  # load_timm has said so if timm cannot be imported
 

@@ -1,4 +1,4 @@
-"""One pass of a feature network over many images: shared out, interruptible, resumable."""
+"""One pass of a feature network over many images: shared by processes, interruptible, resumable."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
+from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
-from adanat_cli.jobs.evaluate.image_sets import ImageBatch, Part
+from adanat_cli.jobs.evaluate.image_sets import ImageBatch, ImagePart
+from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.interrupts import Interrupt, deferred_interrupts
-from adanat_cli.jobs.runtime.reporter import Task
+from adanat_cli.jobs.runtime.reporter import Reporter, Task
 
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
@@ -30,8 +31,8 @@ class Speed:
     """How fast a pass went.
 
     Attributes:
-        num_images: that this run made or read, on all processes; fewer than all where it went on from an earlier one.
-        seconds: it took.
+        num_images: images of this run, on all processes; fewer than all where it resumed an earlier one.
+        seconds: duration.
     """
 
     num_images: int
@@ -39,35 +40,43 @@ class Speed:
 
     @property
     def images_per_second(self) -> float | None:
-        """Images of all processes a second; None where an earlier run had done all."""
+        """Images of all processes per second; None where an earlier run had done all."""
         return self.num_images / self.seconds if self.num_images else None
 
 
-def open_store(folder: Path, settings: dict[str, Any], state: PartialState) -> FeatureStore:
-    """Open the same store on every process."""
-    with state.main_process_first():
-        return FeatureStore(folder, settings, write=state.is_main_process)
+def open_store(folder: Path, settings: dict[str, Any], processes: Processes, reporter: Reporter) -> FeatureStore:
+    """Open the same store on every process, and log what an earlier run has left in it."""
+    with processes.state.main_process_first():
+        store = FeatureStore(folder, settings, write=processes.is_main)
+    if store.num_found:
+        reporter.log(f"{folder} holds {store.num_found} finished part(s); resuming after them.")
+    return store
+
+
+def progress(reporter: Reporter, description: str, parts: Parts, store: FeatureStore) -> Task:
+    """Open the progress bar of this process's images."""
+    return reporter.task(description, parts.num_mine(), "images", parts.num_mine(store.has) or 0)
 
 
 def extract_features(
-    parts: Iterator[Part],
+    parts: Iterator[ImagePart],
     store: FeatureStore,
     extractor: Extractor,
-    state: PartialState,
+    processes: Processes,
     task: Task,
     scorer: ClipScorer | None = None,
 ) -> Speed:
-    """Write the features of every part that the store lacks; processes take the parts in turn.
+    """Write the features of this process's parts.
 
-    What an image's features are does not depend on how many processes there are, nor on where an earlier run broke
-    off: parts are fixed ranges, and batches begin anew with every part.
+    The features of an image depend neither on the number of processes nor on where an earlier run was interrupted:
+    parts are fixed ranges, and batches start anew with every part.
 
     Args:
-        parts: all of them, on every process.
+        parts: of this process, without those that the store has.
         store: to write to.
-        extractor: gives the features.
-        state: the processes.
-        task: shows this process's progress.
+        extractor: feature network.
+        processes: that extract together.
+        task: progress bar of this process.
         scorer: compares images with their prompts, where they have some; None leaves that out.
 
     Raises:
@@ -78,19 +87,19 @@ def extract_features(
     start, num_rows = time.perf_counter(), 0
     with deferred_interrupts() as interrupt:
         for part in parts:
-            if store.has(part.number) or part.number % state.num_processes != state.process_index:
-                continue
-            columns, skipped = _extract_part(part, extractor, scorer, state.device, task, interrupt)
+            columns, skipped = _extract_part(part, extractor, scorer, processes.device, task, interrupt)
             if columns:
                 num_rows += len(columns["features"])
-            store.add(part.number, columns or _no_rows(extractor), skipped)
-    state.wait_for_everyone()
+            else:
+                columns = {"features": torch.empty(0, extractor.feature_width)}
+            store.add(part.number, columns, skipped)
+    processes.state.wait_for_everyone()
     seconds = time.perf_counter() - start
-    return Speed(_sum(num_rows, state), seconds)
+    return Speed(processes.sum(num_rows), seconds)
 
 
 def _extract_part(
-    part: Part,
+    part: ImagePart,
     extractor: Extractor,
     scorer: ClipScorer | None,
     device: torch.device,
@@ -127,16 +136,3 @@ def _passes(batch: ImageBatch, resized: bool, device: torch.device) -> Iterator[
         labels = None if batch.labels is None else batch.labels[rows]
         prompts = None if batch.prompts is None else batch.prompts[rows]
         yield ImageBatch(batch.images[rows], labels, prompts=prompts)
-
-
-def _no_rows(extractor: Extractor) -> dict[str, Tensor]:
-    return {"features": torch.empty(0, extractor.feature_width)}
-
-
-def _sum(number: int, state: PartialState) -> int:
-    """Sum over processes."""
-    if state.num_processes == 1:
-        return number
-    total = torch.tensor(number, device=state.device)
-    torch.distributed.all_reduce(total)
-    return int(total)

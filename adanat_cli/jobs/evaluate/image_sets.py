@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from adanat_cli.core.data.parts import Parts
 from adanat_cli.jobs.runtime.devices import images_at_once
 
 _SMALLEST, _MOST_READ = 64, 256
@@ -29,12 +30,12 @@ class ImageBatch(NamedTuple):
     prompts: Sequence[str] | None = None
 
 
-class Part(NamedTuple):
-    """A fixed range of the images, whatever the batch size and the number of processes.
+class ImagePart(NamedTuple):
+    """One part of the images.
 
     Attributes:
         number: from 0.
-        batches: its images; they are made or decoded when they are asked for.
+        batches: its images; they are generated or decoded when they are asked for.
     """
 
     number: int
@@ -72,16 +73,11 @@ class ImageSet(Protocol):
         """Return what tells these images from others wherever they lie, as JSON values."""
 
 
-def parts_of(images: ImageSet, num_images: int, part_size: int) -> Iterator[Part]:
-    """Cut the first ``num_images`` into parts of ``part_size``."""
-    for number, start in enumerate(range(0, num_images, part_size)):
-        yield Part(number, images.batches(start, min(start + part_size, num_images)))
-
-
-def num_of_rank(num_images: int, part_size: int, rank: int, world_size: int, done: Callable[[int], bool]) -> int:
-    """Images in the parts rank, rank + world_size, … for which ``done(number)`` holds."""
-    starts = range(rank * part_size, num_images, world_size * part_size)
-    return sum(min(part_size, num_images - start) for start in starts if done(start // part_size))
+def parts_of(images: ImageSet, parts: Parts, is_done: Callable[[int], bool]) -> Iterator[ImagePart]:
+    """Yield this process's parts of the images, but for those whose number is done."""
+    for number, start, stop in parts.mine():
+        if not is_done(number):
+            yield ImagePart(number, images.batches(start, stop))
 
 
 def images_to_read(height: int, width: int, device: torch.device) -> int:

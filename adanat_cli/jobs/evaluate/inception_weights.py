@@ -17,7 +17,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import PartialState
 
 INCEPTION_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 
 def inception_weights(
     path: Path | None = None,
-    accelerator: Accelerator | None = None,
+    state: PartialState | None = None,
     reporter: Reporter | None = None,
     url: str = INCEPTION_URL,
 ) -> Path:
@@ -46,7 +46,7 @@ def inception_weights(
 
     Args:
         path: file, or a folder that holds one of the published name.
-        accelerator: the processes that call this together; None for one.
+        state: the processes that call this together; None for this one alone.
         reporter: shows the download.
         url: whose last part ends in the first digits of the file's sha256, as PyTorch's hub has it.
 
@@ -58,14 +58,14 @@ def inception_weights(
         return named
     kept = cache_folder() / name
     failure: AdaNATError | None = None
-    if accelerator is None or accelerator.is_local_main_process:
+    if state is None or state.is_local_main_process:
         try:
             if not kept.is_file():
                 _download(url, kept, reporter or SilentReporter())
         except AdaNATError as error:
             failure = error
-    if accelerator is not None:
-        accelerator.wait_for_everyone()  # also after a failure, so that nobody waits for long
+    if state is not None:
+        state.wait_for_everyone()  # also after a failure, so that nobody waits for long
     if failure:
         raise failure
     require(kept.is_file(), f"{name} could not be fetched by this machine's first process, which says why.")

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from adanat_cli import __version__
+from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
-from adanat_cli.jobs.evaluate.feature_pass import Speed, extract_features, open_store
+from adanat_cli.jobs.evaluate.feature_pass import Speed, extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
-from adanat_cli.jobs.evaluate.image_sets import ImageSet, num_of_rank, parts_of
+from adanat_cli.jobs.evaluate.image_sets import ImageSet, parts_of
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
 from adanat_cli.jobs.evaluate.report import Results, Row
 from adanat_cli.jobs.evaluate.sample_file import SampleFile
+from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 
 _REFERENCE_IMAGES = "reference"
@@ -62,7 +63,7 @@ class Evaluation:
         extractor: feature network of the protocol.
         scorer: compares images with their prompts; None where that is left out.
         missing_clip: why it is; "" if it is not.
-        state, device: the processes, and where this one computes.
+        processes: that measure together.
         reporter: told of progress.
         part_size: images whose features are saved together.
         keep_features: whether features stay on disk afterwards.
@@ -75,8 +76,7 @@ class Evaluation:
     extractor: Extractor
     scorer: ClipScorer | None
     missing_clip: str
-    state: PartialState
-    device: torch.device
+    processes: Processes
     reporter: Reporter
     part_size: int
     keep_features: bool
@@ -90,7 +90,7 @@ class Evaluation:
         """
         results = Results(self.output)
         found = [results.find(self._settings(subject)) for subject in subjects]
-        self.state.wait_for_everyone()  # all have read the results before any adds to them
+        self.processes.state.wait_for_everyone()  # all have read the results before any adds to them
         real = self._reference_features() if None in found else None
         rows = []
         for subject, row in zip(subjects, found, strict=True):
@@ -111,16 +111,16 @@ class Evaluation:
 
     def _leave(self, folder_name: str) -> None:
         """Keep the features of what is measured, or remove them unless an earlier run was to keep them."""
-        if self.state.is_main_process:
+        if self.processes.is_main:
             (keep_store if self.keep_features else remove_store)(self._folder(folder_name))
 
     def _measure(self, subject: Subject, real: Tensor | None) -> Row | None:
         """The row of one set of images on the main process, None on others."""
         store, speed = self._extract(subject.title, subject.folder_name, subject.images, subject.num_images)
-        if not self.state.is_main_process:
+        if not self.processes.is_main:
             return None
         self.reporter.log(f"Computing the metrics of {subject.title}.")
-        device = self.device if self.device.type == "cuda" else torch.device("cpu")
+        device = self.processes.device if self.processes.device.type == "cuda" else torch.device("cpu")
         values, absent = measure(
             Measured(
                 store,
@@ -133,7 +133,7 @@ class Evaluation:
                 device,
             )
         )
-        cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.state.num_processes}
+        cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.processes.num}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
         about = {
@@ -178,24 +178,19 @@ class Evaluation:
         """Real features for precision and recall, on the main process: stored ones, or of the images stored instead."""
         if self.reference.features is not None or self.reference.images is None:
             return self.reference.features
-        images = SampleFile(self.reference_file, self.device)
+        images = SampleFile(self.reference_file, self.processes.device)
         num_images = min(images.num_images, MOST_HELD)
         store, _ = self._extract("the reference's images", _REFERENCE_IMAGES, images, num_images)
-        return store.column("features") if self.state.is_main_process else None
+        return store.column("features") if self.processes.is_main else None
 
     def _extract(self, title: str, folder_name: str, images: ImageSet, num_images: int) -> tuple[FeatureStore, Speed]:
         """Get the features of a set onto the disk, or what is missing of them."""
         settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
-        store = open_store(self._folder(folder_name), settings, self.state)
-        if store.num_found:
-            self.reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
-        rank, world_size = self.state.process_index, self.state.num_processes
-        share = num_of_rank(num_images, self.part_size, rank, world_size, lambda _: True)
-        done = num_of_rank(num_images, self.part_size, rank, world_size, store.has)
-        with self.reporter.task(f"Measuring {title}", share, "images", done) as task:
-            parts = parts_of(images, num_images, self.part_size)
-            speed = extract_features(parts, store, self.extractor, self.state, task, self._scorer(images))
-        return store, speed
+        store = open_store(self._folder(folder_name), settings, self.processes, self.reporter)
+        parts = Parts(num_images, self.part_size, self.processes.rank, self.processes.num)
+        with progress(self.reporter, f"Measuring {title}", parts, store) as task:
+            left = parts_of(images, parts, store.has)
+            return store, extract_features(left, store, self.extractor, self.processes, task, self._scorer(images))
 
     def _folder(self, name: str) -> Path:
         return self.output / "features" / name

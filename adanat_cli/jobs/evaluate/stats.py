@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
@@ -23,7 +21,7 @@ from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.requests import StatsRequest
 from adanat_cli.core.data.held_out import same_files
-from adanat_cli.core.data.parts import num_covered, share_of, source_ranges
+from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
@@ -31,13 +29,13 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
 from adanat_cli.jobs.evaluate.extractors import load_extractor
-from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store
+from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
-from adanat_cli.jobs.evaluate.image_sets import ImageBatch, Part, images_to_read, num_of_rank
+from adanat_cli.jobs.evaluate.image_sets import ImageBatch, ImagePart, images_to_read
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
 from adanat_cli.jobs.resolve.classes import find_classes, shared_ids
 from adanat_cli.jobs.resolve.models import nat_config, read_config, resolve_model
-from adanat_cli.jobs.runtime.devices import start_processes
+from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
@@ -79,8 +77,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
     )
     _check_output(request.output)
-    state, device = start_processes(request.device)
-    if not state.is_main_process:
+    processes = start_processes(request.device)
+    if not processes.is_main:
         reporter = SilentReporter()
     folder, protocol = _protocol(request)
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
@@ -90,15 +88,13 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     _check_model(request, folder, protocol)
     with output_held(request.output.parent, request.output.name):
         if request.install and folder is not None:
-            _give_features(request, folder, source, state, device, reporter)
-        extractor = load_extractor(
-            protocol, folder=folder, inception=request.inception, device=device, accelerator=state, reporter=reporter
-        )
+            _give_features(request, folder, source, processes, reporter)
+        extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
         # Beside the output, so that nothing has to be named twice to go on.
         work = request.output.with_name(f"{request.output.name}.parts")
-        store = open_store(work, _settings(request, source, extractor), state)
-        speed = _extract(request, source, extractor, store, state, device, reporter)
-        if not state.is_main_process:
+        store = open_store(work, _settings(request, source, extractor), processes, reporter)
+        speed = _extract(request, source, extractor, store, processes, reporter)
+        if not processes.is_main:
             return {}
         values = _write(request, chosen, extractor, store, reporter)
         if request.install and folder is not None:
@@ -206,12 +202,11 @@ def _give_features(
     request: StatsRequest,
     folder: ModelFolder,
     source: ImageSource,
-    state: PartialState,
-    device: torch.device,
+    processes: Processes,
     reporter: Reporter,
 ) -> None:
     """Train the small network that a model lacks, on the training images of the same data."""
-    with state.main_process_first():
+    with processes.state.main_process_first():
         if folder.has("features"):
             return
         training, held_out = source, None
@@ -220,7 +215,7 @@ def _give_features(
             training = _open(asked, folder, "small", SilentReporter())[0]
             held_out = None if same_files(training, source) else source
         reporter.log(f"Model {folder.name} has no features/ to measure with; it gets a small network.")
-        SmallNetworks(request.dataset, request.output, training, held_out, device, reporter).install(folder)
+        SmallNetworks(request.dataset, request.output, training, held_out, processes.device, reporter).install(folder)
         write_card(folder)
 
 
@@ -229,28 +224,20 @@ def _extract(
     source: ImageSource,
     extractor: Extractor,
     store: FeatureStore,
-    state: PartialState,
-    device: torch.device,
+    processes: Processes,
     reporter: Reporter,
 ) -> float | None:
     """Get the features of all images onto the disk; returns images per second."""
-    if store.num_found:
-        reporter.log(f"{store.folder} holds {store.num_found} finished part(s); going on from there.")
-    rank, world_size, size = state.process_index, state.num_processes, request.part_size
-    total, share = num_covered(source, request.num_images), share_of(source, size, request.num_images, rank, world_size)
-    done = num_of_rank(total, size, rank, world_size, store.has) if total is not None else 0
-    skipped = SkippedImages(source.config.max_bad, total)
+    parts = Parts.of_source(source, request.num_images, request.part_size, processes.rank, processes.num)
+    skipped = SkippedImages(source.config.max_bad, parts.num_images)
     skipped.add(store.skipped())
-    with reporter.task(f"Reading {source.config.source}", share, "images", done) as task:
-        parts = _parts(source, request, device, skipped)
-        return extract_features(parts, store, extractor, state, task).images_per_second
-
-
-def _parts(source: ImageSource, request: StatsRequest, device: torch.device, skipped: SkippedImages) -> Iterator[Part]:
-    size = images_to_read(source.config.image_size, source.config.image_size, device)
-    for piece in source_ranges(source, request.part_size, request.num_images):
-        yield Part(piece.number, _batches(piece.pending, size, request.workers, skipped))
-        deque(piece.pending, maxlen=0)  # a stream has to be read past what is there already
+    at_once = images_to_read(source.config.image_size, source.config.image_size, processes.device)
+    left = (
+        ImagePart(part.number, _batches(part.pending, at_once, request.workers, skipped))
+        for part in parts.read(source, store.has)
+    )
+    with progress(reporter, f"Reading {source.config.source}", parts, store) as task:
+        return extract_features(left, store, extractor, processes, task).images_per_second
 
 
 def _batches(

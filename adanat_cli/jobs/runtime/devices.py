@@ -6,6 +6,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -104,8 +105,44 @@ def require_multiple(number: int, unit: int, option: str, over: str) -> None:
     )
 
 
-def start_processes(device: str) -> tuple[PartialState, torch.device]:
-    """Find the other processes, if any, and this one's device, for work that is no training.
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share the work of a job that is not a training, as one of them sees them.
+
+    Attributes:
+        device: where this process computes.
+        state: Accelerate's view of the processes.
+    """
+
+    device: torch.device
+    state: PartialState
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return int(self.state.process_index)
+
+    @property
+    def num(self) -> int:
+        """Number of processes."""
+        return int(self.state.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes results and speaks."""
+        return self.rank == 0
+
+    def sum(self, number: int) -> int:
+        """Sum a number over the processes."""
+        if self.num == 1:
+            return number
+        total = torch.tensor(number, device=self.state.device)
+        torch.distributed.all_reduce(total)
+        return int(total)
+
+
+def start_processes(device: str) -> Processes:
+    """Find the other processes, if any, and this one's device, for a job that is not a training.
 
     Raises:
         AdaNATError: if the device is absent.
@@ -115,7 +152,7 @@ def start_processes(device: str) -> tuple[PartialState, torch.device]:
     # One process may still work, or compute the metrics, while the others wait for it.
     state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
     _leave_group_at_exit()
-    return state, state.device if state.num_processes > 1 else chosen
+    return Processes(state.device if state.num_processes > 1 else chosen, state)
 
 
 def _leave_group_at_exit() -> None:

@@ -1,7 +1,8 @@
-"""One shard of a token set: its range of the source, its images, their ids."""
+"""One shard of a token set: the images of one part of the source, and their ids."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.config.requests import TokenizeOptions
-from adanat_cli.core.data.parts import SourceRange
+from adanat_cli.core.data.parts import SourcePart
 from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.data.token_set import Ids, Shard, ShardHeader
@@ -18,16 +19,16 @@ from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Task
 
 
-def shard_name(part: SourceRange) -> str:
-    """File name of a range's shard."""
-    of = "" if part.num_ranges is None else f"-of-{part.num_ranges:05d}"
-    return f"tokens-{part.number:05d}{of}.parquet"
+def shard_name(number: int, num_parts: int | None) -> str:
+    """File name of the shard of a part."""
+    of = "" if num_parts is None else f"-of-{num_parts:05d}"
+    return f"tokens-{number:05d}{of}.parquet"
 
 
 def encode_shard(
-    part: SourceRange,
+    part: SourcePart,
     tokenizer: Tokenizer,
-    plan: dict[str, Any],
+    plan: Mapping[str, Any],
     options: TokenizeOptions,
     skipped: SkippedImages,
     task: Task,
@@ -87,7 +88,7 @@ class _Rows:
         self._captions.extend(record.captions for record in records)
 
     def shard(
-        self, plan: dict[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
+        self, plan: Mapping[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
     ) -> Shard:
         """Return what was added as the shard of a range."""
         # Without any readable image there is no id that tells N; the writer needs only its own.

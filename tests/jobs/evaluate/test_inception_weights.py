@@ -120,13 +120,13 @@ def test_one_process_of_a_machine_downloads_and_nobody_is_left_waiting(server: s
 
     url, first, second = f"{server}/good/{NAME}", Processes(True), Processes(False)
     with pytest.raises(AdaNATError, match="first process, which says why"):
-        inception_weights(accelerator=second, url=url)
+        inception_weights(state=second, url=url)
     assert Handler.asked == []
     for processes in (first, second):
-        assert inception_weights(accelerator=processes, url=url) == cache / NAME
+        assert inception_weights(state=processes, url=url) == cache / NAME
     assert len(Handler.asked) == 1
     with pytest.raises(AdaNATError, match="HTTP 404"):
-        inception_weights(accelerator=first, url=f"{server}/missing/other-{NAME}")
+        inception_weights(state=first, url=f"{server}/missing/other-{NAME}")
     assert (first.waited, second.waited) == (2, 2)
 
 

@@ -21,6 +21,7 @@ from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.tables import expand_braces
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.tokenize.tokenize import tokenize
 from tests.image_files import patch_tokenizer, png
@@ -77,7 +78,7 @@ def run(source: ImageSource, output: Path, stop_after: int = 0) -> None:
 
     tokenizer.encode = counted
     options = TokenizeOptions(batch_size=4, num_workers=1, shard_size=8)
-    tokenize(source, tokenizer, "f00d", output, options, SilentReporter())
+    tokenize(source, tokenizer, "f00d", output, options, SilentReporter(), start_processes("cpu"))
 
 
 @pytest.mark.parametrize("over_http", [True, False], ids=["over HTTP", "from disk"])

@@ -19,6 +19,7 @@ from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, recorded_hashes
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
 from adanat_cli.jobs.tokenize.tokenize import TokenizeResult, run_tokenize, tokenize
@@ -29,9 +30,9 @@ from tests.processes import run_two, start
 WORKER = """
 import sys, time
 from pathlib import Path
-from accelerate import PartialState
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.sources import open_source
+from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.tokenize.shards import TokenizeOptions
 from adanat_cli.jobs.tokenize.tokenize import tokenize
@@ -43,7 +44,7 @@ encode = tokenizer.encode
 tokenizer.encode = lambda images: (time.sleep(delay), encode(images))[1]
 source = open_source(data_config(folder, image_size=16))
 options = TokenizeOptions(batch_size=4, num_workers=1, shard_size=8)
-tokenize(source, tokenizer, "f00d", output, options, SilentReporter(), PartialState(cpu=True))
+tokenize(source, tokenizer, "f00d", output, options, SilentReporter(), start_processes("cpu"))
 """
 
 
@@ -53,7 +54,8 @@ def open_folder(root: Path, **fields: Any) -> ImageSource:
 
 def run(source: ImageSource, output: Path, fingerprint: str = "f00d", **options: Any) -> TokenizeResult:
     options = {"batch_size": 4, "num_workers": 2, "shard_size": 8, **options}
-    result = tokenize(source, patch_tokenizer(), fingerprint, output, TokenizeOptions(**options), SilentReporter())
+    asked, processes = TokenizeOptions(**options), start_processes("cpu")
+    result = tokenize(source, patch_tokenizer(), fingerprint, output, asked, SilentReporter(), processes)
     assert result is not None
     return result
 
