@@ -32,8 +32,8 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
+from adanat_cli.core.data.captions import caption_pool, telling_words
 from adanat_cli.core.data.sources import open_source
-from adanat_cli.jobs.resolve.captions import caption_pool, telling_words
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.features import train_feature_network
 

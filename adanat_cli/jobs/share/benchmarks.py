@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.config import BENCHMARKS, PolicyConfig, nat_preset
+from adanat_cli.core.data.captions import EVALUATION_SEED, evaluation_captions
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.tokenizer.build import build_tokenizer
-from adanat_cli.jobs.resolve.captions import EVALUATION_SEED, evaluation_captions, write_captions
 
 
 def describe_benchmark(name: str) -> dict[str, Any]:
@@ -56,3 +59,11 @@ def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: 
     captions = evaluation_captions(dataset, num_captions, **{"streaming": not fields.get("data_dir"), **fields})
     digest = write_captions(path, captions)
     return {"captions": str(path), "num_captions": len(captions), "seed": EVALUATION_SEED, "sha256": digest}
+
+
+def write_captions(path: Path, captions: Sequence[str]) -> str:
+    """Write captions, one a line, as ``adanat sample --prompts`` reads them; returns the file's sha256."""
+    content = "".join(f"{' '.join(caption.split())}\n" for caption in captions).encode()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()

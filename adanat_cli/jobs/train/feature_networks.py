@@ -12,11 +12,11 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.config.own_data import Scale, usual_features
+from adanat_cli.core.data.captions import caption_pool, telling_words
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
-from adanat_cli.jobs.resolve.captions import caption_pool, telling_words
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.train.features import NUM_TURNS, measure_accuracy, train_feature_network

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.captions import word_targets
 from adanat_cli.core.data.records import ImageRecord, SkippedImages
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
-from adanat_cli.jobs.resolve.captions import word_targets
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.runtime.seeding import FeatureStream, stream_seed

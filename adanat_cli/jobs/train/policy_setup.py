@@ -20,6 +20,7 @@ from adanat_cli.core.config import (
     tokenizer_config,
 )
 from adanat_cli.core.config.settings import PolicySettings
+from adanat_cli.core.data.captions import caption_pool
 from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.held_out import open_parts
 from adanat_cli.core.data.sources import ImageSource
@@ -28,7 +29,6 @@ from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
-from adanat_cli.jobs.resolve.captions import caption_pool
 from adanat_cli.jobs.resolve.classes import same_names
 from adanat_cli.jobs.resolve.models import (
     absent,

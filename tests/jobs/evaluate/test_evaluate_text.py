@@ -24,10 +24,10 @@ from adanat_cli.jobs.evaluate import clip_scorer
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.sample_file import SampleFile
 from adanat_cli.jobs.evaluate.stats import make_stats
-from adanat_cli.jobs.resolve.captions import write_captions
 from adanat_cli.jobs.resolve.text_encoders import encoder_component
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.conditions import read_prompts
+from adanat_cli.jobs.share.benchmarks import write_captions
 from tests.clip_toy import make_clip
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, stats_request
 from tests.evaluation_toy import rows as rows_of

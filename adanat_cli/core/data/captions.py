@@ -1,18 +1,15 @@
-"""Captions of a data set as conditions: a pool to train a policy with, and the list that a number is measured on."""
+"""Captions of a data set as conditions: a pool to train a policy on, and the list that results are measured on."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.config import BENCHMARKS, DataConfig, data_config
 from adanat_cli.core.data.captioned import is_caption_list, read_caption_list
 from adanat_cli.core.data.folders import split_of
@@ -22,11 +19,11 @@ from adanat_cli.core.errors import require
 _MOST_IMAGES, _MOST_OF_STREAM = 100_000, 10_000
 _NUM_WORDS, _COMMON = 256, 0.9
 EVALUATION_SEED = 0
-"""Of the evaluation captions, the same for everybody."""
+"""Draws the evaluation captions, which are the same for everybody."""
 
 
 def caption_pool(source: ImageSource, seed: int) -> list[str]:
-    """All captions of the images of a source, in random order; of at most 100,000 images, or a stream's first 10,000.
+    """Return all captions of a source in random order; of at most 100,000 images, or the first 10,000 of a stream.
 
     Raises:
         AdaNATError: if there are none.
@@ -43,14 +40,14 @@ def caption_pool(source: ImageSource, seed: int) -> list[str]:
 
 
 def evaluation_captions(dataset: str, num_captions: int | None = None, **fields: Any) -> list[str]:
-    """The captions that a benchmark's number is measured on: of so many images, one each, drawn with a fixed seed.
+    """Return the captions that a benchmark's results are measured on: one per image, drawn with a fixed seed.
 
-    Where there are fewer images, they take turns.
+    Where there are fewer images than captions to draw, the images are cycled through.
 
     Args:
         dataset: benchmark, or data with captions.
-        num_captions: None for the benchmark's own number, else 30,000.
-        fields: of ``DataConfig``.
+        num_captions: how many; None for the benchmark's own number, or 30,000 for other data.
+        fields: other fields of ``DataConfig``.
 
     Raises:
         AdaNATError: if the validation split cannot be read or holds no captions.
@@ -59,24 +56,16 @@ def evaluation_captions(dataset: str, num_captions: int | None = None, **fields:
     size = {"image_size": benchmark.image_size if benchmark else 1}
     config = data_config(dataset, **{**size, **fields, "split": "validation"})
     total = num_captions or (benchmark.eval_images if benchmark else 30_000)
-    require(total >= 1, f"{total} captions were asked for; expected at least 1.")
+    require(total >= 1, f"{total} captions are requested; expected at least 1.")
     texts = _all_captions(config)
     generator = np.random.default_rng(EVALUATION_SEED)
     order, draws = generator.permutation(len(texts)), generator.random(total)
-    picked = (texts[order[place % len(texts)]] for place in range(total))
+    picked = (texts[order[number % len(texts)]] for number in range(total))
     return [captions[int(draw * len(captions))] for captions, draw in zip(picked, draws, strict=True)]
 
 
-def write_captions(path: Path, captions: Sequence[str]) -> str:
-    """Write captions, one a line, as ``adanat sample --prompts`` reads them; returns the file's sha256."""
-    content = "".join(f"{' '.join(caption.split())}\n" for caption in captions).encode()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
-
-
 def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
-    """The captions of every image that has some; also of a TSV that has captions only."""
+    """Captions of each image that has any; also of a TSV that has captions only."""
     place = config.place
     files = [place] if place.suffix == ".tsv" else sorted(place.glob("*.tsv")) if place.is_dir() else []
     for file in files:
@@ -94,19 +83,19 @@ def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
 
 
 def telling_words(captions: Sequence[str]) -> tuple[str, ...]:
-    """The words that tell images apart, for a small network that is to learn from captions: frequent, but not in all.
+    """Return the words that distinguish images, for a small network to learn from captions: frequent, but not in all.
 
     Raises:
         AdaNATError: if there are fewer than two.
     """
     counts = Counter(word for caption in captions for word in set(caption.lower().split()))
     words = [word for word, count in counts.most_common() if 2 <= count <= _COMMON * len(captions)][:_NUM_WORDS]
-    require(len(words) >= 2, "The captions have no words in common that tell images apart; add a features/ component.")
+    require(len(words) >= 2, "The captions have no words in common that distinguish images; add a features/ component.")
     return tuple(words)
 
 
 def word_targets(captions: Sequence[str], words: Sequence[str]) -> Tensor:
-    """(B, words) probabilities: even over the words of each caption, over all where it has none of them."""
+    """Return (B, num_words) probabilities: even over the words of each caption, or over all if it has none of them."""
     targets = torch.tensor([[word in caption.lower().split() for word in words] for caption in captions]).float()
     targets[targets.sum(1) == 0] = 1.0
     return targets / targets.sum(1, keepdim=True)
