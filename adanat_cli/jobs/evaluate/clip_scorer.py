@@ -17,7 +17,7 @@ from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"
-"""ViT-L/14, by which most published CLIP scores are (and torchmetrics' default); its weights are safetensors."""
+"""ViT-L/14, the model of most published CLIP scores and torchmetrics' default; its weights are safetensors."""
 NO_CLIP = "none"
 
 
@@ -25,17 +25,17 @@ class ClipScorer:
     """Cosine similarity of images and their prompts, by a frozen model of CLIP's architecture in float32.
 
     Attributes:
-        model: Hub id or folder that it was loaded from.
+        model: Hub id, or name of the folder, that it was loaded from.
         weights_hash: sha256 of both towers' weights, in hexadecimal digits.
 
-    Source: CLIPScore (arXiv 2104.08718), without its factor 2.5 and its cut at 0.
+    Source: CLIPScore (arXiv 2104.08718, section 3), without its factor 2.5 and its clipping at 0.
     """
 
     def __init__(self, model: str, device: torch.device) -> None:
         """Load the model.
 
         Raises:
-            AdaNATError: if transformers is not installed or the model cannot be had.
+            AdaNATError: if transformers is not installed or the model cannot be loaded.
         """
         self.model = recorded_name(model)
         self._device = device
@@ -57,27 +57,27 @@ class ClipScorer:
         return {"clip": self.model, "clip_hash": self.weights_hash}
 
 
-def load_clip_scorer(asked: str, processes: Processes, reporter: Reporter) -> tuple[ClipScorer | None, str]:
-    """Load the model that is asked for, else the usual one where it can be had.
+def load_clip_scorer(model: str, processes: Processes, reporter: Reporter) -> tuple[ClipScorer | None, str]:
+    """Load the requested model, or else the default one where it is available.
 
     Args:
-        asked: Hub id or folder; "" for the usual one, "none" for no CLIP score.
+        model: Hub id or folder; "" for the default one, "none" for no CLIP score.
         processes: that call this together.
-        reporter: warns where the usual one cannot be had.
+        reporter: warns where the default one is not available.
 
     Returns:
         The scorer, or None and the reason.
 
     Raises:
-        AdaNATError: if a model that was named cannot be had.
+        AdaNATError: if a named model cannot be loaded.
     """
-    if asked == NO_CLIP:
+    if model == NO_CLIP:
         return None, f"--clip {NO_CLIP} leaves it out"
     try:
         with processes.state.local_main_process_first():  # which downloads; the others find the files
-            return ClipScorer(asked or DEFAULT_CLIP, processes.device), ""
+            return ClipScorer(model or DEFAULT_CLIP, processes.device), ""
     except AdaNATError as error:
-        if asked:
+        if model:
             raise
         reporter.warn(f"There will be no CLIP score (--clip MODEL names another, --clip {NO_CLIP} none): {error}")
         return None, f"CLIP model {DEFAULT_CLIP} could not be loaded"

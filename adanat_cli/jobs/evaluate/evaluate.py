@@ -1,4 +1,4 @@
-"""``adanat evaluate``: how near images are to real ones, by the field's protocols."""
+"""``adanat evaluate``: how close images are to real ones, by the field's protocols."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from adanat_cli.jobs.train.feature_networks import LARGEST_TRAINED
 
 _MOST_SAMPLES = 10**8
 USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
-"""What published distances are of, by the model's condition: those of text to image are mostly of 30,000 captions."""
+"""Number of images of published distances, by the condition of the model; in text to image, mostly 30,000 captions."""
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """Measure a model's images, or those of a folder or file, against a reference.
 
     Returns:
-        Where the results are, and one row a schedule; empty on processes other than the main one.
+        Where the results are, and one row per schedule; empty on processes other than the main one.
 
     Raises:
-        AdaNATError: if the request cannot work, which is told before anything is generated.
-        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call goes on from them.
+        AdaNATError: if the request cannot work, before anything is generated.
+        KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call resumes after them.
     """
     check_request(request)
     folder, reference_file = _find_reference(request)
@@ -49,9 +49,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     reference = read_reference(reference_file)
     protocol = _protocol(request, reference, reference_file)
     processes = start_processes(request.device)
-    if not processes.is_main:
-        reporter = SilentReporter()
-    if folder is None and _needs_model(request, protocol):
+    reporter = reporter if processes.is_main else SilentReporter()
+    if folder is None and (protocol == "small" or not (request.images or request.samples)):
         folder = resolve_model(request.model)
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
@@ -65,32 +64,33 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         if not subjects[0].images.missing_prompts:
             scorer, missing_clip = load_clip_scorer(request.clip, processes, reporter)
         _warn(subjects[0], reference, reporter)
-        run = Evaluation(
-            output,
-            reference_file,
-            reference_name,
-            reference,
-            extractor,
-            scorer,
-            missing_clip,
-            processes,
-            reporter,
-            request.part_size,
-            request.keep_features,
+        evaluation = Evaluation(
+            output=output,
+            reference_file=reference_file,
+            reference_name=reference_name,
+            reference=reference,
+            extractor=extractor,
+            scorer=scorer,
+            missing_clip=missing_clip,
+            processes=processes,
+            reporter=reporter,
+            part_size=request.part_size,
+            keep_features=request.keep_features,
         )
-        rows = run.run(subjects)
-        return _leave(request, folder, output, rows, reporter) if processes.is_main else {}
+        rows = evaluation.run(subjects)
+        return _finish(request, folder, output, rows, reporter) if processes.is_main else {}
 
 
 def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str:
-    """The protocol that is asked for, else the reference's own."""
-    protocol = request.protocol or own_protocol(reference)
+    """The requested protocol, or else the reference's own."""
+    own = reference.extractor if reference.protocol == "timm" else reference.protocol  # as --protocol names it
+    protocol = request.protocol or own
     require(
         bool(protocol),
-        f"{file} does not say by which protocol its features were made; name it: --protocol adm (guided-diffusion's), "
-        "paper (AdaNAT's) or clean (clean-fid's).",
+        f"{file} does not record the protocol of its features; name it with --protocol adm (guided-diffusion's), paper "
+        "(AdaNAT's) or clean (clean-fid's).",
     )
-    require(  # before a network is fetched that would not fit
+    require(  # before a network that would not fit is downloaded
         reference.protocol in ("", protocol.partition("/")[0]),
         f"--protocol is {protocol}, and {file} was made with protocol {reference.protocol}; leave --protocol out, or "
         "give a reference of that protocol.",
@@ -100,51 +100,51 @@ def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str
 
 
 def _check_model(request: EvaluateRequest, folder: ModelFolder | None) -> None:
-    """Refuse a model into which results cannot be noted in the end."""
+    """Refuse a model in which results cannot be recorded in the end."""
     if request.record and folder is not None:
         require(
             folder.writable,
-            f"{folder.name} is on the Hub, where --record cannot note results; pull it, record, and push it again.",
+            f"{folder.name} is on the Hub, where --record cannot write; pull it, record, and push it again.",
         )
-        check_writable(folder.path, "leave --record out, or take a copy of the model that you can write to")
+        check_writable(folder.path, "leave --record out, or use a copy of the model that you can write to")
 
 
 def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
-    """Say what keeps the numbers from being compared, before they are made."""
+    """Warn of what makes the numbers incomparable, before they are computed."""
     usual = USUAL_NUM_SAMPLES["class" if subject.images.missing_prompts else "text"]
     if subject.num_images < usual:
         reporter.warn(
-            f"A Fréchet distance of {subject.num_images:,} images is biased upwards: compare it only with others of as "
-            f"many. Published ones are of {usual:,}."
+            f"A Fréchet distance of {subject.num_images:,} images is biased upwards: compare it only with distances of "
+            f"the same number of images. Published ones use {usual:,}."
         )
     if 0 < reference.image_size != subject.images.image_size > 0:
         reporter.warn(
             f"The reference is of images of {reference.image_size} pixels, and these have {subject.images.image_size}: "
-            "the distance is of their sharpness, too. `adanat stats --model` takes a model's own size."
+            "the distance also measures sharpness. `adanat stats --model` uses the model's own size."
         )
     if differing := compare_classes(reference.classes, subject.images.classes(subject.num_images)):
         reporter.warn(
-            f"In distance and coverage, classes count that differ: {other_classes(differing)}. `adanat stats --model` "
-            "takes a model's own classes."
+            f"The classes differ, which affects distance and coverage: {other_classes(differing)}. "
+            "`adanat stats --model` uses the model's own classes."
         )
 
 
-def _leave(
+def _finish(
     request: EvaluateRequest, folder: ModelFolder | None, output: Path, rows: list[Row], reporter: Reporter
 ) -> dict[str, Any]:
-    """Draw and record the rows; returns what there is now."""
+    """Draw and record the rows; returns where they are."""
     values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
     if len({row["settings"].get("num_steps") for row in rows}) > 1:
         plot = output / "plots" / "distance.png"
         draw_distances(plot, rows, f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images")
         values["plot"] = str(plot)
     if request.record and folder is not None and not record(folder, rows):
-        reporter.log(f"{folder.path / 'README.md'} is not this toolkit's and was left as it is.")
+        reporter.log(f"{folder.path / 'README.md'} was not written by this toolkit and was left unchanged.")
     return values
 
 
 def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]:
-    """The file that was given, or that of the model, which comes with it."""
+    """The given file, or else the model with the file that it brings."""
     if request.reference is not None:
         return None, request.reference
     folder = resolve_model(request.model)
@@ -157,9 +157,9 @@ def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]
 
 
 def _advice(folder: ModelFolder) -> str:
-    """Commands that make the statistics that a model lacks, as far as it tells what it was trained on."""
-    told = folder.index.provenance.get("nat")
-    source = str(told.get("data", "") if isinstance(told, dict) else "").split(" (")[0]
+    """Commands that make the statistics that a model lacks, of its training data where that is recorded."""
+    trained = folder.index.provenance.get("nat")
+    source = str(trained.get("data", "") if isinstance(trained, dict) else "").split(" (")[0]
     known = (name for name, row in DATA_PRESETS.items() if source in (name, row["source"]))
     dataset = next(known, source if looks_like_hub_id(source) else "IMAGES")
     make = f"adanat stats --dataset {dataset} --model {folder.name}"
@@ -168,16 +168,11 @@ def _advice(folder: ModelFolder) -> str:
     return f"make them with `{make} --protocol paper --output stats.npz`, then add --ref stats.npz."
 
 
-def own_protocol(reference: Reference) -> str:
-    """The protocol that a reference was made with, as ``--protocol`` names it; "" where it does not say."""
-    return reference.extractor if reference.protocol == "timm" else reference.protocol
-
-
 def check_request(request: EvaluateRequest) -> None:
-    """Refuse what contradicts itself.
+    """Refuse a request that contradicts itself.
 
     Raises:
-        AdaNATError: naming it.
+        AdaNATError: naming the contradiction.
     """
     given = [name for name, value in (("--images", request.images), ("--samples", request.samples)) if value]
     require(len(given) < 2, "--images and --samples are both given; measure one at a time.")
@@ -190,12 +185,8 @@ def check_request(request: EvaluateRequest) -> None:
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
 
 
-def _needs_model(request: EvaluateRequest, protocol: str) -> bool:
-    return protocol == "small" or not (request.images or request.samples)
-
-
 def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
-    """What the default folder of the results is called."""
+    """Name of the default folder of the results."""
     path = request.images or request.samples
     if path is not None:
         return path.resolve().stem if request.samples else path.resolve().name

@@ -23,8 +23,8 @@ from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 
-PROTOCOLS = ("adm", "paper", "clean", "small")
-TIMM_PREFIX = "timm/"
+_PROTOCOLS = ("adm", "paper", "clean", "small")
+_TIMM = "timm/"
 _COUNTER = "num_batches_tracked"
 _MARK = "Conv2d_1a_3x3.conv.weight"
 
@@ -62,15 +62,24 @@ def load_extractor(
         return CleanExtractor(file.parent, weights_hash, device)
     if protocol == "small":
         return _load_small(folder, device)
-    if protocol.startswith(TIMM_PREFIX):
-        return _load_timm(protocol.removeprefix(TIMM_PREFIX), device, processes)
-    raise AdaNATError(f"Protocol {protocol!r} is not known; expected {', '.join(PROTOCOLS)} or timm/NAME.")
+    if protocol.startswith(_TIMM):
+        return _load_timm(protocol.removeprefix(_TIMM), device, processes)
+    raise AdaNATError(f"Protocol {protocol!r} is not known; expected {', '.join(_PROTOCOLS)} or timm/NAME.")
+
+
+def identity(extractor: Extractor) -> dict[str, str]:
+    """Return what decides the features of given images, as JSON values."""
+    return {
+        "protocol": extractor.protocol,
+        "extractor": extractor.name,
+        "weights_hash": extractor.weights_hash,
+    }
 
 
 def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
     """Load the Inception network, in evaluation mode and float32, with the hash of its weights.
 
-    The hash is of the numbers, so that a copy in safetensors has the same.
+    The hash is of the numbers, so that a copy in safetensors has the same one.
 
     Args:
         path: PyTorch file or safetensors; pickled code is never run.
@@ -83,14 +92,14 @@ def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
     expected = published_hash(INCEPTION_URL)
     if not weights.sha256.startswith(expected):
         reporter.warn(
-            f"{path} is not the published file (sha256 {weights.sha256[:12]}, published {expected}); numbers are "
+            f"{path} is not the published file (sha256 {weights.sha256[:12]}, published {expected}); results are "
             "comparable with others only if its weights are the same."
         )
     found = entries(weights, (_MARK,))
     require(bool(found), f"{path} holds no weights of the Inception network: it has no {_MARK}; give another file.")
     stored = found[choose(list(found), str(path))]
     numbers = {name: tensor for name, tensor in stored.items() if not name.endswith(_COUNTER)}
-    # Counters of training steps, which files of old PyTorch versions lack and evaluation never reads.
+    # Files of old PyTorch versions lack these counters of training steps, which evaluation never reads.
     counters = {
         name.replace("running_mean", _COUNTER): torch.tensor(0) for name in numbers if name.endswith("running_mean")
     }
@@ -99,12 +108,12 @@ def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:
 
 def _load_small(folder: ModelFolder | None, device: torch.device) -> SmallExtractor:
     if folder is None:
-        raise AdaNATError("Protocol small measures with a model's own features/; give the model with --model.")
+        raise AdaNATError("Protocol small measures with a model's own features/; name the model with --model.")
     network = load_features(folder, device)
     if network is None:
         raise AdaNATError(
-            f"Model {folder.path} has no features/ to measure with; take another model or protocol, or "
-            "train one: `adanat stats --install` puts it into the model."
+            f"Model {folder.path} has no features/ to measure with; choose another model or protocol, or train one "
+            "with `adanat stats --install`."
         )
     return SmallExtractor(network, folder.fingerprint("features"))
 

@@ -1,4 +1,4 @@
-"""What is measured of a set of features: one function a measure, all over the same store."""
+"""The metrics of a set of features: one function per metric or group of metrics, all over the same store."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LEAST_FOR_MANIFOLD = 6
 """Density and coverage look at the 5 nearest of the other images."""
 _LEAST_FOR_KERNEL = 2
 MOST_HELD = 50_000
-"""Images whose features or logits are held together: all that published numbers are of. Of more images, the first so
-many count for all but the Fréchet distances, the accuracy and the CLIP score, which go through the store in parts."""
+"""Images whose features or logits are held in memory: as many as published numbers are of. Of more images, only the
+first 50,000 count, except for Fréchet distances, accuracy and CLIP score, which go through the store part by part."""
 _INCEPTION_SPLITS, _ADM_SPLIT_SIZE = 10, 5000
 
 
 class AbsentError(Exception):
-    """A measure that does not exist here; the message says why."""
+    """A metric that cannot be computed here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Measured:
 
     Attributes:
         store: features of all images.
-        num_images: in the store.
-        reference: moments.
-        reference_features: (n, D) of some of the reference's images; None where it has none.
-        protocol: under which the features were made.
+        num_images: images in the store.
+        reference: moments of the real images.
+        reference_features: (n, D), features of some of the real images; None where the reference has none.
+        protocol: protocol of the features.
         missing_labels: why the images have no classes; "" if they have.
         missing_clip: why the store has no similarities to prompts; "" if it has.
-        device: for the large products.
+        device: for large matrix products.
     """
 
     store: FeatureStore
@@ -62,17 +62,17 @@ def frechet(measured: Measured) -> dict[str, float]:
 
 
 def spatial_frechet(measured: Measured) -> dict[str, float]:
-    """SFID: the same distance between spatial features (Nash et al. 2021, arXiv 2103.03841)."""
+    """sFID: the same distance between spatial features (Nash et al. 2021, arXiv 2103.03841)."""
     if measured.reference.spatial is None:
         raise AbsentError("the reference has no spatial moments (mu_s, sigma_s)")
     return {"sfid": _distance(measured, "spatial", measured.reference.spatial)}
 
 
 def inception(measured: Measured) -> dict[str, float]:
-    """Inception Score, or what the protocol's own classifier gives in its place.
+    """Inception Score, or the same formula with the classifier of the protocol.
 
-    Over 10 parts of shuffled images as torch-fidelity does, and for ``adm`` over parts of 5,000 in the order given
-    as guided-diffusion's evaluator does.
+    Over 10 parts of shuffled images, as in torch-fidelity; for ``adm`` over parts of 5,000 in the given order, as in
+    guided-diffusion's evaluator.
     """
     logits = measured.store.column("logits", MOST_HELD)
     if logits is None:
@@ -106,15 +106,15 @@ def kernel(measured: Measured) -> dict[str, float]:
 
 
 def accuracy(measured: Measured) -> dict[str, float]:
-    """Share of images that the small classifier takes for the class that was asked for."""
+    """Share of images that the small classifier assigns to the requested class."""
     if measured.protocol != "small":
-        raise AbsentError("only the classifier of the protocol small shares the classes' numbering")
+        raise AbsentError("only the classifier of the protocol small numbers classes as the model does")
     if measured.missing_labels:
         raise AbsentError(measured.missing_labels)
     num_right = num = 0
     for logits, labels in zip(measured.store.pieces("logits"), measured.store.pieces("labels"), strict=False):
         if len(strange := labels[(labels < 0) | (labels >= logits.shape[1])]):
-            raise AbsentError(f"class {int(strange[0])} is none of the classifier's {logits.shape[1]}")
+            raise AbsentError(f"class {int(strange[0])} is not one of the classifier's {logits.shape[1]}")
         num_right += int((logits.argmax(1) == labels).sum())
         num += len(labels)
     if not num:
@@ -123,14 +123,14 @@ def accuracy(measured: Measured) -> dict[str, float]:
 
 
 def clip_score(measured: Measured) -> dict[str, float]:
-    """100 times the mean cosine similarity of an image and its prompt, by CLIP (arXiv 2103.00020).
+    """100 times the mean cosine similarity of image and prompt by CLIP (arXiv 2103.00020).
 
-    Hessel et al. (2021, arXiv 2104.08718) cut negative similarities off and multiply by 2.5 instead; published tables
-    of text to image mostly do neither.
+    CLIPScore (Hessel et al. 2021, arXiv 2104.08718) clips negative similarities and multiplies by 2.5 instead;
+    published tables of text to image mostly do neither.
     """
     similarities = measured.store.column("clip")
     if similarities is None:
-        raise AbsentError(measured.missing_clip or "the features were made without")
+        raise AbsentError(measured.missing_clip or "the features were extracted without CLIP")
     return {"clip_score": 100 * float(similarities.double().mean())}
 
 
@@ -143,12 +143,12 @@ MEASURES: dict[tuple[str, ...], Measure] = {
     ("accuracy",): accuracy,
     ("clip_score",): clip_score,
 }
-"""By the names of what they give, in the order of the table. A measure of another network takes another row here and
-another column in the store."""
+"""Metrics by the names that they return, in the order of the table. A metric of another network takes another row here
+and another column in the store."""
 
 
 def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return every measure by name, None where it does not exist, and the reasons of those."""
+    """Return all metrics by name, None where one cannot be computed, and the reasons for those."""
     values: dict[str, float | None] = {}
     absent: dict[str, str] = {}
     for names, function in MEASURES.items():
@@ -161,8 +161,8 @@ def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]
 
 
 def _finite(function: Measure, measured: Measured) -> dict[str, float]:
-    """What a measure gives; one that is beyond all numbers does not exist."""
-    undefined = AbsentError("it is not a finite number: what it is computed from is out of the range of numbers")
+    """What a metric returns; one that is not finite counts as absent."""
+    undefined = AbsentError("it is not a finite number: its inputs exceed the range of floating-point numbers")
     try:
         values = function(measured)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # PyTorch documents it
@@ -173,7 +173,7 @@ def _finite(function: Measure, measured: Measured) -> dict[str, float]:
 
 
 def moments_of(store: FeatureStore, column: str, device: torch.device) -> Moments | None:
-    """Moments of a column, part by part; None where the store does not have it."""
+    """Moments of a column, computed part by part; None where the store does not have it."""
     moments = Moments()
     for piece in store.pieces(column):
         moments.add(piece.to(device))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: evaluation.json, a table, a plot, and notes in the model folder."""
+"""The results of an evaluation: evaluation.json, a table, a plot, and records in the model folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from adanat_cli.jobs.sample.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
 _WIDE = 1e6
-"""Numbers from here on are written by their power of ten."""
+"""Numbers from here on are written with an exponent."""
 _FEW = 10
-"""Class ids that a recorded result lists."""
+"""The most class ids that a recorded result lists."""
 _COLUMNS = {
     "fid": ("FID", ".3f"),
     "sfid": ("sFID", ".3f"),
@@ -36,12 +36,12 @@ _COLUMNS = {
     "clip_score": ("CLIP score", ".2f"),
 }
 Row = dict[str, Any]
-"""One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference``, ``cost``."""
+"""One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference`` and ``cost``."""
 
 
 @dataclass(frozen=True)
 class _About:
-    """What a row says of its reference; older ones say less."""
+    """What a row says about its reference; rows of earlier versions say less."""
 
     file: str
     source: str
@@ -51,7 +51,7 @@ class _About:
 
 @dataclass(frozen=True)
 class _Row:
-    """The types of a row's parts that are read from a file again."""
+    """The types of those parts of a row that are read from a file again."""
 
     name: str
     settings: Mapping[str, Any]
@@ -63,20 +63,20 @@ class _Row:
 
 
 class Results:
-    """``evaluation.json`` of a folder: all that was ever measured into it, one row for the same settings."""
+    """``evaluation.json`` of a folder: one row per settings that were measured."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what is there.
+        """Read the rows that are there.
 
         Raises:
-            AdaNATError: if the file is damaged or is something else.
+            AdaNATError: if the file is damaged or not a result of this toolkit.
         """
         self.path = folder / "evaluation.json"
         self._rows: list[Row] = []
         if self.path.exists():
             values = read_json(self.path)
             known = isinstance(values, dict) and values.get("format_version") == _FORMAT_VERSION
-            require(known, f"{self.path} is no result of this toolkit; choose another --output.")
+            require(known, f"{self.path} is not a result of this toolkit; choose another --output.")
             try:
                 for row in conform(values.get("results"), tuple[dict[str, Any], ...], "results"):
                     build(_Row, {key: part for key, part in row.items() if key in _Row.__dataclass_fields__}, "a row")
@@ -96,7 +96,7 @@ class Results:
 
 
 def name_of(row: Row) -> str:
-    """What was measured, in a few words: the schedule of a model, or the images."""
+    """What was measured: the schedule of a model with its number of steps, or the images."""
     settings = row["settings"]
     return str(row["name"] if "schedule" not in settings else f"{row['name']}, {settings['num_steps']} steps")
 
@@ -110,7 +110,7 @@ def other_classes(counts: Mapping[str, int]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> Iterator[str]:
-    """A table of the rows, to be pasted into a model card."""
+    """Yield the lines of a table of the rows, to be pasted into a model card."""
     head, body = cells(rows)
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
@@ -118,7 +118,7 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Column heads and cells; a measure that no row has gets no column."""
+    """Return column heads and cells; a metric that no row has gets no column."""
     names = [name for name in _COLUMNS if any(row["metrics"].get(name) is not None for row in rows)]
     generated = any("schedule" in row["settings"] for row in rows)
     head = ["measured", *(_COLUMNS[name][0] for name in names), "images", *(["TFLOPs/image"] if generated else [])]
@@ -137,12 +137,12 @@ def _number(value: float | None, form: str) -> str:
 
 
 def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Draw the distance against steps and against compute, one line a schedule.
+    """Draw the distance against steps and against compute, one line per schedule.
 
     Args:
         path: PNG file.
-        rows: of schedules, two or more.
-        title: over the plots.
+        rows: two or more, of schedules.
+        title: above the plots.
     """
     from matplotlib.figure import Figure  # a bare Figure leaves pyplot's global state alone
 
@@ -163,41 +163,47 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
 
 
 def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
-    """Note measured numbers in a model's index and card; the same measurement again replaces its older numbers.
+    """Record metrics in the index and the card of a model; repeating a measurement replaces its older numbers.
 
     Returns:
-        False where the model's README.md is somebody's own and was left as it is.
+        False where the model's README.md was not written by this toolkit and is left unchanged.
     """
     results = []
     for row in rows:
-        settings = row["settings"]
-        facts = {
-            "dataset": row["reference"]["source"] or row["reference"]["file"],
-            "protocol": settings["protocol"],
-            "extractor": settings["extractor"],
-            "num_images": settings["num_images"],
-            "schedule": row["name"],
-            "num_steps": settings["num_steps"],
-            "seed": settings["seed"],
-            "reference": settings["reference"][:12],
-            "nat": settings["nat"][:12],
-        }
-        facts |= _choices(settings)
-        facts |= {"classes": other_classes(row["classes"])} if "classes" in row else {}
-        if "prompts_sha256" in settings:
-            facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
+        facts, settings = _facts(row), row["settings"]
         for name in _COLUMNS:
             if (value := row["metrics"].get(name)) is not None:
-                judge = (
-                    {"clip": settings["clip"], "clip_hash": settings["clip_hash"][:12]} if name == "clip_score" else {}
-                )
-                results.append({"metric": name, "value": value, **facts, **judge})
+                results.append({"metric": name, "value": value, **facts})
+                if name == "clip_score":
+                    results[-1] |= {"clip": settings["clip"], "clip_hash": settings["clip_hash"][:12]}
     folder.put_results(results)
     return write_card(folder)
 
 
+def _facts(row: Row) -> dict[str, Any]:
+    """What a recorded result says beside its value; hashes are shortened."""
+    settings = row["settings"]
+    facts = {
+        "dataset": row["reference"]["source"] or row["reference"]["file"],
+        "protocol": settings["protocol"],
+        "extractor": settings["extractor"],
+        "num_images": settings["num_images"],
+        "schedule": row["name"],
+        "num_steps": settings["num_steps"],
+        "seed": settings["seed"],
+        "reference": settings["reference"][:12],
+        "nat": settings["nat"][:12],
+        **_choices(settings),
+    }
+    if "classes" in row:
+        facts["classes"] = other_classes(row["classes"])
+    if "prompts_sha256" in settings:
+        facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
+    return facts
+
+
 def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What was chosen of the images beyond schedule and seed, in a few words each; nothing that is as usual."""
+    """What was chosen for the images beyond schedule and seed, in a few words each; defaults are left out."""
     classes, precision = settings.get("classes", "all"), settings.get("precision", "float32")
     table = hashlib.sha256(json.dumps(settings["table"]).encode()).hexdigest() if "table" in settings else None
     facts = {
@@ -212,6 +218,6 @@ def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _few(ids: Sequence[int]) -> str:
-    """Ids in a line; of many, their number and a hash that tells them from others."""
+    """Ids in a line; of many, their number and a hash of them."""
     line = " ".join(map(str, ids))
     return line if len(ids) <= _FEW else f"{len(ids)} of them, {hashlib.sha256(line.encode()).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""The work of an evaluation: features of every set of images onto the disk, then what is measured of them."""
+"""The rows of an evaluation: features of each set of images are saved to disk, then measured."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
+from adanat_cli.jobs.evaluate.extractors import identity
 from adanat_cli.jobs.evaluate.feature_pass import Speed, extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
@@ -33,10 +34,10 @@ class Subject:
     """One set of images to measure.
 
     Attributes:
-        name: of its row: the schedule of generated images, else folder or file.
-        folder_name: of its features.
+        name: name of its row: the schedule of generated images, else the folder or file.
+        folder_name: name of the folder of its features.
         images: the set.
-        num_images: how many of them are measured.
+        num_images: how many of its images are measured.
     """
 
     name: str
@@ -46,25 +47,25 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """The name, with the number of steps of generated images."""
+        """The name, and for generated images the number of steps."""
         images = self.images
         return f"{self.name}, {images.choice.num_steps} steps" if isinstance(images, GeneratedImages) else self.name
 
 
 @dataclass
 class Evaluation:
-    """The parts of a run that its rows share.
+    """What the rows of one run share.
 
     Attributes:
         output: folder of the results, and of features while they are needed.
-        reference_file: where the reference came from.
-        reference_name: what the results call that file; they do not tell where it lies.
-        reference: what images are compared with.
+        reference_file: file of the reference.
+        reference_name: name of that file in the results, without its path.
+        reference: statistics that images are compared with.
         extractor: feature network of the protocol.
         scorer: compares images with their prompts; None where that is left out.
-        missing_clip: why it is; "" if it is not.
+        missing_clip: why it is left out; "" if it is not.
         processes: that measure together.
-        reporter: told of progress.
+        reporter: receives progress and messages.
         part_size: images whose features are saved together.
         keep_features: whether features stay on disk afterwards.
     """
@@ -82,7 +83,7 @@ class Evaluation:
     keep_features: bool
 
     def run(self, subjects: Sequence[Subject]) -> list[Row]:
-        """Measure what the folder's results do not hold yet; returns the rows, on the main process only.
+        """Measure what the results in the folder do not hold yet; returns the rows, on the main process only.
 
         Raises:
             AdaNATError: if images cannot be read, or the folder holds features of other settings.
@@ -94,28 +95,26 @@ class Evaluation:
         real = self._reference_features() if None in found else None
         rows = []
         for subject, row in zip(subjects, found, strict=True):
-            if row is None:
-                row = self._measure(subject, real)
-                if row is not None:
-                    results.add(row)
-            else:
+            if row is not None:
                 kept = ", and keeps its features" if self.keep_features else ""
                 self.reporter.log(
-                    f"{results.path} holds {subject.title} already; another --output measures it anew{kept}."
+                    f"{results.path} already holds {subject.title}; another --output measures it again{kept}."
                 )
+            elif (row := self._measure(subject, real)) is not None:
+                results.add(row)
             if row is not None:
                 rows.append(row)
-            self._leave(subject.folder_name)
-        self._leave(_REFERENCE_IMAGES)
+            self._keep_or_remove(subject.folder_name)
+        self._keep_or_remove(_REFERENCE_IMAGES)
         return rows
 
-    def _leave(self, folder_name: str) -> None:
-        """Keep the features of what is measured, or remove them unless an earlier run was to keep them."""
+    def _keep_or_remove(self, folder_name: str) -> None:
+        """Keep the features of what is measured, or remove them unless an earlier run was asked to keep them."""
         if self.processes.is_main:
             (keep_store if self.keep_features else remove_store)(self._folder(folder_name))
 
     def _measure(self, subject: Subject, real: Tensor | None) -> Row | None:
-        """The row of one set of images on the main process, None on others."""
+        """Return the row of one set of images on the main process, None on others."""
         store, speed = self._extract(subject.title, subject.folder_name, subject.images, subject.num_images)
         if not self.processes.is_main:
             return None
@@ -136,12 +135,6 @@ class Evaluation:
         cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.processes.num}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
-        about = {
-            "file": self.reference_name,
-            "source": self.reference.source,
-            "num_images": self.reference.num_images or None,
-            "num_classes": None if self.reference.classes is None else len(self.reference.classes),
-        }
         differing = compare_classes(self.reference.classes, subject.images.classes(subject.num_images))
         return {
             "name": subject.name,
@@ -149,14 +142,23 @@ class Evaluation:
             "settings": self._settings(subject),
             "metrics": values,
             "absent": absent,
-            "reference": about,
+            "reference": self._about_reference(),
             **({"classes": differing} if differing else {}),
             **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
             "cost": cost,
         }
 
+    def _about_reference(self) -> dict[str, Any]:
+        classes = self.reference.classes
+        return {
+            "file": self.reference_name,
+            "source": self.reference.source,
+            "num_images": self.reference.num_images or None,
+            "num_classes": None if classes is None else len(classes),
+        }
+
     def _settings(self, subject: Subject) -> dict[str, Any]:
-        """What decides a row's numbers, as JSON values."""
+        """What decides the numbers of a row, as JSON values."""
         features = self._features_settings(subject.images, subject.num_images)
         return {**features, "reference": self.reference.sha256, "adanat": __version__}
 
@@ -164,18 +166,16 @@ class Evaluation:
         return {
             **images.identity(),
             "num_images": num_images,
-            "protocol": self.extractor.protocol,
-            "extractor": self.extractor.name,
-            "weights_hash": self.extractor.weights_hash,
+            **identity(self.extractor),
             **(scorer.identity() if (scorer := self._scorer(images)) else {}),
         }
 
     def _scorer(self, images: ImageSet) -> ClipScorer | None:
-        """What compares these images with their prompts, if they have some."""
+        """The scorer, if these images have prompts."""
         return None if images.missing_prompts else self.scorer
 
     def _reference_features(self) -> Tensor | None:
-        """Real features for precision and recall, on the main process: stored ones, or of the images stored instead."""
+        """Real features for precision and recall, on the main process: stored ones, or those of stored images."""
         if self.reference.features is not None or self.reference.images is None:
             return self.reference.features
         images = SampleFile(self.reference_file, self.processes.device)
@@ -184,7 +184,7 @@ class Evaluation:
         return store.column("features") if self.processes.is_main else None
 
     def _extract(self, title: str, folder_name: str, images: ImageSet, num_images: int) -> tuple[FeatureStore, Speed]:
-        """Get the features of a set onto the disk, or what is missing of them."""
+        """Save the features of a set, or those that are missing."""
         settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
         store = open_store(self._folder(folder_name), settings, self.processes, self.reporter)
         parts = Parts(num_images, self.part_size, self.processes.rank, self.processes.num)

@@ -1,8 +1,7 @@
-"""``adanat stats``: reference statistics of real images, for `adanat evaluate`."""
+"""``adanat stats``: reference statistics of real images, for ``adanat evaluate``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +27,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
-from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.evaluate.extractors import identity, load_extractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, ImagePart, images_to_read
@@ -46,9 +45,9 @@ class _Chosen(NamedTuple):
     """The images that are measured.
 
     Attributes:
-        source: of them.
-        num_classes: that were chosen; 0 for all.
-        ids: class id in the data to that of the model; empty where there is none.
+        source: the images.
+        num_classes: number of chosen classes; 0 for all.
+        ids: class id in the data to class id of the model; empty without a model.
     """
 
     source: ImageSource
@@ -59,7 +58,7 @@ class _Chosen(NamedTuple):
 def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     """Measure all images of a source and write their reference file.
 
-    Features wait beside the output while the run lasts, so that a killed one goes on.
+    Features are kept beside the output during the run, so that the same call resumes a run that was killed.
 
     Returns:
         What was written; empty on processes other than the main one.
@@ -74,47 +73,42 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     )
     require(
         0 <= request.num_features <= MOST_HELD,
-        f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, of which evaluate holds all.",
+        f"--num-features is {request.num_features}; expected 0 to {MOST_HELD:,}, the most that evaluate compares.",
     )
     _check_output(request.output)
     processes = start_processes(request.device)
-    if not processes.is_main:
-        reporter = SilentReporter()
+    reporter = reporter if processes.is_main else SilentReporter()
     folder, protocol = _protocol(request)
     refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     chosen = _open(request, folder, protocol, reporter)
     source = chosen.source
     reporter.log(source.describe())
-    _check_model(request, folder, protocol)
+    target = _target(request, folder, protocol)
     with output_held(request.output.parent, request.output.name):
-        if request.install and folder is not None:
-            _give_features(request, folder, source, processes, reporter)
+        if target is not None:
+            _train_features(request, target, source, processes, reporter)
         extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
-        # Beside the output, so that nothing has to be named twice to go on.
+        # Beside the output, so that the same command finds it again.
         work = request.output.with_name(f"{request.output.name}.parts")
         store = open_store(work, _settings(request, source, extractor), processes, reporter)
         speed = _extract(request, source, extractor, store, processes, reporter)
         if not processes.is_main:
             return {}
         values = _write(request, chosen, extractor, store, reporter)
-        if request.install and folder is not None:
-            folder.write_reference(request.output)
+        if target is not None:
+            target.write_reference(request.output)
         remove_store(work)
-    installed = folder.name if request.install and folder is not None else None
-    return {**values, "installed": installed, "images_per_second": speed}
+    return {**values, "installed": target.name if target else None, "images_per_second": speed}
 
 
 def _settings(request: StatsRequest, source: ImageSource, extractor: Extractor) -> dict[str, Any]:
     """What decides the features, as JSON values."""
-    settings = {
+    return {
         **source.identity(),
         "num_images": request.num_images,
-        "protocol": extractor.protocol,
-        "extractor": extractor.name,
-        "weights_hash": extractor.weights_hash,
+        **identity(extractor),
         "part_size": request.part_size,
     }
-    return dict(json.loads(json.dumps(settings)))
 
 
 def _check_output(output: Path) -> None:
@@ -125,20 +119,21 @@ def _check_output(output: Path) -> None:
             names = Archive(output).names
             if {"mu", "sigma"} <= set(names) and "arr_0" not in names:
                 return
-        raise AdaNATError(f"--output {output} is there and is not a file of statistics; choose another name.")
+        raise AdaNATError(f"--output {output} exists and is not a file of statistics; choose another name.")
 
 
-def _check_model(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> None:
-    """Refuse a model into which nothing can be installed in the end."""
+def _target(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> ModelFolder | None:
+    """The model that the statistics are installed into, if any; refuses one where that cannot work."""
     if not request.install:
-        return
+        return None
     if folder is None or not folder.writable or protocol != "small":
         raise AdaNATError(
-            "--install is for statistics in the own features of a model folder; leave it out, or take --protocol small "
+            "--install is for statistics in the own features of a model folder; leave it out, or use --protocol small "
             "and a folder."
         )
-    place = (folder.path / REFERENCE_FILE).parent if folder.has("features") else folder.path
-    check_writable(place, "leave --install out, or take a copy of the model that you can write to")
+    target = (folder.path / REFERENCE_FILE).parent if folder.has("features") else folder.path
+    check_writable(target, "leave --install out, or use a copy of the model that you can write to")
+    return folder
 
 
 def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
@@ -155,7 +150,7 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
 
 
 def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> _Chosen:
-    """Open the images, of the model's size and classes where nothing else is asked for."""
+    """Open the images, by default in the size and the classes of the model."""
     fields = dict(request.data_fields)
     if folder is not None:
         asked, own = fields.get("image_size"), folder.index.image_size
@@ -163,14 +158,14 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
             own = read_config(folder, "features", FeatureConfig.from_dict).image_size
             require(
                 asked in (None, own),
-                f"Images of {asked} pixels are asked for, but the feature network of {folder.path} is for {own}; give "
-                f"--image-size {own}, or another --protocol.",
+                f"--image-size is {asked}, but the feature network of {folder.path} is for {own}; give --image-size "
+                f"{own}, or another --protocol.",
             )
         fields["image_size"] = asked or own or None
     source = open_source(data_config(request.dataset, **fields))
     require(
         "all" not in request.classes or len(request.classes) == 1,
-        "--class all takes every class; give no other beside it.",
+        "--class all includes all classes; give no other beside it.",
     )
     if request.classes == ("all",):
         return _Chosen(source)
@@ -180,32 +175,34 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
 
 
 def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> _Chosen:
-    """The images of the classes that a model has seen, if they can be found in the data."""
+    """The images of the classes that a model was trained on, if they can be found in the data."""
     seen = folder.labels()
     if source.has_captions or source.num_classes <= 1 or not seen or not folder.has("nat"):
         return _Chosen(source)
     ids = shared_ids(source.class_names, source.num_classes, seen, nat_config(folder).num_classes)
     if ids is None:
         reporter.warn(
-            f"The {len(seen)} classes that model {folder.name} has seen are not told by the {source.num_classes} of "
-            f"{source.name}, in names or number; all of these are taken. --class chooses."
+            f"The {len(seen)} classes that model {folder.name} was trained on cannot be found among the "
+            f"{source.num_classes} of {source.name} by name or number; all of these are used. Choose with --class."
         )
         return _Chosen(source)
     kept = source.keep(tuple(ids))
     if source.num_images is not None and kept.num_images == source.num_images:
         return _Chosen(source, 0, ids)
-    reporter.log(f"Images of the {len(seen)} classes that model {folder.name} has seen; --class all takes every class.")
+    reporter.log(
+        f"Images of the {len(seen)} classes that model {folder.name} was trained on; --class all includes all classes."
+    )
     return _Chosen(kept, len(seen), ids)
 
 
-def _give_features(
+def _train_features(
     request: StatsRequest,
     folder: ModelFolder,
     source: ImageSource,
     processes: Processes,
     reporter: Reporter,
 ) -> None:
-    """Train the small network that a model lacks, on the training images of the same data."""
+    """Train the small network on the training images of the same data, if the model has none."""
     with processes.state.main_process_first():
         if folder.has("features"):
             return
@@ -214,7 +211,7 @@ def _give_features(
             asked = replace(request, data_fields={**request.data_fields, "split": "train"})
             training = _open(asked, folder, "small", SilentReporter())[0]
             held_out = None if same_files(training, source) else source
-        reporter.log(f"Model {folder.name} has no features/ to measure with; it gets a small network.")
+        reporter.log(f"Model {folder.name} has no features/ to measure with; a small network is trained for it.")
         SmallNetworks(request.dataset, request.output, training, held_out, processes.device, reporter).install(folder)
         write_card(folder)
 
@@ -227,7 +224,7 @@ def _extract(
     processes: Processes,
     reporter: Reporter,
 ) -> float | None:
-    """Get the features of all images onto the disk; returns images per second."""
+    """Save the features of all images; returns images per second."""
     parts = Parts.of_source(source, request.num_images, request.part_size, processes.rank, processes.num)
     skipped = SkippedImages(source.config.max_bad, parts.num_images)
     skipped.add(store.skipped())
@@ -294,16 +291,14 @@ def _write(
         "num_images": num_rows,
         "num_features": len(rows),
         "num_classes": num_found or None,
-        "protocol": extractor.protocol,
-        "extractor": extractor.name,
-        "weights_hash": extractor.weights_hash,
+        **identity(extractor),
         "source": reference.source,
         "skipped": skipped,
     }
 
 
 def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | None:
-    """Class id to number of images that were read; None where the data has no classes."""
+    """Class id to number of readable images; None where the data has no classes."""
     labels, source = store.column("labels"), chosen.source
     if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
         return None
@@ -313,6 +308,6 @@ def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | Non
 
 
 def _describe(chosen: _Chosen) -> str:
-    """The data, in words that tell it from other data."""
+    """The data in words: name, split, size and number of chosen classes."""
     source, classes = chosen.source, f", {chosen.num_classes} classes" if chosen.num_classes else ""
     return f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})"

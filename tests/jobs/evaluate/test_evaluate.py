@@ -414,7 +414,7 @@ def test_other_classes_of_the_same_images_are_measured_anew(toy: Path, tmp_path:
 
     accuracy = [measured(arr_1=np.full(12, label))["metrics"]["accuracy"] for label in range(3)]
     assert sum(accuracy) == 1
-    assert "class -1 is none" in measured(arr_1=np.arange(12) % 3 - 1)["absent"]["accuracy"]
+    assert "class -1 is not one of" in measured(arr_1=np.arange(12) % 3 - 1)["absent"]["accuracy"]
     assert "float64 of shape (12,)" in measured(arr_1=np.zeros(12))["absent"]["accuracy"]
     assert "int64 of shape (5,)" in measured("other", arr_1=np.arange(5))["absent"]["accuracy"]
 
@@ -651,7 +651,7 @@ def test_more_images_than_there_are_cannot_be_measured(toy: Path, samples: Path,
 
 def test_a_foreign_reference_needs_a_protocol(toy: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "foreign.npz", mu=np.zeros(16), sigma=np.eye(16))
-    with pytest.raises(AdaNATError, match=r"does not say by which protocol.*--protocol adm"):
+    with pytest.raises(AdaNATError, match=r"does not record the protocol.*--protocol adm"):
         rows(toy, tmp_path, reference=tmp_path / "foreign.npz")
     with pytest.raises(AdaNATError, match="features of width 16"):
         rows(toy, tmp_path, reference=tmp_path / "foreign.npz", protocol="small")

@@ -301,7 +301,7 @@ def test_data_that_is_numbered_otherwise_is_not_cut_by_the_models_ids(toy: Path,
     write_class_folder(tmp_path / "photos", 8, ("cars", "ships"), 16)
     request = stats_request(toy, tmp_path / "own.npz", dataset=str(tmp_path / "photos"))
     assert make_stats(request, said)["num_images"] == 8
-    assert "all of these are taken" in said.warned[0]
+    assert "all of these are used" in said.warned[0]
 
 
 def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Path, tmp_path: Path) -> None:
