@@ -12,6 +12,7 @@ import torch
 
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.batches import captioned_batches, training_batches
+from adanat_cli.core.data.records import Row
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from tests.image_files import SIZE, png, write_class_folder
@@ -62,7 +63,7 @@ def test_every_epoch_draws_a_caption_for_every_image_anew(tmp_path: Path) -> Non
     (tmp_path / "x.tsv").write_text("".join(lines))
     source = open_source(data_config(str(tmp_path / "x.tsv"), image_size=SIZE))
     source = dataclasses.replace(
-        source, fetch=lambda row: (png(row), (f"a {row}", f"b {row}", f"c {row}"), ""), read_captions=None
+        source, fetch=lambda row: Row(png(row), (f"a {row}", f"b {row}", f"c {row}"), ""), read_captions=None
     )
     batches = list(itertools.islice(captioned_batches(source, 4, seed=0), 40))
     drawn = [caption.split() for _, captions in batches for caption in captions]

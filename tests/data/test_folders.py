@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.config import data_config
-from adanat_cli.core.data import folders
-from adanat_cli.core.data.folders import split_of_folder
+from adanat_cli.core.data import source_files
 from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.splits import split_of_folder
 from adanat_cli.core.errors import AdaNATError, MissingSplit
 from tests.image_files import SIZE, png
 
@@ -215,7 +215,7 @@ def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
 
 def test_a_place_that_is_no_data_set_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "whole file system" in refusal(Path("/"))
-    monkeypatch.setattr(folders, "_MOST_OTHERS", 20)
+    monkeypatch.setattr(source_files, "_MOST_OTHERS", 20)
     write(tmp_path, "icons/1.png", *(f"etc/{n}/{n}.txt" for n in range(200)))
     assert "hardly an image" in refusal(tmp_path)
 

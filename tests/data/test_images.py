@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from adanat_cli.core.data import images
 from adanat_cli.core.data.images import center_crop, read_pixels, to_rgb
-from adanat_cli.core.data.records import decode
+from adanat_cli.core.data.records import Row, decode
 from tests.image_files import png
 
 
@@ -112,7 +112,7 @@ def test_crop_keeps_flat_colour_at_every_size() -> None:
 
 
 def reason(file: Path | bytes) -> str:
-    return decode(file, 0, 0, (), "x.png", 8).error
+    return decode(Row(file, (), "x.png"), 0, 0, 8).error
 
 
 @pytest.mark.parametrize("size", [(600, 1), (3, 400), (301, 8), (500, 7), (900, 60), (7, 2001)])

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data.columns import find_conditions, inside, texts
 from adanat_cli.core.data.described import listed
-from adanat_cli.core.data.folders import inside_folder
 from adanat_cli.core.data.labels import RawLabel, is_label, read_label
 from adanat_cli.core.data.layout import Layout
+from adanat_cli.core.data.source_files import inside_folder
 from adanat_cli.core.data.text_files import decode_text, refuse_pointer, text_lines
 from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.reading import parse_json, read_bytes
@@ -39,13 +39,13 @@ class Annotated:
     Attributes:
         files: from the root of the layout.
         labels: of each; None where captions are the condition.
-        captions: row to captions.
+        captions: row to captions; None where labels are the condition.
         notes: where this comes from and what was left out, for people.
     """
 
     files: list[str]
     labels: list[RawLabel] | None
-    captions: Callable[[int], tuple[str, ...]]
+    captions: Callable[[int], tuple[str, ...]] | None
     notes: list[str]
 
 
@@ -81,13 +81,14 @@ def _read_metadata(layout: Layout, config: DataConfig) -> Annotated | None:
     if unnamed := sorted(set(layout.part.files) - set(files)):
         require(
             len(unnamed) <= len(files) / 2,
-            f"{layout.place} holds {len(unnamed)} images that {shown} does not name, such as "
+            f"{layout.folder} holds {len(unnamed)} images that {shown} does not name, such as "
             f"{printable(unnamed[0])}, and {len(files)} that it names; add a line for each, or move them away.",
         )
         notes.append(f"left out: {len(unnamed):,} not named there ({listed([printable(file) for file in unnamed])})")
+    if label:
+        return Annotated(files, [_label_of(file, rows[file], label, shown) for file in files], None, notes)
     captions = [tuple(text for row in rows[file] for text in texts(inside(row, caption))) for file in files]
-    labels = [_label_of(file, rows[file], label, shown) for file in files] if label else None
-    return Annotated(files, labels, captions.__getitem__, notes)
+    return Annotated(files, None, captions.__getitem__, notes)
 
 
 def _label_of(file: str, rows: list[dict[str, Any]], label: tuple[str, ...], shown: str) -> RawLabel:

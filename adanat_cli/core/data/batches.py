@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.data.images import Pixels
-from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages
+from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order, listed_reasons
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 
@@ -107,7 +105,7 @@ def _batches(
     planned = jobs(source, total, seed, first_step, share)
     if not flips:
         planned = (job._replace(flips=np.zeros_like(job.flips)) for job in planned)
-    for loaded in _ahead(planned, num_workers):
+    for loaded in in_order((job.load for job in planned), num_workers, ahead=2):
         skipped.num_seen += batch_size
         skipped.add(loaded.unreadable)
         yield torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous(), loaded  # (B, 3, H, W)
@@ -132,9 +130,9 @@ class _Job(NamedTuple):
         records = [_first_readable(candidates, unreadable) for candidates in self.images]
         readable = [record for record in records if record is not None]
         if not readable:
-            named = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:3])
+            named = listed_reasons(unreadable)
             raise AdaNATError(f"A whole batch of images cannot be read: {named}; repair or remove these files.")
-        filled = [record or readable[place % len(readable)] for place, record in enumerate(records)]
+        filled = [record or readable[index % len(readable)] for index, record in enumerate(records)]
         images = [
             record.pixels[:, ::-1] if flip else record.pixels
             for record, flip in zip(filled, self.flips, strict=True)
@@ -210,19 +208,3 @@ def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:
         if len(buffer) < _SHUFFLE_BUFFER:  # a short stream: empty the buffer every epoch
             yield from (buffer[place] for place in generator.permutation(len(buffer)))
             buffer.clear()
-
-
-def _ahead(jobs: Iterator[_Job], num_workers: int) -> Iterator[_Loaded]:
-    """Load batches ahead in threads (Pillow frees the interpreter lock) and keep the order."""
-    if num_workers < 1:
-        yield from (job.load() for job in jobs)
-        return
-    queue: deque[Future[_Loaded]] = deque()
-    with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
-        try:
-            for job in jobs:
-                queue.append(pool.submit(job.load))
-                if len(queue) > 2 * num_workers:
-                    yield queue.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

@@ -6,13 +6,17 @@ import base64
 import binascii
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from adanat_cli.core.data.folders import split_of
-from adanat_cli.core.data.source_files import file_within
+from adanat_cli.core.config import DataConfig
+from adanat_cli.core.data.columns import refuse_column
+from adanat_cli.core.data.image_source import TableSource
+from adanat_cli.core.data.records import Row
+from adanat_cli.core.data.source_files import SourceFiles, file_within
+from adanat_cli.core.data.splits import files_of_split
 from adanat_cli.core.data.text_files import decode_text, fields_of, first_fields, refuse_pointer
 from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
 from adanat_cli.core.reading import read_bytes, read_json
@@ -23,44 +27,41 @@ _NUM_COLUMNS = 4
 _LARGEST_LIST = 2**30
 
 
-class Captioned(Protocol):
-    """Rows with random access."""
-
-    @property
-    def num_images(self) -> int:
-        """Rows."""
-
-    @property
-    def files(self) -> list[Path]:
-        """What it is read from."""
-
-    def fetch(self, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
-        """Encoded image, captions and name of a row."""
-
-    def captions(self, row: int) -> tuple[str, ...]:
-        """Captions of a row, without its image."""
-
-
-def open_captioned(place: Path, split: str) -> Captioned | None:
+def open_captioned(config: DataConfig) -> TableSource | None:
     """Open a TSV of captions and base64 images, or a folder of MS-COCO; None if there is neither.
 
     Raises:
         AdaNATError: if it is there, but damaged or without this split.
     """
-    if place.is_file():
-        return TsvImages(place) if place.suffix == ".tsv" else None
-    if (place / _KARPATHY).is_file():
-        return KarpathyImages(place, split)
+    images = _find(config.place, config.split)
+    if images is None:
+        return None
+    require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+    refuse_column(config)
+    return TableSource(
+        config=config,
+        fetch=images.fetch,
+        labels=np.zeros(images.num_images, np.int64),
+        rows=np.arange(images.num_images),
+        has_captions=True,
+        read_captions=images.captions,
+        files=SourceFiles.of(config.place, images.files),
+    )
+
+
+def _find(path: Path, split: str) -> TsvImages | KarpathyImages | None:
+    if path.is_file():
+        return TsvImages(path) if path.suffix == ".tsv" else None
+    if (path / _KARPATHY).is_file():
+        return KarpathyImages(path, split)
     files = sorted(
-        file for file in place.glob("*.tsv") if not file.name.startswith(".") and file.is_file() and _is_captioned(file)
+        file for file in path.glob("*.tsv") if not file.name.startswith(".") and file.is_file() and _is_captioned(file)
     )
     if not files:
         return None
-    of_split = [file for file in files if (split_of(file.name) or "train") == split]
-    names = ", ".join(file.name for file in files)
-    if not of_split:
-        raise MissingSplit(f"{place} has no TSV file of the {split} split, but {names}; expected cc3m_{split}.tsv.")
-    require(len(of_split) == 1, f"{place} has {len(of_split)} TSV files of the {split} split ({names}); expected one.")
+    of_split = files_of_split(files, split, path, f"cc3m_{split}.tsv")
+    names = ", ".join(file.name for file in of_split)
+    require(len(of_split) == 1, f"{path} has {len(of_split)} TSV files of the {split} split ({names}); expected one.")
     return TsvImages(of_split[0])
 
 
@@ -83,8 +84,8 @@ class TsvImages:
         Raises:
             AdaNATError: if it cannot be read, holds no images, or its index is another file's.
         """
-        self.path = path
         refuse_pointer(path)
+        self.files, self._name = [path], printable(path.name)
         try:
             self._file = os.open(path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
@@ -94,7 +95,7 @@ class TsvImages:
         except (OSError, ValueError, OverflowError) as error:
             raise AdaNATError(f"{path} cannot be read: {error}.") from error
         require(len(starts) > 0, f"{path} is empty.")
-        self._starts = np.append(starts, size)
+        self._starts, self.num_images = np.append(starts, size), len(starts)
         require(
             starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0)) and self._ends_a_line(),
             f"{index} does not fit {path.name}: its offsets are not the starts of lines; remove it to have them found.",
@@ -109,27 +110,17 @@ class TsvImages:
             f"{path} holds {num_columns} columns; expected 4: key, number, caption, base64 image.",
         )
 
-    @property
-    def files(self) -> list[Path]:
-        """The file."""
-        return [self.path]
-
-    @property
-    def num_images(self) -> int:
-        """Lines."""
-        return len(self._starts) - 1
-
-    def fetch(self, row: int) -> tuple[bytes | None, tuple[str, ...], str]:
-        """Encoded image, captions and name of a row; no image where the line is damaged."""
+    def fetch(self, row: int) -> Row:
+        """Read a row; no image where the line is damaged."""
         fields, encoded = _split(self._line(row))
-        name = f"{printable(self.path.name)} (row {row})"
+        name = f"{self._name} (row {row})"
         if len(fields) != _NUM_COLUMNS - 1:
-            return None, (), name
+            return Row(None, (), name)
         try:
             image = base64.b64decode(encoded, validate=True)
         except binascii.Error:
             image = None
-        return image, _captions(fields), name
+        return Row(image, _captions(fields), name)
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Captions of a row, without its image."""
@@ -221,21 +212,18 @@ class KarpathyImages:
             ) from error
         if not self._rows:
             raise MissingSplit(f"{folder / _KARPATHY} has no images of the {split} split.")
+        self.num_images = len(self._rows)
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """The list, and the images that it names."""
-        return [self._folder / _KARPATHY, *(self._folder / name for name, _ in self._rows)]
+        yield self._folder / _KARPATHY
+        yield from (self._folder / name for name, _ in self._rows)
 
-    @property
-    def num_images(self) -> int:
-        """Images of the split."""
-        return len(self._rows)
-
-    def fetch(self, row: int) -> tuple[Path | None, tuple[str, ...], str]:
-        """Image file, captions and name of a row; no file where the list leads out of the folder."""
+    def fetch(self, row: int) -> Row:
+        """Find a row; no file where the list leads out of the folder."""
         name, captions = self._rows[row]
-        return file_within([str(self._folder)], name), captions, printable(name)
+        return Row(file_within([str(self._folder)], name), captions, printable(name))
 
     def captions(self, row: int) -> tuple[str, ...]:
         """Captions of a row."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from adanat_cli.core.config import BENCHMARKS, DataConfig, data_config
 from adanat_cli.core.data.captioned import is_caption_list, read_caption_list
-from adanat_cli.core.data.folders import split_of
 from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.splits import split_of
 from adanat_cli.core.errors import require
 
 _MOST_IMAGES, _MOST_OF_STREAM = 100_000, 10_000

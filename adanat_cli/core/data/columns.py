@@ -29,14 +29,12 @@ class Columns:
     Attributes:
         image, label, caption: the paths.
         class_names: of the labels, as the table itself tells them.
-        roots: folders that images may lie in where the table holds their paths.
     """
 
     image: str
     label: tuple[str, ...] = ()
     caption: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
-    roots: tuple[str, ...] = ()
 
     @property
     def needed(self) -> set[str]:
@@ -63,6 +61,14 @@ def find_columns(features: Mapping[str, Any], config: DataConfig) -> Columns:
     require(image in features, f"{config.source} has no column {image!r}; it has {', '.join(features)}.")
     names = list(getattr(_feature_at(features, label), "names", None) or [])
     return Columns(image, label, caption, tuple(names))
+
+
+def refuse_column(config: DataConfig) -> None:
+    """Refuse a column of images where there are no columns, so that it would choose nothing."""
+    require(
+        not config.image_column,
+        f"--image-column has no meaning with {config.source}, which has no columns; leave it out.",
+    )
 
 
 Fits: TypeAlias = Callable[[Any], bool]

@@ -1,4 +1,4 @@
-"""What was understood of a data set, in one line for people."""
+"""A data set in words for people: names of which there are many, and the classes of its images."""
 
 from __future__ import annotations
 
@@ -7,48 +7,31 @@ from collections.abc import Mapping, Sequence
 _MOST_LISTED = 3
 
 
-def describe(
-    shown: str,
-    num_images: int | None,
-    counts: Mapping[int, int],
-    class_names: Mapping[int, str],
-    num_classes: int,
-    has_captions: bool,
-    notes: Sequence[str],
-) -> str:
-    """Say images, classes with the smallest and largest, captions, and what was left out or decided.
-
-    Args:
-        shown: name and split of the data.
-        num_images: None for a stream.
-        counts: class id -> images; empty where that is not known before the end.
-        class_names: class id -> name.
-        num_classes: of the numbering.
-        has_captions: whether captions are the condition.
-        notes: what was left out or decided, a few words each.
-    """
-    images = "a stream of images" if num_images is None else f"{num_images:,} {_plural('image', num_images)}"
-    condition = "with captions" if has_captions else _classes(counts, class_names, num_classes)
-    return "; ".join((f"{shown}: {images} {condition}", *notes)) + "."
-
-
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], separator: str = ", ") -> str:
     """The first names of many."""
     more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
+    return separator.join(names[:_MOST_LISTED]) + more
 
 
-def _plural(noun: str, number: int) -> str:
+def plural(noun: str, number: int) -> str:
+    """The noun as it follows a number."""
     return noun if number == 1 else f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
-def _classes(counts: Mapping[int, int], names: Mapping[int, str], num_classes: int) -> str:
-    if not counts:
-        return f"of {num_classes:,} {_plural('class', num_classes)}" if num_classes > 1 else "without classes"
-    if num_classes == 1 and not names:
+def classes_in_words(counts: Mapping[int, int], names: Mapping[int, str], num_classes: int) -> str:
+    """Say how many classes occur, with the smallest and the largest.
+
+    Args:
+        counts: class id to images; empty where that is not known before the end.
+        names: class id to name.
+        num_classes: classes of the numbering.
+    """
+    if not counts and num_classes > 1:
+        return f"of {num_classes:,} classes"
+    if not counts or (num_classes == 1 and not names):
         return "without classes"
     of = f"{len(counts):,} of {num_classes:,}" if len(counts) < num_classes else f"{num_classes:,}"
-    said = f"in {of} {_plural('class', num_classes)}"
+    said = f"in {of} {plural('class', num_classes)}"
     # Of several the first by number, so that the same data gives the same line.
     least, most = min(sorted(counts), key=counts.__getitem__), max(sorted(counts), key=counts.__getitem__)
     if len(counts) == 1:

@@ -1,138 +1,78 @@
-"""Folders on disk: the files below one, and the split that a file or folder belongs to by its name."""
+"""Folders of images by class, or with captions or labels in files beside them."""
 
 from __future__ import annotations
 
-import os
-import posixpath
-import re
-from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
+import numpy as np
 
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.config import DataConfig
+from adanat_cli.core.data.annotations import read_annotations
+from adanat_cli.core.data.columns import refuse_column
+from adanat_cli.core.data.image_source import TableSource
+from adanat_cli.core.data.labels import ClassIds, class_ids, count_classes
+from adanat_cli.core.data.layout import Layout, number_folders, read_layout
+from adanat_cli.core.data.records import Row
+from adanat_cli.core.data.source_files import SourceFiles
+from adanat_cli.core.errors import printable, require
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi"),
-    # Read where Pillow can; counted as unreadable images elsewhere.
-    *(".heic", ".heif", ".jxl"),
-)
-_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
-"""Folders that systems and programs leave beside data, beside hidden ones."""
-_MOST_OTHERS = 200_000
-"""Files and folders that may lie between few images, before a folder is taken for something else."""
-
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLITS |= dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"), "validation")
-_WORD = re.compile(
-    r"(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|dev|eval(?:uation)?|holdout)(set|data|images?|imgs?|split)?\d*"
-)
-_FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "pictures", "photos", "jpg", "png"}
+_IMAGENET = ("imagenet64", "ILSVRC/imagenet-1k")
 
 
-@dataclass
-class Listing:
-    """What lies below a folder, with "/" between names; hidden files, litter and what links lead back to left out.
-
-    Attributes:
-        images: files with a suffix of images, sorted.
-        others: other files, sorted.
-        notes: what was left out, for people.
-    """
-
-    images: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def split_of(name: str) -> str:
-    """Return the split that a word of a file or folder name tells (``val-00000-of-00001`` …), or ""."""
-    words = re.split(r"[-_.]", name.lower())
-    return next((_SPLITS[word] for word in words if word in _SPLITS), "")
-
-
-def split_of_folder(name: str) -> str:
-    """Return the split that a folder is named after and nothing else (``training_set``, ``val2017``), or ""."""
-    words = [word for word in re.split(r"[-_. ]|(?<=[a-z])(?=[A-Z])", name) if word]
-    told = [word.lower() for word in words if word.lower() not in _FILLERS and not word.isdigit()]
-    found = _WORD.fullmatch(told[0]) if len(told) == 1 else None
-    return _SPLITS[found[1]] if found else ""
-
-
-def inside_folder(folder: str, name: str) -> str:
-    """Return a file's path below the root of a data set, as its lists name it; "" if it leads out of that.
-
-    Args:
-        folder: of the list, from the root: "", or with "/" at its end.
-        name: as listed.
-    """
-    path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:  # no file can have this name
-        return ""
-    return "" if path.startswith(("..", "/")) or re.match(r"[a-zA-Z]:", path) or "\0" in path else path
-
-
-def list_files(root: Path) -> Listing:
-    """List the files below a folder; every folder is read once, in its own place where a link leads there too.
+def open_folder(config: DataConfig) -> TableSource:
+    """Open a folder of images with what is told of them, wherever that is: in folders, also of splits, or in files.
 
     Raises:
-        AdaNATError: if a folder cannot be read, or the files are so many and so few of them images that this is some
-            other place.
+        MissingSplit: if there are other splits but not this one.
+        AdaNATError: if there are no images, or what they are of cannot be told.
     """
-    require(root.resolve() != Path(root.resolve().anchor), f"{root} is the whole file system; give a folder of images.")
-    listing, seen, links = Listing(), {_identity(root)}, deque[str]()
-    folders = [""]
-    above = {_identity(folder) for folder in root.resolve().parents}
-    while folders or links:
-        if not folders:
-            link = links.popleft()
-            if (identity := _identity(root / link)) in seen | above:
-                listing.notes.append(f"the link {link} leads to what is read already")
-                continue
-            seen.add(identity)
-            folders.append(link)
-        folder = folders.pop()
-        for entry in _entries(root, folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if not _is_folder(entry):
-                (listing.images if entry.name.lower().endswith(IMAGE_SUFFIXES) else listing.others).append(path)
-            elif entry.is_symlink():
-                # Last of all: a folder counts where it lies, not where a link to it does.
-                links.append(path)
-            elif (identity := _identity(Path(entry.path))) not in seen:
-                seen.add(identity)
-                folders.append(path)
-        require(
-            len(seen) + len(listing.others) < _MOST_OTHERS + 100 * len(listing.images),
-            f"{root} holds more than {_MOST_OTHERS:,} files and folders, and hardly an image among them; give the "
-            "folder of the images.",
-        )
-    listing.images.sort()
-    listing.others.sort()
-    return listing
+    refuse_column(config)
+    layout = read_layout(config.place, config.split)
+    annotated = read_annotations(layout, config)
+    names: dict[int, str] = {}
+    if annotated is None:
+        files, labels, names, num_classes = _by_class(config, layout)
+    elif annotated.labels is not None:
+        files = annotated.files
+        labels, names, num_classes = class_ids(annotated.labels, config.source)
+    else:
+        require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+        files, num_classes = annotated.files, 1
+        labels = np.zeros(len(files), np.int64)
+    captions = annotated.captions if annotated else None
+
+    def fetch(row: int) -> Row:
+        # Token sets list what cannot be read by name: where the folder lies tells nobody more.
+        name = printable(layout.part.within(files[row]))
+        return Row(layout.root / files[row], captions(row) if captions else (), name)
+
+    # Captions may lie in any of the files beside the images; what those say of labels is in the labels.
+    read = [*files, *(layout.listing.others if captions else ())]
+    return TableSource(
+        config=config,
+        fetch=fetch,
+        labels=labels,
+        rows=np.arange(len(files)),
+        class_names=names,
+        num_classes=count_classes(config, labels, num_classes),
+        has_captions=captions is not None,
+        read_captions=captions,
+        notes=(*layout.part.notes, *(annotated.notes if annotated else ())),
+        files=SourceFiles(layout.root.resolve(), read, by_row=True),
+        has_words=annotated is not None and captions is None,
+    )
 
 
-def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, without hidden files and litter, in an order that no disk decides."""
-    try:
-        with os.scandir(root / folder) as entries:
-            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER]
-    except OSError as error:
-        raise AdaNATError(
-            f"{root / folder} cannot be read ({error.strerror}); correct its permissions, or move it away."
-        ) from error
-    return sorted(kept, key=lambda entry: entry.name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return False
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _by_class(config: DataConfig, layout: Layout) -> tuple[list[str], ClassIds, dict[int, str], int]:
+    """Number the class folders, as ``number_folders``, unless an option or a data set asks for others."""
+    asked = "--label-column" if config.label_column else "--caption-column" if config.caption_column else ""
+    require(not asked, f"{asked} has no meaning with {config.source}, which has no columns; leave it out.")
+    files, labels, names, num_classes = number_folders(layout)
+    first = names.get(int(labels[0]), "")
+    require(
+        bool(first) or config.num_classes <= 1,
+        f"{layout.folder} has no class folders; expected a folder for each class.",
+    )
+    require(
+        config.source not in _IMAGENET or num_classes == 1000 or first.isdigit(),
+        f"{layout.folder} has the class folder {first!r}; expected synset ids (n01440764) or class ids.",
+    )
+    return files, labels, names, num_classes

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adanat_cli.core.data.classes import folder_classes
 from adanat_cli.core.data.described import listed
-from adanat_cli.core.data.folders import Listing, list_files, split_of_folder
-from adanat_cli.core.data.labels import ClassIds
+from adanat_cli.core.data.labels import ClassIds, number_names
+from adanat_cli.core.data.source_files import Listing, list_files
+from adanat_cli.core.data.splits import split_of_folder
 from adanat_cli.core.errors import MissingSplit, printable, require
 
 
@@ -64,29 +64,12 @@ class Layout:
     train: Part
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """The folder of the split."""
         return self.root / self.part.base
 
 
-@dataclass(frozen=True)
-class Classes:
-    """Images by class folder.
-
-    Attributes:
-        files: from the folder that was opened, sorted.
-        labels: (files,) class ids.
-        names: class id to name; empty where there are no class folders.
-        num_classes: of the numbering.
-    """
-
-    files: list[str]
-    labels: ClassIds
-    names: dict[int, str]
-    num_classes: int
-
-
-def read_layout(place: Path, split: str) -> Layout:
+def read_layout(root: Path, split: str) -> Layout:
     """List the images of a split and tell what the levels of folders mean.
 
     A class is a folder beside others, whatever lies in it: torchvision's rule, after levels of one folder
@@ -97,49 +80,53 @@ def read_layout(place: Path, split: str) -> Layout:
         MissingSplit: if there are other splits but not this one.
         AdaNATError: if there are no images, or what they mean cannot be told.
     """
-    listing = list_files(place)
+    listing = list_files(root)
     require(
         bool(listing.images),
-        f"{place} holds no images; expected one folder of images per class, Parquet files or tars.",
+        f"{root} holds no images; expected one folder of images per class, Parquet files or tars.",
     )
     whole = _pass_lone_folders(Part("", listing.images, listing.notes))
-    splits = _splits_above(whole, place) or _splits_inside(whole)
+    splits = _splits_above(whole, root) or _splits_inside(whole)
     if split not in splits and (splits or split != "train"):
         there = ", ".join(sorted(splits)) or (
             "no split folders, so all its images count as train: read those, or move some into val/ and the "
             "others into train/"
         )
-        raise MissingSplit(f"{place} has no {split} split; it has {there}.")
+        raise MissingSplit(f"{root} has no {split} split; it has {there}.")
     part = splits.get(split, whole)
-    return Layout(place, listing, part, splits.get("train", part))
+    return Layout(root, listing, part, splits.get("train", part))
 
 
-def number_folders(layout: Layout) -> Classes:
+def number_folders(layout: Layout) -> tuple[list[str], ClassIds, dict[int, str], int]:
     """Take the folders of a split for classes and give them the ids that the train split gives them.
+
+    Returns:
+        Images from the root of the layout, sorted, and their (images,) class ids; class id to name, empty where there
+        are no class folders, and the number of classes.
 
     Raises:
         AdaNATError: if many images lie beside them, or train lacks some and they would change the others' ids.
     """
     part = layout.part
-    files, folders = _by_class(part, layout.place)
+    files, folders = _by_class(part, layout.folder)
     numbered = folders if layout.train is part else _by_class(layout.train, layout.root / layout.train.base)[1]
-    ids, names, num_classes = folder_classes(sorted(set(numbered)))
+    ids, names, num_classes = number_names(sorted(set(numbered)))
     if strange := sorted(set(folders) - set(ids)):
-        every, names, num_classes = folder_classes(sorted({*ids, *strange}))
+        train_ids = ids
+        ids, names, num_classes = number_names(sorted({*train_ids, *strange}))
         told = [f"{printable(name)}/" if name else "images without a folder" for name in strange]
         require(
-            all(every[name] == label for name, label in ids.items()),
-            f"{layout.place} has {listed(told)}, which the train split lacks; expected the same class folders in every "
-            "split.",
+            all(ids[name] == label for name, label in train_ids.items()),
+            f"{layout.folder} has {listed(told)}, which the train split lacks; expected the same class folders in "
+            "every split.",
         )
-        ids = every
     others = [part.within(file) for file in layout.listing.others if file.startswith(part.base)]
     if bare := {file.split("/")[0] for file in others if "/" in file} - set(folders):
         part.notes.append(f"no images in {listed([f'{printable(name)}/' for name in sorted(bare)])}")
     if len(names) < 2 and (unread := [printable(file) for file in others]):
         part.notes.append(f"not read: {listed(unread)}")
     labels = np.fromiter((ids[name] for name in folders), np.int64, len(folders))
-    return Classes(files, labels, {label: printable(name) for label, name in names.items() if name}, num_classes)
+    return files, labels, {label: printable(name) for label, name in names.items() if name}, num_classes
 
 
 def _pass_lone_folders(part: Part) -> Part:
@@ -156,7 +143,7 @@ def _pass_lone_folders(part: Part) -> Part:
     return part
 
 
-def _splits_above(part: Part, place: Path) -> dict[str, Part]:
+def _splits_above(part: Part, root: Path) -> dict[str, Part]:
     """Folders named after splits; one such name among others is a class: trains are a thing to photograph."""
     folders = part.folders()
     named = {name: told for name in folders if (told := split_of_folder(name))}
@@ -164,7 +151,7 @@ def _splits_above(part: Part, place: Path) -> dict[str, Part]:
         for name in named:
             require(
                 len(Part(f"{part.base}{name}/", folders[name]).folders()) < 2,
-                f"{place / part.base} holds {name}/ with class folders of its own, and beside it "
+                f"{root / part.base} holds {name}/ with class folders of its own, and beside it "
                 f"{listed([f'{printable(other)}/' for other in sorted(folders) if other != name])}; expected folders "
                 "of splits or of classes: move the others away, or give the one that is meant.",
             )
@@ -176,7 +163,7 @@ def _splits_above(part: Part, place: Path) -> dict[str, Part]:
         notes.append(_left_out(strays, part, "the folders of the splits"))
     splits: dict[str, Part] = {}
     for name, told in named.items():
-        require(told not in splits, f"{place} has several folders of the {told} split, among them {name}; keep one.")
+        require(told not in splits, f"{root} has several folders of the {told} split, among them {name}; keep one.")
         splits[told] = _pass_lone_folders(Part(f"{part.base}{name}/", folders[name], list(notes)))
     return splits
 
@@ -194,7 +181,7 @@ def _splits_inside(part: Part) -> dict[str, Part]:
     return splits
 
 
-def _by_class(part: Part, place: Path) -> tuple[list[str], list[str]]:
+def _by_class(part: Part, folder: Path) -> tuple[list[str], list[str]]:
     """Images and the class folder of each, without those beside class folders."""
     folders, strays = part.folders(), part.strays()
     if not folders:
@@ -203,7 +190,7 @@ def _by_class(part: Part, place: Path) -> tuple[list[str], list[str]]:
     if strays:
         require(
             2 * len(strays) <= len(files),
-            f"{place} holds {len(files)} images in folders and {len(strays)} beside them; expected a folder for each "
+            f"{folder} holds {len(files)} images in folders and {len(strays)} beside them; expected a folder for each "
             "class, or no folders at all.",
         )
         part.notes.append(_left_out(strays, part, "the class folders"))

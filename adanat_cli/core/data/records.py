@@ -1,4 +1,4 @@
-"""Single images of a source: decoded ones, and the count of those that could not be."""
+"""Single images of a source: as they lie in it, decoded in order, and the count of those that could not be."""
 
 from __future__ import annotations
 
@@ -7,9 +7,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
+from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.images import Pixels, read_pixels, why_unreadable
+from adanat_cli.core.data.labels import RawLabel
 from adanat_cli.core.errors import AdaNATError
+
+_T = TypeVar("_T")
+
+
+class Row(NamedTuple):
+    """One image as it lies in a source, not yet decoded.
+
+    Attributes:
+        file: the encoded image, or where it lies; None where there is none.
+        captions: of the image; () where the source has none.
+        name: file name or row, for messages.
+        label: as it was read; None in sources that know the labels of all rows.
+    """
+
+    file: bytes | Path | None
+    captions: tuple[str, ...]
+    name: str
+    label: RawLabel = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +63,36 @@ PendingImage = Callable[[], ImageRecord]
 """An image that is read and decoded when called."""
 
 
-def decode(
-    file: bytes | Path | None, index: int, label: int, captions: tuple[str, ...], name: str, size: int
-) -> ImageRecord:
+def decode(row: Row, index: int, label: int, size: int) -> ImageRecord:
     """Decode, crop and resample one image; an unreadable one comes back with ``error`` set."""
-    if not file:
-        return ImageRecord(index, None, label, captions, name, "no image data, or none within the data set")
-    try:
-        return ImageRecord(index, read_pixels(file, size), label, captions, name)
-    except Exception as error:  # Pillow raises nearly anything on damaged files
-        return ImageRecord(index, None, label, captions, name, why_unreadable(file, error))
+    pixels, error = None, ""
+    if not row.file:
+        error = "no image data, or none within the data set"
+    else:
+        try:
+            pixels = read_pixels(row.file, size)
+        except Exception as problem:  # Pillow raises nearly anything on damaged files
+            error = why_unreadable(row.file, problem)
+    return ImageRecord(index, pixels, label, row.captions, row.name, error)
 
 
-def in_order(pending: Iterator[PendingImage], num_workers: int) -> Iterator[ImageRecord]:
-    """Decode ahead in ``num_workers`` threads (Pillow frees the interpreter lock) and keep the order."""
+def in_order(pending: Iterator[Callable[[], _T]], num_workers: int, ahead: int = 8) -> Iterator[_T]:
+    """Yield what the calls return, in their order, from threads that work ahead.
+
+    Args:
+        pending: such as images to decode, where Pillow frees the interpreter lock.
+        num_workers: threads; below 1, the caller's own does the work.
+        ahead: calls per thread that are started before the first result is taken.
+    """
     if num_workers < 1:
-        yield from (image() for image in pending)
+        yield from (call() for call in pending)
         return
-    queue: deque[Future[ImageRecord]] = deque()
+    queue: deque[Future[_T]] = deque()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
         try:
-            for image in pending:
-                queue.append(pool.submit(image))
-                if len(queue) > 8 * num_workers:
+            for call in pending:
+                queue.append(pool.submit(call))
+                if len(queue) > ahead * num_workers:
                     yield queue.popleft().result()
             while queue:
                 yield queue.popleft().result()
@@ -108,9 +136,12 @@ class SkippedImages:
         # The first images of a stream are too few to tell a share from.
         total = self.num_images or max(self.num_seen, self._FIRST_OF_STREAM)
         if len(self.reasons) > self.max_bad * total:
-            first = "; ".join(f"{name} ({reason})" for name, reason in list(self.reasons.items())[:3])
-            more = f" and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
             raise AdaNATError(
-                f"{len(self.reasons)} of {total} images cannot be read, more than the tolerated "
-                f"{self.max_bad:.4g}: {first}{more}; repair or remove them, or allow more with --max-bad."
+                f"{len(self.reasons)} of {total} images cannot be read, more than the tolerated {self.max_bad:.4g}: "
+                f"{listed_reasons(self.reasons)}; repair or remove them, or allow more with --max-bad."
             )
+
+
+def listed_reasons(reasons: dict[str, str]) -> str:
+    """The first names of unreadable images, with why."""
+    return listed([f"{name} ({reason})" for name, reason in reasons.items()], "; ")

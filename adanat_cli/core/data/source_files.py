@@ -1,12 +1,28 @@
-"""The files that a data set lies in, and what tells them from others."""
+"""The files that a data set lies in: listed, kept within its folders, and told from others."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
+import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from adanat_cli.core.errors import AdaNATError, require
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".qoi"),
+    # Read where Pillow can; counted as unreadable images elsewhere.
+    *(".heic", ".heif", ".jxl"),
+)
+_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+"""Folders that systems and programs leave beside data, beside hidden ones."""
+_MOST_OTHERS = 200_000
+"""Files and folders that may lie between few images, before a folder is taken for something else."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +72,97 @@ def file_within(folders: Sequence[str], path: str) -> Path | None:
         if file.is_relative_to(os.path.abspath(folder)):
             return file
     return None
+
+
+def inside_folder(folder: str, name: str) -> str:
+    """Return a file's path below the root of a data set, as its lists name it; "" if it leads out of that.
+
+    Args:
+        folder: of the list, from the root: "", or with "/" at its end.
+        name: as listed.
+    """
+    path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # no file can have this name
+        return ""
+    return "" if path.startswith(("..", "/")) or re.match(r"[a-zA-Z]:", path) or "\0" in path else path
+
+
+@dataclass
+class Listing:
+    """What lies below a folder, with "/" between names; hidden files, litter and what links lead back to left out.
+
+    Attributes:
+        images: files with a suffix of images, sorted.
+        others: other files, sorted.
+        notes: what was left out, for people.
+    """
+
+    images: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def list_files(root: Path) -> Listing:
+    """List the files below a folder; every folder is read once, in its own place where a link leads there too.
+
+    Raises:
+        AdaNATError: if a folder cannot be read, or the files are so many and so few of them images that this is some
+            other place.
+    """
+    require(root.resolve() != Path(root.resolve().anchor), f"{root} is the whole file system; give a folder of images.")
+    listing, seen, links = Listing(), {_identity(root)}, deque[str]()
+    folders = [""]
+    above = {_identity(folder) for folder in root.resolve().parents}
+    while folders or links:
+        if not folders:
+            link = links.popleft()
+            if (identity := _identity(root / link)) in seen | above:
+                listing.notes.append(f"the link {link} leads to what is read already")
+                continue
+            seen.add(identity)
+            folders.append(link)
+        folder = folders.pop()
+        for entry in _entries(root, folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not _is_folder(entry):
+                (listing.images if entry.name.lower().endswith(IMAGE_SUFFIXES) else listing.others).append(path)
+            elif entry.is_symlink():
+                # Last of all: a folder counts where it lies, not where a link to it does.
+                links.append(path)
+            elif (identity := _identity(Path(entry.path))) not in seen:
+                seen.add(identity)
+                folders.append(path)
+        require(
+            len(seen) + len(listing.others) < _MOST_OTHERS + 100 * len(listing.images),
+            f"{root} holds more than {_MOST_OTHERS:,} files and folders, and hardly an image among them; give the "
+            "folder of the images.",
+        )
+    listing.images.sort()
+    listing.others.sort()
+    return listing
+
+
+def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
+    """What a folder holds, without hidden files and litter, in an order that no disk decides."""
+    try:
+        with os.scandir(root / folder) as entries:
+            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER]
+    except OSError as error:
+        raise AdaNATError(
+            f"{root / folder} cannot be read ({error.strerror}); correct its permissions, or move it away."
+        ) from error
+    return sorted(kept, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino

@@ -1,11 +1,10 @@
-"""Tables and streams of the ``datasets`` library: which columns they have, and their rows as bytes."""
+"""Tables of the ``datasets`` library: Parquet files, saved data sets and those of the Hub, opened as sources."""
 
 from __future__ import annotations
 
-import os
-import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,125 +22,47 @@ from adanat_cli.core.data.columns import (
     dtype_of,
     find_columns,
     holds_bytes,
+    holds_words,
     image_column,
     inside,
     is_number,
     texts,
     told,
 )
-from adanat_cli.core.data.folders import IMAGE_SUFFIXES, split_of
-from adanat_cli.core.data.labels import RawLabel, number_words, read_label
-from adanat_cli.core.data.source_files import file_within
-from adanat_cli.core.errors import AdaNATError, MissingSplit, require
+from adanat_cli.core.data.described import listed
+from adanat_cli.core.data.image_source import ImageSource, TableSource, stream_source
+from adanat_cli.core.data.labels import ClassIds, class_ids, count_classes, read_label
+from adanat_cli.core.data.records import Row
+from adanat_cli.core.data.source_files import SourceFiles, file_within
+from adanat_cli.core.data.splits import split_of
+from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
 from adanat_cli.core.hub import explain, scrub
 from adanat_cli.core.reading import read_object
 
-Labels: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
-Row = tuple[bytes | Path | None, RawLabel, tuple[str, ...], str]
-"""Encoded image, label, captions and name."""
 
-_MOST_FILES, _MOST_RANGES = 100_000, 8
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
 _SCHEMA_ERRORS = (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError)
 """What ``datasets`` raises on descriptions of columns that make no sense, as well."""
 
 
-def is_stream(table: Table) -> bool:
-    """Tell a stream from a table with random access."""
-    return isinstance(table, datasets.IterableDataset)
-
-
-def data_files(place: Path, split: str) -> tuple[str, list[Path]] | None:
-    """Find Parquet files or tars of a split.
-
-    Returns:
-        The loader's name ("parquet" or "tar") and the files in order, or None if there are none.
-
-    Raises:
-        AdaNATError: if there are such files, but of other splits only, or images lie beside them in other forms.
-    """
-    if place.is_file():
-        return next(((loader, [place]) for loader, ends in _LOADERS.items() if place.name.endswith(ends)), None)
-    found = {loader: files for loader, ends in _LOADERS.items() if (files := _files(place, ends))}
-    # Tables without images tell of images elsewhere, as img2dataset writes them beside its tars.
-    elsewhere = _class_folders(place) if found else []
-    described = [file.name for file in found.get("parquet", [])] == ["metadata.parquet"]
-    if all(map(_lacks_images, found.get("parquet", []))) and ("tar" in found or elsewhere or described):
-        found.pop("parquet", None)
-    if not found:
-        return None
-    names = [files[0].name for files in found.values()] + elsewhere
-    require(
-        len(names) == 1,
-        f"{place} holds images in several forms ({', '.join(names[:3])}); give one of them, or move the others away.",
-    )
-    loader, files = found.popitem()
-    return loader, _of_split(files, split, place)
-
-
-_LOADERS = {"parquet": (".parquet",), "tar": (".tar", ".tar.gz", ".tgz")}
-
-
-def _files(place: Path, ends: tuple[str, ...]) -> list[Path]:
-    return [
-        file
-        for folder in (".", "data", "train", "val", "validation", "test")
-        for file in sorted((place / folder).glob("*"))
-        if file.name.endswith(ends) and not file.name.startswith(".") and file.is_file()
-    ]
-
-
-def _lacks_images(file: Path) -> bool:
-    """Whether no column of a table can be one of images; a damaged one is for its reader to tell of."""
-    try:
-        return not image_column(_features(file))
-    except _SCHEMA_ERRORS:
-        return False
-
-
-def _class_folders(place: Path) -> list[str]:
-    """The first two folders below that hold images, if there are two: those of classes, not some picture of a card."""
-    found: list[str] = []
-    for folder, _, names in os.walk(place):
-        if folder != str(place) and any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-            found.append(f"{os.path.relpath(folder, place)}/")
-        if len(found) == 2:
-            return found
-    return []
-
-
-def _of_split(files: list[Path], split: str, place: Path) -> list[Path]:
-    """Choose the files that their own or their folder's name gives to a split; unnamed ones are train."""
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        folder = split_of(file.parent.name) if file.parent != place else ""
-        splits.setdefault(split_of(file.name) or folder or "train", []).append(file)
-    if split not in splits:
-        raise MissingSplit(
-            f"{place} has no {split} files; it has {', '.join(sorted(splits))} "
-            "(file names begin with the split, as in validation-00000.parquet)."
-        )
-    return splits[split]
-
-
-def from_files(config: DataConfig, files: list[Path]) -> Table:
+def open_parquet(config: DataConfig, files: list[Path]) -> ImageSource:
     """Open Parquet files, as a table, or as a stream if asked for.
 
     Raises:
         AdaNATError: if they cannot be read, or differ in the columns that are needed.
     """
-    names = [str(file.resolve()) for file in files]
     features = _common_features(config, files)
-    return _load(
+    table = _load(
         str(files[0].parent),
         "parquet",
-        data_files={"train": names},
+        data_files={"train": [str(file.resolve()) for file in files]},
         split="train",
         streaming=config.streaming,
         columns=list(features),
         features=features,
     )
+    return _open(config, table, SourceFiles.of(config.place, files), pq.read_schema(files[0]).names)
 
 
 def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features:
@@ -175,15 +96,18 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
 def _features(file: Path) -> datasets.Features:
     """The types of a Parquet file's columns; what pandas keeps as categories counts as their values."""
     schema = pq.read_schema(file)
-    for place, column in enumerate(schema):
+    for number, column in enumerate(schema):
         if pa.types.is_dictionary(column.type):
-            schema = schema.set(place, column.with_type(column.type.value_type))
+            schema = schema.set(number, column.with_type(column.type.value_type))
     return datasets.Features.from_arrow_schema(schema)
 
 
-def column_names(file: Path) -> list[str]:
-    """Names of the columns of a Parquet file."""
-    return list(pq.read_schema(file).names)
+def lacks_images(file: Path) -> bool:
+    """Whether no column of a Parquet file can be one of images; a damaged one is for its reader to tell of."""
+    try:
+        return not image_column(_features(file))
+    except _SCHEMA_ERRORS:
+        return False
 
 
 def _is_struct(feature: Any) -> bool:
@@ -191,30 +115,17 @@ def _is_struct(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and holds_bytes(feature))
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """``a-{08..11}`` to ``a-08`` … ``a-11``, as shells and webdataset write ranges.
-
-    Raises:
-        AdaNATError: if a range is empty or very large.
-    """
-    require(pattern.count("{") <= _MOST_RANGES, f"{pattern[:80]} … holds more than {_MOST_RANGES} ranges.")
-    found = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
-    if not found:
-        return [pattern]
-    first, last = found.groups()
-    numbers, rest = range(int(first), int(last) + 1), expand_braces(pattern[found.end() :])
-    num = len(numbers) * len(rest)
-    require(0 < num <= _MOST_FILES, f"{pattern} stands for {num} files; expected 1 to {_MOST_FILES}.")
-    return [f"{pattern[: found.start()]}{number:0{len(first)}d}{end}" for number in numbers for end in rest]
-
-
-def from_hub(config: DataConfig) -> Table:
+def open_on_hub(config: DataConfig) -> ImageSource:
     """Open a Hub data set ``user/name[@revision]``.
 
     Raises:
         MissingSplit: if it has no such split.
         AdaNATError: if it cannot be reached or read.
     """
+    return _open(config, _load_from_hub(config))
+
+
+def _load_from_hub(config: DataConfig) -> Table:
     name, _, revision = config.source.partition("@")
     asked: dict[str, Any] = {"revision": revision or None, "streaming": config.streaming}
     try:
@@ -251,24 +162,26 @@ def _split_among(names: list[str], config: DataConfig) -> str:
     return split
 
 
-def from_disk(config: DataConfig, place: Path) -> Table | None:
+def open_saved(config: DataConfig) -> ImageSource | None:
     """Open what ``datasets`` has saved with ``save_to_disk``; None if it is something else.
 
     Raises:
         MissingSplit: if it has no such split.
         AdaNATError: if it is damaged.
     """
+    folder = config.place
     try:
-        if (place / "dataset_dict.json").is_file():
-            names = read_object(place / "dataset_dict.json")["splits"]
-            place = place / _split_among([name for name in names if Path(name).name == name], config)
-        elif not ((place / "state.json").is_file() and (place / "dataset_info.json").is_file()):
-            return None
-        else:
+        if (folder / "dataset_dict.json").is_file():
+            names = read_object(folder / "dataset_dict.json")["splits"]
+            folder = folder / _split_among([name for name in names if Path(name).name == name], config)
+        elif (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
             _split_among(["train"], config)
-        return datasets.load_from_disk(str(place))
+        else:
+            return None
+        table = datasets.load_from_disk(str(folder))
     except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AdaNATError(f"Data {place} cannot be opened: {_root_cause(error)}.") from error
+        raise AdaNATError(f"Data {folder} cannot be opened: {_root_cause(error)}.") from error
+    return _open(config, table, SourceFiles.of(config.place, sorted(config.place.rglob("*.arrow"))))
 
 
 def _load(shown: str, loader: str, **arguments: Any) -> Table:
@@ -293,7 +206,39 @@ def _root_cause(error: BaseException) -> str:
     return " … ".join(dict.fromkeys(line.strip().rstrip(".") for line in (lines[0], lines[-1])))[:300]
 
 
-def as_bytes(table: Table, columns: Columns) -> Table:
+def _open(
+    config: DataConfig, opened: Table, files: SourceFiles | None = None, all_columns: Sequence[str] = ()
+) -> ImageSource:
+    """Make a source of a table or stream, which may lack some of the columns that its files have."""
+    require(bool(opened.features), f"Data {config.source} does not tell its columns; read it without --streaming.")
+    columns = find_columns(opened.features, config)
+    table = _Rows(_as_bytes(opened, columns), columns, _roots(config), config.source)
+    if isinstance(opened, datasets.IterableDataset):
+        return stream_source(config, table.stream, columns, dict(enumerate(columns.class_names)), files=files)
+    labels, names, num_named = table.labels()
+    require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
+    notes: list[str] = []
+    if num_bare := int((labels < 0).sum()):
+        notes.append(f"{num_bare} without a label")
+    unread = [printable(name) for name in all_columns or opened.features if name != columns.image]
+    if unread and not columns.label and not columns.caption:
+        notes.append(f"not read: {listed(unread)} (--label-column and --caption-column take a column)")
+    return TableSource(
+        config=config,
+        fetch=table.fetch,
+        labels=labels,
+        rows=np.arange(len(labels)),
+        class_names=names,
+        num_classes=count_classes(config, labels, max(num_named, len(names))),
+        has_captions=columns.uses_captions,
+        read_captions=table.captions if columns.uses_captions else None,
+        notes=tuple(notes),
+        files=files,
+        has_words=holds_words(opened.features, columns),
+    )
+
+
+def _as_bytes(table: Table, columns: Columns) -> Table:
     """Keep the needed columns, with images as bytes instead of pixels."""
     table = table.select_columns(sorted(columns.needed))
     if isinstance(table.features[columns.image], datasets.Image):
@@ -301,89 +246,99 @@ def as_bytes(table: Table, columns: Columns) -> Table:
     return table
 
 
-def labels(table: datasets.Dataset, columns: Columns, shown: str) -> tuple[Labels, dict[int, str], int]:
-    """Read the class ids of all rows; labels that are words become classes in the order of their names.
+def _roots(config: DataConfig) -> tuple[str, ...]:
+    """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
+    if config.is_here:
+        folder = config.place if config.place.is_dir() else config.place.parent
+        return str(folder.absolute()), str(folder.resolve())
+    return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE
 
-    Returns:
-        (rows,) ids, -1 where a row has no label and 0 where the table has none; the words' names, and their number.
 
-    Raises:
-        AdaNATError: if a value can be no label.
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table or stream.
+
+    Attributes:
+        table: of the needed columns.
+        columns: which of them is what.
+        roots: folders that images may lie in.
+        shown: the data, for messages.
     """
-    if not columns.label:
-        return np.zeros(len(table), np.int64), {}, 0
-    column = table.data.column(columns.label[0])
-    for name in columns.label[1:]:
-        column = pa.chunked_array([chunk.field(name) for chunk in column.chunks])
-    if pa.types.is_signed_integer(column.type):
-        return np.ascontiguousarray(column.fill_null(-1).to_numpy(), np.int64), dict(enumerate(columns.class_names)), 0
-    if pa.types.is_floating(column.type):
-        column = column.cast(pa.float64())  # half precision cannot be looked up
-    values = column.unique().to_pylist()
-    raw = [read_label(value) for value in values]
-    wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
-    require(
-        not wrong,
-        f"Column {'.'.join(columns.label)!r} of {shown} holds {told(wrong[:1])}; expected whole numbers or "
-        "names as labels.",
-    )
-    ids: dict[RawLabel, int] = {label: label for label in raw if isinstance(label, int)}
-    names: dict[int, str] = {}
-    num_classes = 0
-    if any(isinstance(label, str) for label in raw):
-        ids, names, num_classes = number_words(raw, shown)
-    numbers = np.array([ids.get(label, -1) for label in raw], np.int64)
-    places = pc.index_in(column, pa.array(values, column.type)).to_numpy()
-    return numbers[places], names, num_classes
+
+    table: Table
+    columns: Columns
+    roots: tuple[str, ...]
+    shown: str
+
+    def fetch(self, row: int) -> Row:
+        """Read a row of a table."""
+        return self._parse(self.table[row], row)
+
+    def captions(self, row: int) -> tuple[str, ...]:
+        """Read the captions of a row and nothing else."""
+        name, path = self.columns.caption[0], self.columns.caption
+        return texts(inside({name: self.table.data.column(name)[row].as_py()}, path))
+
+    def stream(self) -> Iterator[Row]:
+        """Yield the rows of a stream from the start.
+
+        Raises:
+            AdaNATError: if the stream breaks off.
+        """
+        number = 0
+        try:
+            for number, values in enumerate(self.table):
+                yield self._parse(values, number)
+        except _LOAD_ERRORS as error:
+            raise AdaNATError(
+                f"The stream {self.shown} broke off after {number} rows: {_root_cause(error)}."
+            ) from error
+
+    def labels(self) -> tuple[ClassIds, dict[int, str], int]:
+        """Read the class ids of all rows; labels that are words become classes in the order of their names.
+
+        Returns:
+            (rows,) ids, -1 where a row has no label and 0 where the table has none; class id to name, and the number
+            of classes where labels are words.
+
+        Raises:
+            AdaNATError: if a value can be no label.
+        """
+        path = self.columns.label
+        if not path:
+            return np.zeros(len(self.table), np.int64), {}, 0
+        column = self.table.data.column(path[0])
+        for name in path[1:]:
+            column = pa.chunked_array([chunk.field(name) for chunk in column.chunks])
+        if pa.types.is_signed_integer(column.type):
+            ids = np.ascontiguousarray(column.fill_null(-1).to_numpy(), np.int64)
+            return ids, dict(enumerate(self.columns.class_names)), 0
+        if pa.types.is_floating(column.type):
+            column = column.cast(pa.float64())  # half precision cannot be looked up
+        values = column.unique().to_pylist()
+        raw = [read_label(value) for value in values]
+        wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
+        require(
+            not wrong,
+            f"Column {'.'.join(path)!r} of {self.shown} holds {told(wrong[:1])}; expected whole numbers or names as "
+            "labels.",
+        )
+        ids, names, num_classes = class_ids(raw, self.shown)
+        return ids[pc.index_in(column, pa.array(values, column.type)).to_numpy()], names, num_classes
+
+    def _parse(self, values: dict[str, Any], number: int) -> Row:
+        image = values[self.columns.image]
+        path = ""
+        if isinstance(image, dict):
+            path, image = image.get("path") or "", image.get("bytes")
+        file = image or (file_within(self.roots, path) if path else None)
+        # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody
+        # more.
+        name = Path(path).name if Path(path).is_absolute() else path
+        name = f"{name} (row {number})" if name else f"row {number}"
+        captions = texts(inside(values, self.columns.caption))
+        return Row(file, captions, name, read_label(inside(values, self.columns.label)))
 
 
 def _is_empty(value: Any) -> bool:
     return value is None or value == "" or value != value
-
-
-def fetch(table: datasets.Dataset, columns: Columns, row: int) -> tuple[bytes | Path | None, tuple[str, ...], str]:
-    """Read the encoded image, captions and name of a row."""
-    file, _, captions, name = _parse(table[row], columns, row)
-    return file, captions, name
-
-
-def captions_of(table: datasets.Dataset, columns: Columns, row: int) -> tuple[str, ...]:
-    """Read the captions of a row and nothing else."""
-    return texts(inside({columns.caption[0]: table.data.column(columns.caption[0])[row].as_py()}, columns.caption))
-
-
-def rows(table: datasets.IterableDataset, columns: Columns, shown: str) -> Iterator[Row]:
-    """Yield the rows of a stream from the start.
-
-    Raises:
-        AdaNATError: if the stream breaks off.
-    """
-    number = 0
-    try:
-        for number, values in enumerate(table):
-            yield _parse(values, columns, number)
-    except _LOAD_ERRORS as error:
-        raise AdaNATError(f"The stream {shown} broke off after {number} rows: {_root_cause(error)}.") from error
-
-
-def _parse(values: dict[str, Any], columns: Columns, number: int) -> Row:
-    image = values[columns.image]
-    path = ""
-    if isinstance(image, dict):
-        path, image = image.get("path") or "", image.get("bytes")
-    file = image or (file_within(columns.roots, path) if path else None)
-    captions = texts(inside(values, columns.caption))
-    label = read_label(inside(values, columns.label))
-    # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody more.
-    name = Path(path).name if Path(path).is_absolute() else path
-    name = f"{name} (row {number})" if name else f"row {number}"
-    return file, label, captions, name
-
-
-def roots(config: DataConfig) -> tuple[str, ...]:
-    """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
-    place = config.place
-    if config.is_here:
-        folder = place if place.is_dir() else place.parent
-        return str(folder.absolute()), str(folder.resolve())
-    return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE

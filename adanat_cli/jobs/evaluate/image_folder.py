@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adanat_cli.core.data.folders import list_files
 from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.records import ImageRecord, in_order
-from adanat_cli.core.data.source_files import SourceFiles
+from adanat_cli.core.data.source_files import SourceFiles, list_files
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, images_to_read
 from adanat_cli.jobs.sample.sample_folder import NPZ, RECORD, is_picture, of_last_run

@@ -9,7 +9,7 @@ import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from adanat_cli.core.data.classes import imagenet_synsets
+from adanat_cli.core.data.labels import imagenet_synsets
 from adanat_cli.core.errors import AdaNATError
 
 _NUM_LISTED = 5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from adanat_cli.core.checkpoints.files import atomic_path, writing
 from adanat_cli.core.config.schema import conform
-from adanat_cli.core.data.folders import IMAGE_SUFFIXES
+from adanat_cli.core.data.source_files import IMAGE_SUFFIXES
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.jobs.resolve.classes import assign_classes
 from adanat_cli.jobs.resolve.models import nat_config, resolve_model

@@ -17,8 +17,8 @@ import pytest
 
 from adanat_cli.core.config import data_config
 from adanat_cli.core.config.requests import TokenizeOptions
+from adanat_cli.core.data.addresses import expand_braces
 from adanat_cli.core.data.sources import ImageSource, open_source
-from adanat_cli.core.data.tables import expand_braces
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.devices import start_processes
@@ -155,7 +155,7 @@ def test_a_tar_that_is_not_whole_is_no_complete_data_set(
 
 def test_a_transfer_that_breaks_goes_on_where_it_broke(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr("adanat_cli.core.data.tar_files._WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("adanat_cli.core.data.addresses._WAITS", (0.0, 0.0, 0.0))
     content, asked = (tars / "train-0000.tar").read_bytes(), []
 
     class Breaks(_Quiet):
