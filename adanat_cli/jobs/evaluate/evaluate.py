@@ -16,7 +16,7 @@ from adanat_cli.core.metrics.references import Reference, check_reference, compa
 from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
-from adanat_cli.jobs.evaluate.image_folder import ImageFolder
+from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.sample_file import SampleFile

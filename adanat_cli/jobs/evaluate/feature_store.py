@@ -1,4 +1,4 @@
-"""Features on disk, in parts that are whole or absent: what a killed measurement goes on from."""
+"""Features on disk, in parts that are whole or absent, so that a measurement that was killed can be resumed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path, clear_litter, save_tensors, write_json
-from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import read_json
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import read_object
 from adanat_cli.jobs.runtime.resume import refuse_changes
 
 _STATE, _KEPT, _CHECKSUMS = "state.json", "kept", "crc32"
@@ -27,13 +27,13 @@ _PART = re.compile(r"part-\d{5,9}\.safetensors")
 class FeatureStore:
     """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
 
-    A part holds one row an image: ``features`` (n, D), and ``logits``, ``spatial``, ``labels`` and ``clip`` (n,), the
-    similarity to its prompt, where they exist.
-    Every process writes parts of its own; one process, on which ``write`` is True, makes and removes the folder.
+    A part holds one row per image: ``features`` (n, D) and, where they exist, ``logits`` (n, C), ``spatial`` (n, S),
+    ``labels`` (n,) and ``clip`` (n,), the similarity to the prompt.
+    Each process writes its own parts; the process on which ``write`` is True makes and removes the folder.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], write: bool = True) -> None:
-        """Make the folder, or open it to go on.
+        """Make the folder, or open it to resume.
 
         Raises:
             AdaNATError: if it holds parts of another measurement; the settings that differ are named.
@@ -46,20 +46,18 @@ class FeatureStore:
             refuse_changes({**dict.fromkeys(settings), **self._saved()}, settings, folder, "features")
         elif write:
             write_json(folder / _STATE, dict(settings))
-        # Parts that are there now; other processes' appear later, and matter only once all are done.
+        # Parts that are there now; those of other processes appear later and matter only once all are done.
         self._done = {self._number(file) for file in self._files()}
 
     def _saved(self) -> dict[str, Any]:
         """The settings of the parts that are there."""
         try:
-            saved = read_json(self.folder / _STATE)
-            require(isinstance(saved, dict), "no object")
+            return read_object(self.folder / _STATE)
         except AdaNATError as error:
             raise AdaNATError(
-                f"{self.folder / _STATE}, which says what the features beside it are of, is missing or damaged; remove "
-                f"{self.folder} to measure anew."
+                f"{self.folder / _STATE}, which describes the features beside it, is missing or damaged; remove "
+                f"{self.folder} to measure again."
             ) from error
-        return dict(saved)
 
     def has(self, number: int) -> bool:
         """Whether the part was there when the folder was opened."""
@@ -75,20 +73,19 @@ class FeatureStore:
 
         Args:
             number: from 0.
-            columns: name -> (n, …), one row an image.
-            skipped: images that could not be read, name to reason.
+            columns: name to (n, …), one row per image.
+            skipped: unreadable images, name to reason.
         """
         file = self.folder / f"part-{number:05d}.safetensors"
         checksums = {name: _checksum(column) for name, column in columns.items()}
-        told = {"skipped": json.dumps(dict(skipped)), _CHECKSUMS: json.dumps(checksums)}
-        save_tensors(file, columns, told)
+        save_tensors(file, columns, {"skipped": json.dumps(dict(skipped)), _CHECKSUMS: json.dumps(checksums)})
 
     def skipped(self) -> dict[str, str]:
-        """Images that could not be read, of all parts, name to reason."""
+        """Unreadable images of all parts, name to reason."""
         reasons: dict[str, str] = {}
         for file in self._files():
             with _opened(file) as part:
-                reasons.update(_told(part, "skipped"))
+                reasons.update(_metadata(part, "skipped"))
         return reasons
 
     def num_rows(self) -> int:
@@ -103,14 +100,14 @@ class FeatureStore:
         """Yield a column part by part, in the order of the images; nothing where the parts do not have it."""
         for file in self._files():
             with _opened(file) as part:
-                if column in part.keys():  # noqa: SIM118 — the file is no mapping
-                    piece, noted = part.get_tensor(column), _told(part, _CHECKSUMS).get(column)
-                    if noted not in (None, _checksum(piece)):  # parts of older versions have none
-                        raise ValueError(f"the checksum of {column} is another")
+                if column in part.keys():  # noqa: SIM118 — the file is not a mapping
+                    piece, checksum = part.get_tensor(column), _metadata(part, _CHECKSUMS).get(column)
+                    if checksum not in (None, _checksum(piece)):  # parts of older versions have none
+                        raise ValueError(f"the checksum of {column} differs")
                     yield piece
 
     def column(self, name: str, most: int | None = None) -> Tensor | None:
-        """The first ``most`` rows of a column (n, …), or all, held once; None where the parts do not have it."""
+        """Return the first ``most`` rows of a column (n, …), or all; None where the parts do not have it."""
         whole, start = None, 0
         for piece in self.pieces(name):
             if whole is None:
@@ -124,10 +121,10 @@ class FeatureStore:
         return whole
 
     def rows(self, name: str, indices: Tensor) -> Tensor:
-        """Return some rows of a column, in memory for those only.
+        """Return some rows of a column, without holding the others in memory.
 
         Args:
-            name: of the column.
+            name: the column.
             indices: (m,) int64, ascending.
         """
         chosen, start = [], 0
@@ -150,7 +147,7 @@ def _checksum(column: Tensor) -> int:
     return zlib.crc32(column.detach().cpu().contiguous().numpy().tobytes())
 
 
-def _told(part: Any, key: str) -> dict[str, Any]:
+def _metadata(part: Any, key: str) -> dict[str, Any]:
     """JSON in a part's metadata."""
     values = json.loads((part.metadata() or {}).get(key, "{}"))
     if not isinstance(values, dict):
@@ -159,14 +156,14 @@ def _told(part: Any, key: str) -> dict[str, Any]:
 
 
 def keep_store(folder: Path) -> None:
-    """Keep a store, if it is there, also from later runs that read it."""
+    """Mark a store, if it is there, so that later runs that read it do not remove it."""
     if folder.is_dir():
         with atomic_path(folder / _KEPT) as temporary:
             temporary.touch()
 
 
 def remove_store(folder: Path) -> None:
-    """Remove a store's folder, if it is there and not to be kept, and the one above if nothing else is in it."""
+    """Remove a store unless it is marked to be kept, and the folder above it if that is empty then."""
     if (folder / _KEPT).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,27 +1,37 @@
-"""Images that are measured: any range of them can be read, in memory that does not grow with their number."""
+"""Sets of images to measure: any range can be read, in memory that does not grow with the number of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.parts import Parts
+from adanat_cli.core.data.records import ImageRecord, in_order
+from adanat_cli.core.data.source_files import SourceFiles, list_files
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.sample.sample_folder import NPZ, RECORD, is_picture, of_last_run
 
 _SMALLEST, _MOST_READ = 64, 256
 
 
 class ImageBatch(NamedTuple):
-    """A few images.
+    """Some images of a set.
 
     Attributes:
         images: (B, 3, H, W), bytes or floats in [0, 1].
-        labels: (B,) int64, their classes; None where they have none.
-        skipped: images in between that cannot be read, name to reason.
-        prompts: B texts that they are of; None where they have none.
+        labels: (B,) int64, class ids; None where they have none.
+        skipped: unreadable images in between, name to reason.
+        prompts: B texts; None where they have none.
     """
 
     images: Tensor
@@ -46,7 +56,7 @@ class ImageSet(Protocol):
     """Images in a fixed order.
 
     Attributes:
-        num_images: of the whole set.
+        num_images: number of images in the whole set.
         missing_labels: why there are no classes to compare with; "" if there are.
         missing_prompts: why there are no prompts to compare with; "" if there are.
     """
@@ -57,7 +67,7 @@ class ImageSet(Protocol):
 
     @property
     def origin(self) -> str:
-        """Name of the folder, file or model that they come from; not where it lies."""
+        """Name of the folder, file or model that they come from, without its path."""
 
     @property
     def image_size(self) -> int:
@@ -70,7 +80,7 @@ class ImageSet(Protocol):
         """Class ids of the first ``num_images``; None where they have no classes."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others wherever they lie, as JSON values."""
+        """Return what identifies these images wherever they are, as JSON values."""
 
 
 def parts_of(images: ImageSet, parts: Parts, is_done: Callable[[int], bool]) -> Iterator[ImagePart]:
@@ -81,5 +91,106 @@ def parts_of(images: ImageSet, parts: Parts, is_done: Callable[[int], bool]) -> 
 
 
 def images_to_read(height: int, width: int, device: torch.device) -> int:
-    """How many images of this size to decode at a time."""
+    """Number of images of this size, in pixels, to decode at a time."""
     return min(images_at_once(max(height, width, _SMALLEST), device), _MOST_READ)
+
+
+class ImageFolder:
+    """All images below a folder, by name; they must have one size.
+
+    Attributes:
+        num_images: number of images in the folder.
+        height, width: size of the images, in pixels.
+        note: what of the folder is left out, and what the run of `adanat sample` that wrote it lacks; "" for nothing.
+        missing_labels, missing_prompts: why there are no classes and no prompts to compare with.
+    """
+
+    missing_labels = "image files do not record the requested class"
+    missing_prompts = "image files do not record the prompt"
+
+    def __init__(self, folder: Path, num_workers: int, device: torch.device) -> None:
+        """List the images and read the size of each from its first bytes.
+
+        Raises:
+            AdaNATError: if there are none, one cannot be read, or their sizes differ.
+        """
+        require(folder.is_dir(), f"--images {folder} is not a folder; give a folder of PNG or JPEG files.")
+        self._folder, self._num_workers, self._device = folder, num_workers, device
+        self._files, self.note = of_last_run(folder, _list_images(folder))
+        require(
+            bool(self._files),
+            f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below."
+            + (f" Its {NPZ} is measured with --samples {folder / NPZ}." if (folder / NPZ).exists() else ""),
+        )
+        self.num_images = len(self._files)
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            sizes = list(pool.map(self._size, self._files))
+        self.width, self.height = sizes[0]
+        for file, size in zip(self._files, sizes, strict=True):
+            self._check_size(file, size)
+
+    @property
+    def origin(self) -> str:
+        """The folder's name."""
+        return self._folder.resolve().name
+
+    @property
+    def image_size(self) -> int:
+        """The longer side of every image."""
+        return max(self.height, self.width)
+
+    def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
+        """Yield images start … stop - 1 in the order of their names."""
+        pending = (partial(self._load, index) for index in range(start, stop))
+        records = in_order(pending, self._num_workers)
+        while batch := list(islice(records, images_to_read(self.height, self.width, self._device))):
+            pixels = np.stack([record.pixels for record in batch if record.pixels is not None])
+            yield ImageBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+    def classes(self, num_images: int) -> None:
+        """Image files do not record their class."""
+        return
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of files and a digest of their names, sizes and times, which is cheap to compute."""
+        return {"files": len(self._files), "files_digest": SourceFiles(self._folder, self._files).digest()}
+
+    def _size(self, file: str) -> tuple[int, int]:
+        try:
+            return with_image(self._folder / file, lambda image: image.size)
+        except Exception as error:  # Pillow raises nearly anything on damaged files
+            why = why_unreadable(self._folder / file, error)
+            raise AdaNATError(
+                f"{self._folder / file} cannot be read as an image ({why}); repair or remove it."
+            ) from error
+
+    def _check_size(self, file: str, size: tuple[int, int]) -> None:
+        if size != (self.width, self.height):
+            raise AdaNATError(
+                f"Images of one size are expected, but {self._files[0]} has {self.width} x {self.height} pixels and "
+                f"{file} has {size[0]} x {size[1]}; keep one size in {self._folder}."
+            )
+
+    def _load(self, index: int) -> ImageRecord:
+        file = self._files[index]
+        return ImageRecord(index, self._pixels(file), 0, (), file)
+
+    def _pixels(self, file: str) -> Pixels:
+        try:
+            pixels = with_image(self._folder / file, lambda image: np.asarray(to_rgb(image)))
+        except Exception as error:
+            raise AdaNATError(f"{self._folder / file} cannot be read to its end; repair or remove it.") from error
+        self._check_size(file, (pixels.shape[1], pixels.shape[0]))  # an image may be stored on its side
+        return pixels
+
+
+def _list_images(folder: Path) -> list[str]:
+    """Image files below a folder, without the pictures of `adanat sample`, and in a run's folder without other runs."""
+
+    @cache
+    def is_another_run(inside: PurePosixPath) -> bool:
+        return inside != PurePosixPath() and ((folder / inside / RECORD).exists() or is_another_run(inside.parent))
+
+    is_run = (folder / RECORD).exists()
+    paths = ((file, PurePosixPath(file)) for file in list_files(folder).images)
+    return [file for file, path in paths if not is_picture(path.name) and not (is_run and is_another_run(path.parent))]

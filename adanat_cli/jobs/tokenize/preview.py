@@ -1,4 +1,4 @@
-"""Originals above what a tokenizer makes of them."""
+"""Originals above their reconstructions by a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
         source: images; those shown are spread over it, or the first ones of a stream.
         tokenizer: on its device, in evaluation mode.
         path: PNG file.
-        num_images: images to show.
+        num_images: number of images to show.
 
     Returns:
         Peak signal-to-noise ratio over the shown images, in dB.

@@ -60,16 +60,16 @@ def encode_shard(
 
 
 def is_repaired(header: ShardHeader, source: ImageSource) -> bool:
-    """Whether an image that a shard had to skip can be read today; of a stream, that is not asked."""
+    """Whether an image that a shard had to skip can be read now; never for a stream, which has no random access."""
     if not header.skipped or source.num_images is None:
         return False
-    places = range(header.start, header.stop) if header.skipped_at is None else header.skipped_at
-    records = (source.load(place) for place in places if header.start <= place < header.stop)
+    indices = range(header.start, header.stop) if header.skipped_at is None else header.skipped_at
+    records = (source.load(index) for index in indices if header.start <= index < header.stop)
     return any(record.pixels is not None and record.name in header.skipped for record in records)
 
 
 class _Rows:
-    """The rows of a shard, batch by batch."""
+    """Collects the rows of a shard, batch by batch."""
 
     def __init__(self, tokenizer: Tokenizer, flips: bool) -> None:
         self._tokenizer, self._flips = tokenizer, flips
@@ -90,8 +90,8 @@ class _Rows:
     def shard(
         self, plan: Mapping[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
     ) -> Shard:
-        """Return what was added as the shard of a range."""
-        # Without any readable image there is no id that tells N; the writer needs only its own.
+        """Return the collected rows as the shard of positions start … stop - 1."""
+        # Without a readable image N is not known here; the writer takes it from the set.
         none = np.empty((0, 1), np.uint16)
         flipped = (np.concatenate(self._flipped_ids) if self._flipped_ids else none) if self._flips else None
         ids = np.concatenate(self._ids) if self._ids else none
@@ -100,7 +100,7 @@ class _Rows:
 
 
 def as_images(records: list[ImageRecord], tokenizer: Tokenizer) -> Tensor:
-    """Readable records as (B, 3, H, W) floats in [0, 1] on the tokenizer's device."""
+    """Return readable records as (B, 3, H, W) floats in [0, 1] on the device of the tokenizer."""
     device = next(tokenizer.parameters()).device
     pixels = torch.from_numpy(np.stack([record.pixels for record in records if record.pixels is not None]))
     return pixels.to(device).permute(0, 3, 1, 2).float().div(255)

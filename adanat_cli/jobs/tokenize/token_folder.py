@@ -29,7 +29,7 @@ from adanat_cli.core.data.token_set import (
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import read_json
+from adanat_cli.core.reading import read_object
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.text_encoders import encoded, write_encoder
 from adanat_cli.jobs.runtime.resume import refuse_changes
@@ -144,8 +144,7 @@ class TokenFolder:
 
     def _digests_of_summary(self) -> dict[str, str]:
         with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
-            summary = read_json(self.path / SUMMARY) if (self.path / SUMMARY).exists() else {}
-            found = summary.get(_DIGESTS) if isinstance(summary, dict) else {}
+            found = read_object(self.path / SUMMARY).get(_DIGESTS)
             return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
         return {}
 

@@ -36,7 +36,7 @@ from adanat_cli.jobs.tokenize.token_folder import TokenFolder
 
 @dataclass(frozen=True)
 class TokenizeResult:
-    """What a finished run says: the whole set, and what this run added to it."""
+    """What a finished run returns: numbers of the whole set, and what this run added to it."""
 
     output: str
     num_images: int
@@ -56,11 +56,10 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
         What was written and measured; empty on processes other than the main one.
 
     Raises:
-        AdaNATError: if data or tokenizer cannot be opened, do not fit, or too many images are unreadable.
+        AdaNATError: if data or tokenizer cannot be opened or do not fit together, or too many images are unreadable.
     """
     processes = start_processes(request.device)
-    if not processes.is_main:
-        reporter = SilentReporter()
+    reporter = reporter if processes.is_main else SilentReporter()
     folder = _tokenizer_folder(request.model)
     config = tokenizer_config(folder.config("tokenizer"), f"{folder.path}/tokenizer")
     if request.output:
@@ -87,7 +86,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
 
 
 def plan(request: TokenizeRequest) -> dict[str, Any]:
-    """What ``run_tokenize`` would do, without touching data."""
+    """Describe what ``run_tokenize`` would do, without touching data."""
     benchmark = BENCHMARKS.get(request.dataset)
     if benchmark and is_absent(request.dataset, request.model):
         config: TokenizerConfig = benchmark.tokenizer()
@@ -116,7 +115,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
         **({"num_images": benchmark.num_images} if benchmark and data.split == "train" else {}),
         **text,
         "images_at_once": at_once,
-        # The widest layers keep some 400 floats a pixel.
+        # The widest layers hold about 400 floats per pixel.
         "megabytes_at_once": (4 * num_parameters + 1600 * at_once * data.image_size**2) // 2**20,
         **missing_parts(request.dataset, request.model),
     }
@@ -125,7 +124,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
 def _encoder(
     request: TokenizeRequest, source: ImageSource, device: torch.device, reporter: Reporter
 ) -> TextEncoder | None:
-    """Load the text encoder if captions are to be encoded, and say how much room that takes."""
+    """Load the text encoder if captions are to be encoded, and log how much space that takes."""
     if not request.encode_captions:
         return None
     require(source.has_captions, f"--encode-captions: {source.config.source} has class labels, not captions.")
@@ -139,7 +138,7 @@ def _encoder(
 
 
 def _tokenizer_folder(model: str) -> ModelFolder:
-    """The model folder; its tokenizer/ component may be named directly."""
+    """Open the model folder; its tokenizer/ may be named directly."""
     path = Path(model)
     if path.name == "tokenizer" and ModelFolder(path.parent).exists():
         return ModelFolder(path.parent)
@@ -147,15 +146,15 @@ def _tokenizer_folder(model: str) -> ModelFolder:
 
 
 def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Reporter) -> ImageSource:
-    """Open the images at the size that was asked for, else at the tokenizer's own."""
+    """Open the images at the requested size, or else at that of the tokenizer."""
     own_size, size = tokenizer.image_size, request.data_fields.get("image_size")
     fields = {**request.data_fields, "image_size": own_size if size is None else size}
     config = data_config(request.dataset, **fields)
     usual = DATA_PRESETS.get(request.dataset, {}).get("image_size", own_size)
     if config.image_size == own_size != usual:
         reporter.warn(
-            f"{request.dataset} is usually read at {usual} pixels; this tokenizer's images are {own_size}, so they "
-            f"are cropped to {config.image_size}. --image-size sets another size."
+            f"{request.dataset} is usually read at {usual} pixels; this tokenizer is for {own_size}, so images are "
+            f"cropped to {config.image_size}. Set another size with --image-size."
         )
     _check_size(config.image_size, tokenizer)
     source = open_source(config)
@@ -185,7 +184,7 @@ def tokenize(
         fingerprint: sha256 of the tokenizer's weights.
         output: folder of the set.
         options: sizes and workers.
-        reporter: told of progress.
+        reporter: receives progress and messages.
         processes: that share the shards.
         encoder: of the captions; None stores them as text alone.
 

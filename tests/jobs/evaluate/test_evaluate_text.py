@@ -117,7 +117,7 @@ def test_the_clip_score_is_that_of_the_images_which_sample_writes(
     (from_files,) = rows_of(toy, tmp_path / "out", images=tmp_path, steps=(), num_samples=None)
     assert from_files["metrics"]["fid"] == pytest.approx(unbroken["metrics"]["fid"], rel=1e-5)
     assert from_files["metrics"]["clip_score"] is None
-    assert from_files["absent"]["clip_score"] == "image files do not tell which prompt was asked for"
+    assert from_files["absent"]["clip_score"] == "image files do not record the prompt"
 
 
 def test_numbers_of_prompts_in_a_file_are_not_taken_for_classes(toy: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.evaluate.image_folder import ImageFolder
+from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from tests.image_files import png
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.tokenizer.build import build_tokenizer
-from adanat_cli.jobs.evaluate.image_folder import ImageFolder
+from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample import sample as sampling_run
 from adanat_cli.jobs.sample.sample import sample
