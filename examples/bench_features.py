@@ -92,7 +92,7 @@ def main() -> None:
     unit = 2**20 if sys.platform == "darwin" else 2**10
     threads = torch.get_num_threads()
     print(f"{options.protocol}, {images.num_images} images of {options.image_size} pixels, {device}, {threads} threads")
-    print(f"{speed.images_per_second:.1f} images/s")
+    print(f"{speed:.1f} images/s")
     print(f"peak memory {peak / unit:.0f} MB, of which {before / unit:.0f} MB before the pass")
     print(f"features on disk {size / images.num_images / 1024:.1f} kB an image")
 

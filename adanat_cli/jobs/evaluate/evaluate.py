@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, 
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.sample_file import SampleFile
 from adanat_cli.jobs.resolve.models import nat_config, num_trained_on, resolve_model
-from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
+from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
@@ -194,19 +195,19 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
 
 
 def _generator(request: EvaluateRequest, folder: ModelFolder, processes: Processes, reporter: Reporter) -> Generator:
-    """The model with its classes or prompts, each checked."""
+    """The model with its classes or prompts, both checked."""
     config = nat_config(folder)
     if config.condition == "text":
         require(
-            bool(request.prompts) or bool(request.classes),  # of which make_conditions tells
+            bool(request.prompts) or bool(request.classes),  # which make_conditions refuses
             f"Model {folder.name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
             "line (`adanat info --dataset mscoco --captions FILE` writes some), or --prompt TEXT.",
         )
         broken = [prompt for prompt in request.prompts if "\n" in prompt]
-        require(not broken, f"Prompt {broken[:1]} is of several lines; give it in one.")
+        require(not broken, f"Prompt {broken[:1]} has several lines; write it on one.")
     else:
         acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
-    with processes.state.local_main_process_first():  # which downloads a text encoder; the others find the files
+    with processes.state.local_main_process_first():  # it downloads a text encoder; the others find the files
         conditions = make_conditions(
             folder,
             config,
@@ -226,7 +227,7 @@ def _subjects(
     processes: Processes,
     reporter: Reporter,
 ) -> list[Subject]:
-    """What is measured, each checked as far as that goes without weights."""
+    """The sets of images to measure, checked as far as possible without loading weights."""
     if request.samples is not None:
         return [_given(request, SampleFile(request.samples, processes.device))]
     if request.images is not None or folder is None:
@@ -237,53 +238,58 @@ def _subjects(
     generator = _generator(request, folder, processes, reporter)
     num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)
     subjects: dict[str, Subject] = {}
+    for name, choice in _schedules(request, folder, generator.config.num_tokens):
+        images = GeneratedImages(generator, choice, num_images)
+        subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
+        require(
+            ":" not in name or subject.folder_name not in subjects,
+            f"Two schedules are called {subject.title}; give their files different names.",
+        )
+        subjects[subject.folder_name] = subject
+    return list(subjects.values())
+
+
+def _schedules(request: EvaluateRequest, folder: ModelFolder, num_tokens: int) -> Iterator[tuple[str, ScheduleChoice]]:
+    """Yield the name and the settled choice of each schedule to measure."""
     unused = set(request.steps)
-    for words in request.schedules or ("",):
-        kind, _, file = words.partition(":")
+    for argument in request.schedules or ("",):
+        kind, _, file = argument.partition(":")
         for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
-            choice = choose_schedule(words, num_steps, request.temperature, request.guidance)
+            choice = choose_schedule(argument, num_steps, request.temperature, request.guidance)
             choice = settle_schedule(choice, folder)[0]
             unused.discard(choice.num_steps)
             require(
-                choice.num_steps <= generator.config.num_tokens,
-                f"--steps is {choice.num_steps}, but images of this model have {generator.config.num_tokens} tokens; "
-                f"expected 1 to {generator.config.num_tokens}.",
+                choice.num_steps <= num_tokens,
+                f"--steps is {choice.num_steps}, but images of this model have {num_tokens} tokens; expected 1 to "
+                f"{num_tokens}.",
             )
-            name = f"{kind}:{Path(file).stem}" if file else choice.kind
-            images = GeneratedImages(generator, choice, num_images)
-            subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
-            require(
-                not file or subject.folder_name not in subjects,
-                f"Two schedules are called {subject.title}; give their files different names.",
-            )
-            subjects[subject.folder_name] = subject
+            yield f"{kind}:{Path(file).stem}" if file else choice.kind, choice
     require(
         not unused,
         f"--steps {', '.join(map(str, sorted(unused)))} has no meaning with schedules from files, which bring their "
         "own number; leave it out.",
     )
-    return list(subjects.values())
 
 
 def _usual_number(folder: ModelFolder, condition: str, reporter: Reporter) -> int:
-    """As many images as the NAT was trained on, within the field's number; said where it is another one."""
+    """As many images as the NAT was trained on, up to the field's number; logged where it is fewer."""
     most, num_trained = USUAL_NUM_SAMPLES[condition], num_trained_on(folder)
     number = usual_evaluation(num_trained, most)
     if number < most:
         reporter.log(
             f"{number:,} images are measured, for the model was trained on {num_trained:,}; --num-samples sets another "
-            f"number, such as the field's {most:,}."
+            f"number, such as the usual {most:,}."
         )
     return number
 
 
 def _given(request: EvaluateRequest, images: ImageFolder | SampleFile) -> Subject:
-    """Images that exist."""
+    """Check the number of images that exist."""
     num_images = request.num_samples or images.num_images
     require(images.num_images >= 2, f"{images.origin} holds one image; a distance needs at least 2.")
     require(
         2 <= num_images <= images.num_images,
-        f"{images.origin} holds {images.num_images} images, and {num_images} are to be measured; expected 2 to "
-        f"{images.num_images} (--num-samples).",
+        f"--num-samples is {num_images}, but {images.origin} holds {images.num_images} images; expected 2 to "
+        f"{images.num_images}.",
     )
     return Subject(images.origin, "images", images, num_images)

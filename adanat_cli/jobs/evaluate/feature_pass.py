@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,6 @@ from adanat_cli.jobs.runtime.reporter import Reporter, Task
 _RESIZED_AT_ONCE, _RESIZED_AT_ONCE_ON_GPU = 8, 128
 """Images in a pass of a network that sees them at 224 to 518 pixels; on a CPU more make it no faster, only larger."""
 _NOT_FINITE = "The {} of some images by {} are not finite numbers; check the network's weights and the images."
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a pass went.
-
-    Attributes:
-        num_images: images of this run, on all processes; fewer than all where it resumed an earlier one.
-        seconds: duration.
-    """
-
-    num_images: int
-    seconds: float
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Images of all processes per second; None where an earlier run had done all."""
-        return self.num_images / self.seconds if self.num_images else None
 
 
 def open_store(folder: Path, settings: dict[str, Any], processes: Processes, reporter: Reporter) -> FeatureStore:
@@ -65,7 +46,7 @@ def extract_features(
     processes: Processes,
     task: Task,
     scorer: ClipScorer | None = None,
-) -> Speed:
+) -> float | None:
     """Write the features of this process's parts.
 
     The features of an image depend neither on the number of processes nor on where an earlier run was interrupted:
@@ -78,6 +59,9 @@ def extract_features(
         processes: that extract together.
         task: progress bar of this process.
         scorer: compares images with their prompts, where they have some; None leaves that out.
+
+    Returns:
+        Images of this run per second, on all processes together; None where earlier runs had done all.
 
     Raises:
         AdaNATError: if images cannot be read, or the disk is full.
@@ -95,7 +79,7 @@ def extract_features(
             store.add(part.number, columns, skipped)
     processes.state.wait_for_everyone()
     seconds = time.perf_counter() - start
-    return Speed(processes.sum(num_rows), seconds)
+    return processes.sum(num_rows) / seconds or None
 
 
 def _extract_part(

@@ -1,4 +1,4 @@
-"""Where the Inception weights come from: a file given, a file kept, or one download."""
+"""Where the Inception weights come from: a given file, a cached file, or one download."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ INCEPTION_URL = (
 )
 INCEPTION_VARIABLE = "ADANAT_INCEPTION"
 CLEAN_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
-"""Of clean-fid's TorchScript file. Nobody publishes its hash, so it is not fetched on anybody's behalf."""
+"""clean-fid's TorchScript file. Its hash is not published, so it is not downloaded automatically."""
 _TIMEOUT_SECONDS, _BYTES_AT_ONCE = 30, 2**20
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$XDG_CACHE_HOME/adanat``, by default ``~/.cache/adanat``."""
+    """Folder of downloads: ``$XDG_CACHE_HOME/adanat``, by default ``~/.cache/adanat``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adanat"
 
 
@@ -39,16 +39,16 @@ def inception_weights(
     reporter: Reporter | None = None,
     url: str = INCEPTION_URL,
 ) -> Path:
-    """Find the weights of the Inception network; the first of these that is there.
+    """Find the weights of the Inception network, in the first of these places that has them.
 
-    The path given; the file that ``ADANAT_INCEPTION`` names; the file kept from the last download; a download, by
-    one process of a machine, whose hash is checked and which only then gets its name.
+    The given path; the file that ``ADANAT_INCEPTION`` names; the file cached from an earlier download; a download by
+    one process per machine, which gets its name only after its hash was checked.
 
     Args:
         path: file, or a folder that holds one of the published name.
         state: the processes that call this together; None for this one alone.
         reporter: shows the download.
-        url: whose last part ends in the first digits of the file's sha256, as PyTorch's hub has it.
+        url: address, whose last part ends in the first digits of the file's sha256, as in PyTorch's hub.
 
     Raises:
         AdaNATError: if a file that was named does not exist, or the download fails.
@@ -65,18 +65,18 @@ def inception_weights(
         except AdaNATError as error:
             failure = error
     if state is not None:
-        state.wait_for_everyone()  # also after a failure, so that nobody waits for long
+        state.wait_for_everyone()  # after a failure, too, so that no process waits until its timeout
     if failure:
         raise failure
-    require(kept.is_file(), f"{name} could not be fetched by this machine's first process, which says why.")
+    require(kept.is_file(), f"{name} could not be downloaded by the first process of this machine, which says why.")
     return kept
 
 
 def clean_weights(path: Path | None = None) -> Path:
-    """Find clean-fid's TorchScript file: the path given, ``ADANAT_INCEPTION`` if it is of that name, or kept.
+    """Find clean-fid's TorchScript file: the given path, ``ADANAT_INCEPTION`` if it has that name, or the cached file.
 
     Raises:
-        AdaNATError: if it is not there.
+        AdaNATError: if it does not exist.
     """
     name = CLEAN_URL.rpartition("/")[2]
     kept = cache_folder() / name
@@ -95,7 +95,7 @@ def clean_weights(path: Path | None = None) -> Path:
 
 
 def published_hash(name: str) -> str:
-    """First digits of the sha256 that a published file's name ends in; "" if it names none."""
+    """First digits of the sha256, in which the name of a published file ends; "" if it does not."""
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
     return match[1] if match else ""
 
@@ -123,13 +123,13 @@ def _download(url: str, target: Path, reporter: Reporter) -> None:
         expected, actual = published_hash(target.name), digest.hexdigest()
         require(
             actual.startswith(expected),
-            f"{url} gave another file than the published one (sha256 {actual[:12]}, expected {expected}), and it was "
+            f"{url} gave another file than the published one (sha256 {actual[:12]}, expected {expected}), which was "
             f"not kept; {_advice(target)}.",
         )
 
 
 def _received(url: str, target: Path, reporter: Reporter) -> Iterator[bytes]:
-    """Yield the bytes of a file; what goes wrong on the way is one line."""
+    """Yield the bytes of a file; a failed transfer raises an ``AdaNATError``."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:
             length = int(response.headers.get("Content-Length") or 0)

@@ -16,7 +16,7 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
 from adanat_cli.jobs.evaluate.extractors import identity
-from adanat_cli.jobs.evaluate.feature_pass import Speed, extract_features, open_store, progress
+from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageSet, parts_of
@@ -132,7 +132,7 @@ class Evaluation:
                 device,
             )
         )
-        cost: dict[str, Any] = {"images_per_second": speed.images_per_second, "num_processes": self.processes.num}
+        cost: dict[str, Any] = {"images_per_second": speed, "num_processes": self.processes.num}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
         differing = compare_classes(self.reference.classes, subject.images.classes(subject.num_images))
@@ -183,8 +183,10 @@ class Evaluation:
         store, _ = self._extract("the reference's images", _REFERENCE_IMAGES, images, num_images)
         return store.column("features") if self.processes.is_main else None
 
-    def _extract(self, title: str, folder_name: str, images: ImageSet, num_images: int) -> tuple[FeatureStore, Speed]:
-        """Save the features of a set, or those that are missing."""
+    def _extract(
+        self, title: str, folder_name: str, images: ImageSet, num_images: int
+    ) -> tuple[FeatureStore, float | None]:
+        """Save the features of a set, or those that are missing; returns them with the images per second."""
         settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
         store = open_store(self._folder(folder_name), settings, self.processes, self.reporter)
         parts = Parts(num_images, self.part_size, self.processes.rank, self.processes.num)

@@ -234,7 +234,7 @@ def _extract(
         for part in parts.read(source, store.has)
     )
     with progress(reporter, f"Reading {source.config.source}", parts, store) as task:
-        return extract_features(left, store, extractor, processes, task).images_per_second
+        return extract_features(left, store, extractor, processes, task)
 
 
 def _batches(

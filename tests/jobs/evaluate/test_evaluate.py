@@ -645,7 +645,7 @@ def test_a_model_that_is_not_needed_is_warned_of(toy: Path, samples: Path, tmp_p
 
 
 def test_more_images_than_there_are_cannot_be_measured(toy: Path, samples: Path, tmp_path: Path) -> None:
-    with pytest.raises(AdaNATError, match="holds 22 images, and 23 are to be measured"):
+    with pytest.raises(AdaNATError, match="--num-samples is 23, but png holds 22 images"):
         rows(toy, tmp_path, images=samples / "png", num_samples=23, steps=())
 
 

@@ -245,7 +245,7 @@ def test_a_file_of_no_prompts_gets_one_line(toy: Path, tmp_path: Path, content: 
     [
         ({"prompts": ()}, r"conditioned on text; give the prompts to measure it on: --prompts FILE"),
         ({"classes": ("3",)}, "conditioned on text; give --prompt instead of --class"),
-        ({"prompts": ("red\nring",)}, "of several lines"),
+        ({"prompts": ("red\nring",)}, "has several lines"),
         ({"clip": "no/such-model-folder/here"}, "CLIP model .no/such-model-folder/here. cannot be loaded"),
         ({"text_encoder": "no/such-model-folder/here"}, "cannot be loaded"),
         ({"images": Path("a"), "steps": ()}, r"--prompts, --clip has no meaning with --images"),

@@ -119,7 +119,7 @@ def test_one_process_of_a_machine_downloads_and_nobody_is_left_waiting(server: s
             self.waited += 1
 
     url, first, second = f"{server}/good/{NAME}", Processes(True), Processes(False)
-    with pytest.raises(AdaNATError, match="first process, which says why"):
+    with pytest.raises(AdaNATError, match="first process of this machine, which says why"):
         inception_weights(state=second, url=url)
     assert Handler.asked == []
     for processes in (first, second):
