@@ -1,4 +1,4 @@
-"""Which device and number format a run uses."""
+"""Devices, processes and number formats of a run."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from adanat_cli.core.reading import read_object
 from adanat_cli.jobs.runtime.group import num_processes, settle_group
 
 Job = Callable[[torch.dtype], object]
-"""A typical piece of a run's work in a given number format."""
+"""Does a typical piece of the work of a run in the given number format."""
 Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
 _TRIALS = 4
-"""How often each number format is timed."""
+"""Times that each number format is measured."""
 
 _PIXELS_AT_ONCE = {"cpu": 2**19}
 _PIXELS_AT_ONCE_ON_GPU = 2**22
-"""A tokenizer's widest layers hold hundreds of floats per pixel: so many take about 2 GB on a CPU."""
+"""The widest layers of a tokenizer hold hundreds of floats per pixel, so 2**19 pixels take about 2 GB on a CPU."""
 
 
 def images_at_once(image_size: int, device: torch.device) -> int:
-    """How many square images a tokenizer may work on together in bounded memory."""
+    """Number of square images that a tokenizer may process together in bounded memory."""
     return max(1, _PIXELS_AT_ONCE.get(device.type, _PIXELS_AT_ONCE_ON_GPU) // image_size**2)
 
 
@@ -57,19 +57,19 @@ def pick_device(name: str = "") -> torch.device:
 
 
 def device_memory(device: torch.device) -> int:
-    """Bytes of a GPU, or of this machine; 0 where the system does not tell."""
+    """Bytes of a GPU, or of this machine; 0 where the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
 def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-size") -> Accelerator:
-    """Start the devices and processes of a training; number formats are the run's own business.
+    """Start the device and the processes of a training; the run sets number formats itself.
 
     Args:
-        device_name: "" for the best one here.
-        batch_size: over all processes.
-        option: that sets it, for the message.
+        device_name: name of the device; "" for the best one here.
+        batch_size: images per update, over all processes.
+        option: the option that sets it, for the message.
 
     Raises:
         AdaNATError: if the device is absent, or the batch cannot be split over the processes.
@@ -87,16 +87,16 @@ def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-s
 
 
 def require_multiple(number: int, unit: int, option: str, over: str) -> None:
-    """Refuse a number of images that cannot be shared out evenly, and name the next one that can.
+    """Refuse a number of images that cannot be split evenly, and name the next one that can.
 
     Args:
-        number: of images.
+        number: number of images.
         unit: what it must be a multiple of.
-        option: that sets it.
-        over: what it is shared out over, in words.
+        option: the option that sets it, for the message.
+        over: what it is split over, in words.
 
     Raises:
-        AdaNATError: saying so.
+        AdaNATError: if it is not a multiple.
     """
     require(
         number % unit == 0,
@@ -148,7 +148,7 @@ def start_processes(device: str) -> Processes:
         AdaNATError: if the device is absent.
     """
     settle_group()
-    chosen = pick_device(device)  # before the group is formed, so that a mistake is told at once
+    chosen = pick_device(device)  # before the group is formed, so that a mistake is reported at once
     # One process may still work, or compute the metrics, while the others wait for it.
     state = PartialState(cpu=chosen.type == "cpu", timeout=timedelta(hours=24))
     _leave_group_at_exit()
@@ -156,7 +156,7 @@ def start_processes(device: str) -> Processes:
 
 
 def _leave_group_at_exit() -> None:
-    """Take this process out of its group before Python ends: its threads would now and then abort a finished run."""
+    """Take this process out of its group before Python ends, whose threads would sometimes abort a finished run."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         atexit.register(_leave_group)
 
@@ -181,18 +181,18 @@ def pick_precision(precision: Precision, device: torch.device, job: Job) -> torc
     if device.type != "cpu":
         return torch.float32
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(_TRIALS):  # turn by turn, so that a busy moment of the machine meets both
+    for _ in range(_TRIALS):  # in alternation, so that a busy moment of the machine affects both
         for dtype, measured in seconds.items():
             start = time.perf_counter()
             job(dtype)
             measured.append(time.perf_counter() - start)
     single, half = (min(measured[1:]) for measured in seconds.values())  # the first call builds kernels
-    # float32 is the safer format: bf16 has to pay.
+    # float32 is the safer format, so bf16 has to be clearly faster.
     return torch.bfloat16 if half < 0.85 * single else torch.float32
 
 
 def sampling_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Resolve "auto" for generation; on a CPU it is float32: what is faster here today must not change the images."""
+    """Resolve "auto" for generation; on a CPU it is always float32, so that timings do not change the images."""
     if precision == "auto" and device.type == "cpu":
         return torch.float32
     return pick_precision(precision, device, lambda _: None)
@@ -201,13 +201,13 @@ def sampling_precision(precision: Precision, device: torch.device) -> torch.dtyp
 def settle_precision(
     training: Training, output: Path, accelerator: Accelerator, make_job: Callable[[], Job]
 ) -> Training:
-    """Fix "auto" once for a whole run: as the run was started, else as measured on the main process.
+    """Resolve "auto" once for a whole run: as recorded when it was started, else as measured on the main process.
 
     Args:
-        training: the settings asked for.
+        training: the requested settings.
         output: run folder, which holds the choice if the run was started before.
-        accelerator: the processes, which must agree.
-        make_job: builds what is timed; called only if a measurement is needed.
+        accelerator: the processes, which must use the same format.
+        make_job: builds the job to time; called only if a measurement is needed.
     """
     if training.precision != "auto":
         return training
@@ -215,8 +215,8 @@ def settle_precision(
     if accelerator.is_main_process:
         if saved.exists():
             # A folder with another config.json is refused later, by name.
-            told = read_object(saved).get("training")
-            chosen = [str(told.get("precision", "fp32") if isinstance(told, dict) else "fp32")]
+            recorded = read_object(saved).get("training")
+            chosen = [str(recorded.get("precision", "fp32") if isinstance(recorded, dict) else "fp32")]
         else:
             fast = pick_precision("auto", accelerator.device, make_job())
             chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]

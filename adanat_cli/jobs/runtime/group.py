@@ -1,4 +1,4 @@
-"""Where this process stands in a group that a launcher has started, by the environment; no PyTorch is needed."""
+"""The rank of this process in a group that a launcher has started, from the environment, without PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from adanat_cli.core.errors import AdaNATError, require
 
-_PLACE = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def is_main_process() -> bool:
@@ -15,33 +15,33 @@ def is_main_process() -> bool:
 
 
 def rank() -> int:
-    """Number of this process in its group; 0 where it is alone, whatever a launcher has left in the environment."""
+    """Number of this process in its group; 0 if it is alone, whatever a launcher has left in the environment."""
     return _number("RANK") if num_processes() > 1 else 0
 
 
 def num_processes() -> int:
-    """Processes of the group, 1 where there is none."""
+    """Number of processes of the group; 1 if there is none."""
     return _number("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
 
 
 def settle_group() -> None:
-    """Let the environment tell of a whole group or of none: what a launcher has left over is dropped.
+    """Make the environment describe a complete group or none: what a launcher has left over is removed.
 
     Raises:
-        AdaNATError: if it tells of several processes, but not of this one's place among them.
+        AdaNATError: if it names several processes, but not the rank of this one.
     """
     size = num_processes()
     if size <= 1:
-        for name in (*_PLACE, "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        for name in (*_VARIABLES, "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             os.environ.pop(name, None)
         return
-    missing = [name for name in _PLACE if not os.environ.get(name)]
+    missing = [name for name in _VARIABLES if not os.environ.get(name)]
     require(
         not missing,
-        f"WORLD_SIZE is {size} in the environment, which lacks {', '.join(missing)}, so it tells of no whole group of "
-        "processes; start them with `adanat --nproc N` or torchrun, or unset WORLD_SIZE.",
+        f"WORLD_SIZE is {size} in the environment, which lacks {', '.join(missing)}, so the group of processes is "
+        "incomplete; start it with `adanat --nproc N` or torchrun, or unset WORLD_SIZE.",
     )
-    require(0 <= rank() < size, f"RANK is {rank()}; expected 0 to {size - 1}, for WORLD_SIZE is {size}.")
+    require(0 <= rank() < size, f"RANK is {rank()}; expected 0 to {size - 1}, since WORLD_SIZE is {size}.")
     _number("LOCAL_RANK")
 
 

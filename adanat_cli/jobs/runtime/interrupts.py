@@ -1,4 +1,4 @@
-"""Signals that end a run: between two updates instead of in the middle of one, and in time."""
+"""Signals that end a run: between two updates instead of within one, and in time."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from types import FrameType
 from adanat_cli.jobs.runtime.group import num_processes
 
 PATIENCE = 12.0
-"""Seconds between a signal from outside and the end of a run that has not come to a place to save by then. Schedulers
-kill 10 to 30 seconds after they ask."""
+"""Seconds after an outside signal until a run is ended that has not reached a point to save. Schedulers kill 10 to 30
+seconds after the signal."""
 _LONGEST_SAVE = 120.0
 _GONE = 1.0
-"""Seconds between two looks at whether the launcher is still there."""
+"""Seconds between two checks whether the launcher is still there."""
 _busy = threading.Event()
 """Set while a state is being saved."""
 
 
 def ending(number: int) -> BaseException:
-    """What a signal raises: Ctrl-C as usual; others leave with the exit code by which schedulers know to requeue."""
+    """The exception of a signal: Ctrl-C as usual; others exit with the code that makes schedulers requeue."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _outside() -> list[signal.Signals]:
-    """Signals that schedulers, container engines and closed terminals send; not those that `nohup` has switched off."""
+    """Signals that schedulers, container engines and closed terminals send; not those that ``nohup`` has disabled."""
     known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     return [number for number in known if signal.getsignal(number) != signal.SIG_IGN]
 
 
 class Interrupt:
-    """Which signal has asked the run to end, if any."""
+    """The signal that asked the run to end, if any."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -43,16 +43,16 @@ class Interrupt:
 
     @property
     def raised(self) -> bool:
-        """Whether one has."""
+        """Whether there was a signal."""
         return self.number != 0
 
     def end(self) -> BaseException:
-        """What to raise then."""
+        """The exception to raise then."""
         return ending(self.number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let signals raise inside the block, which changes no weights."""
+        """Let signals raise at once inside the block, which must not change weights."""
         if self.raised:
             raise self.end()
         self._at_once = True
@@ -80,9 +80,9 @@ class Interrupt:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupt]:
-    """Note the first signal instead of raising, so that an update is never cut in half; a second Ctrl-C raises.
+    """Record the first signal instead of raising, so that updates are never interrupted; a second Ctrl-C raises.
 
-    Off the main thread, where signals cannot be handled, nothing changes.
+    Outside the main thread, where signals cannot be handled, nothing changes.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -102,9 +102,9 @@ def deferred_interrupts() -> Iterator[Interrupt]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Leave the block in order on SIGTERM and SIGHUP, and end this process if it has not left in time.
+    """Leave the block in an orderly way on SIGTERM and SIGHUP, and end this process if that takes too long.
 
-    In a group of processes, also leave as on SIGTERM when the launcher is no longer there.
+    In a group of processes, also leave as on SIGTERM once the launcher is gone.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -147,7 +147,7 @@ def _end_late(read: int, heard: set[int], over: threading.Event) -> None:
 
 
 def _end_with(launcher: int, over: threading.Event) -> None:
-    """Ask this process to end when its launcher has died, which leaves it to another parent."""
+    """Ask this process to end when its launcher has died, which shows as another parent process."""
     while not over.wait(_GONE):
         if os.getppid() != launcher:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Jobs that write into an output hold it while they run."""
+"""Jobs hold their output while they write into it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Job = Callable[[Asked, Reporter], dict[str, Any]]
 
 @contextmanager
 def output_held(folder: Path, name: str = "") -> Iterator[None]:
-    """Hold a folder, or one file of it, inside a block; what killed runs have left half-written there is removed.
+    """Hold a folder, or one file in it, within a block; files that killed runs left half-written there are removed.
 
-    Of several processes the main one holds it; the others end with it where it is refused. See ``locked``.
+    Of several processes, the main one holds it; the others end with it if that is refused. See ``locked``.
     """
     if not is_main_process():
         yield
@@ -38,7 +38,7 @@ def output_held(folder: Path, name: str = "") -> Iterator[None]:
 
 
 def holds_output(job: Job[Asked]) -> Job[Asked]:
-    """Let a job run only while nobody else writes into its request's output folder, if it names one."""
+    """Run a job only while no other run writes into the output folder of its request, if it names one."""
 
     @functools.wraps(job)
     def run(request: Asked, reporter: Reporter) -> dict[str, Any]:

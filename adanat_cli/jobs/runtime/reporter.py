@@ -1,4 +1,4 @@
-"""How a run speaks to its caller: an interface, and a silent form for tests and library use."""
+"""How a run reports to its caller: an interface, and a silent form for tests and library use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where a run's words and progress go; commands give one that draws with rich on stderr."""
+    """Receives the messages and the progress of a run; commands pass one that draws with rich on stderr."""
 
     def log(self, text: str) -> None:
-        """Say one line."""
+        """Report one line."""
 
     def warn(self, text: str) -> None:
-        """Say one line that the user should not miss."""
+        """Report one line that the user should not miss."""
 
     def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
-        """Open a progress bar with rate and ETA; ``total`` None where it is not known."""
+        """Open a progress bar with rate and ETA; ``total`` is None where it is not known."""
 
 
 class _SilentTask:
@@ -41,7 +41,7 @@ class _SilentTask:
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Reports nothing."""
 
     def log(self, text: str) -> None:
         """Do nothing."""
