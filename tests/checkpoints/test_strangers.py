@@ -159,7 +159,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         load_policy(folder, 6)
     tokenizer = VQAEConfig(16, 8, 3, (8, 16), 1)
     folder.write("tokenizer", tokenizer.to_dict(), build(tokenizer).state_dict())
-    with pytest.raises(AdaNATError, match="knows 7 tokens, its tokenizer 8"):
+    with pytest.raises(AdaNATError, match="codebook of 7 tokens, but its tokenizer has 8"):
         load_nat(folder)
 
 

@@ -17,8 +17,7 @@ from adanat_cli.core.config.requests import PullRequest, PushRequest
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId, explain, scrub
-from adanat_cli.jobs.resolve.models import resolve_model
-from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.resolve.models import resolve_model, resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.pull import pull
 from adanat_cli.jobs.share.push import push

@@ -16,7 +16,7 @@ from adanat_cli.core.config import NATTrainingConfig
 from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.resolve.models import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.push import push
 from adanat_cli.jobs.train.nat import NATSettings, pretrain_nat

@@ -25,7 +25,7 @@ from adanat_cli.core.config.requests import PullRequest, PushRequest, SampleRequ
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.reading import read_json
-from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.resolve.models import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe

@@ -1,21 +1,22 @@
-"""Published models by name: where their files lie, as data in ``adanat_cli/models/registry.json``."""
+"""Published models by name, and where to get their files: ``adanat_cli/models/registry.json``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import adanat_cli
-from adanat_cli.core.config.schema import conform
+from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.reading import read_json
 
 MODELS = Path(adanat_cli.__file__).parent / "models"
-"""Models that this installation carries, and the registry of others."""
+"""Folder of the embedded models, and of the registry of others."""
 
 PULLED = Path("models")
-"""Where `adanat pull NAME` puts a model, below the working folder."""
+"""Folder within the working directory for models that `adanat pull NAME` fetches."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class WeightSource:
     """One file of weights of a published model.
 
     Attributes:
-        component: what it becomes.
-        kind: of network, as ``adanat import --kind`` takes it.
-        file: its path in the repository, or its name where it has none.
-        repo: on the Hub; "" if it is not there.
-        page: where a person gets it, if it is not on the Hub.
-        revision: to take; "" for the main branch.
+        component: component that it becomes.
+        kind: kind of network, as in ``adanat import --kind``.
+        file: path in the repository, or file name if it is not on the Hub.
+        repo: repository on the Hub; "" if it is not there.
+        page: address to download it from by hand, if it is not on the Hub.
+        revision: revision of the repository; "" for the main branch.
         num_steps: T of a policy.
-        license: as its source states it, or "unknown".
+        license: license that the source states, or "unknown".
     """
 
     component: str
@@ -48,9 +49,9 @@ class KnownModel:
     """A published model.
 
     Attributes:
-        name: what users call it.
-        about: one line.
-        sources: its files.
+        name: name for the command line.
+        about: description, one line.
+        sources: files of weights.
     """
 
     name: str
@@ -59,20 +60,12 @@ class KnownModel:
 
     @property
     def folder(self) -> Path:
-        """Where `adanat pull` puts it unless told otherwise."""
+        """Folder that `adanat pull` writes to by default."""
         return PULLED / self.name
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A model of the registry, below its name."""
-
-    about: str
-    sources: tuple[WeightSource, ...]
 
 
 @cache
 def known_models() -> dict[str, KnownModel]:
     """All models of the registry, by name."""
-    rows = conform(read_json(MODELS / "registry.json"), dict[str, _Entry], "the registry")
-    return {name: KnownModel(name, row.about, row.sources) for name, row in rows.items()}
+    rows = conform(read_json(MODELS / "registry.json"), Mapping[str, Mapping[str, Any]], "the registry")
+    return {name: build(KnownModel, {"name": name, **row}, f"the registry: {name}") for name, row in rows.items()}

@@ -18,9 +18,8 @@ from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts
+from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts, resolve_tokens
 from adanat_cli.jobs.resolve.text_encoders import NO_CAPTION, CaptionContext, encoder_component
-from adanat_cli.jobs.resolve.token_sets import resolve_tokens
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task

@@ -45,8 +45,7 @@ from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, 
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.reading import read_object
-from adanat_cli.jobs.resolve.models import num_trained_on
-from adanat_cli.jobs.resolve.token_sets import resolve_tokens
+from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
 from adanat_cli.jobs.train.nat_setup import training_rows
 from adanat_cli.jobs.train.policy_setup import named_model

@@ -185,7 +185,7 @@ def test_a_tokenizer_of_another_grid_is_refused(model: str, tmp_path: Path) -> N
     shutil.copytree(model, tmp_path / "model")
     config = tmp_path / "model" / "tokenizer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "image_size": 32}))
-    with pytest.raises(AdaNATError, match=r"makes 4 x 4 tokens, but images of its tokenizer are 8 x 8 .image_size 32"):
+    with pytest.raises(AdaNATError, match=r"generates 4 x 4 tokens, but its tokenizer gives 8 x 8 .image_size 32"):
         draw(str(tmp_path / "model"), tmp_path / "out", image_format="npz")
     assert not (tmp_path / "out").exists()
 
