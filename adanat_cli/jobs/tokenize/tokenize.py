@@ -13,7 +13,7 @@ import torch
 
 from adanat_cli.core.checkpoints.files import check_picture, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, TokenizerConfig, data_config, tokenizer_config
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, DataConfig, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.data.records import SkippedImages
@@ -93,9 +93,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
     else:
         folder = _tokenizer_folder(request.model)
         config = tokenizer_config(folder.config("tokenizer"), str(folder.path))
-    fields = {**request.data_fields, "image_size": request.data_fields.get("image_size") or config.image_size}
-    data = data_config(request.dataset, **fields)
-    _check_size(data.image_size, config)
+    data = _data(request, config)
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in build_tokenizer(config).parameters())
     num_tokens = (data.image_size // config.downsampling) ** 2
@@ -145,18 +143,24 @@ def _tokenizer_folder(model: str) -> ModelFolder:
     return resolve_model(model)
 
 
-def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Reporter) -> ImageSource:
-    """Open the images at the requested size, or else at that of the tokenizer."""
-    own_size, size = tokenizer.image_size, request.data_fields.get("image_size")
-    fields = {**request.data_fields, "image_size": own_size if size is None else size}
+def _data(request: TokenizeRequest, tokenizer: TokenizerConfig) -> DataConfig:
+    """The images at the requested size, or else at that of the tokenizer."""
+    size = request.data_fields.get("image_size")
+    fields = {**request.data_fields, "image_size": tokenizer.image_size if size is None else size}
     config = data_config(request.dataset, **fields)
+    _check_size(config.image_size, tokenizer)
+    return config
+
+
+def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Reporter) -> ImageSource:
+    """Open the requested classes of the images."""
+    config, own_size = _data(request, tokenizer), tokenizer.image_size
     usual = DATA_PRESETS.get(request.dataset, {}).get("image_size", own_size)
     if config.image_size == own_size != usual:
         reporter.warn(
             f"{request.dataset} is usually read at {usual} pixels; this tokenizer is for {own_size}, so images are "
-            f"cropped to {config.image_size}. Set another size with --image-size."
+            f"cropped to {own_size}. Set another size with --image-size."
         )
-    _check_size(config.image_size, tokenizer)
     source = open_source(config)
     source = source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
     reporter.log(source.describe())
