@@ -40,10 +40,10 @@ PROMPTS = ("one red ring", "two blue rings", "one blue cross")
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random text NAT in the model of the toy, its encoder, a CLIP to judge by, and a file of captions."""
+    """A random text NAT in the model of the toy, its encoder, a CLIP to measure with, and a file of captions."""
     folder = make_evaluation_toy(tmp_path_factory.mktemp("text"))
     encoder = TextEncoder(str(make_clip(folder / "encoder", WORDS, length=6)))
-    make_clip(folder / "judge", WORDS, image_size=24, length=7, hidden_size=8)
+    make_clip(folder / "scorer", WORDS, image_size=24, length=7, hidden_size=8)
     model = ModelFolder(folder / "model")
     config = NATConfig(
         codebook_size=16,
@@ -72,11 +72,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(toy: Path, output: Path | str, **changes: Any) -> list[dict[str, Any]]:
-    return rows_of(toy, output, **{"prompts": PROMPTS, "clip": str(toy / "judge"), **changes})
+    return rows_of(toy, output, **{"prompts": PROMPTS, "clip": str(toy / "scorer"), **changes})
 
 
 def request(toy: Path, output: Path, **changes: Any) -> Any:
-    return evaluate_request(toy, output, prompts=PROMPTS, clip=str(toy / "judge"), **changes)
+    return evaluate_request(toy, output, prompts=PROMPTS, clip=str(toy / "scorer"), **changes)
 
 
 def adanat(command: str, toy: Path, *arguments: object) -> Any:
@@ -110,7 +110,7 @@ def test_the_clip_score_is_that_of_the_images_which_sample_writes(
     images = np.stack([np.asarray(Image.open(file)) for file in json.loads(drawn.stdout)["files"]])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     prompts = [PROMPTS[index % 3] for index in range(22)]
-    expected = PreferenceReward(str(toy / "judge")).score(pixels, prompts)
+    expected = PreferenceReward(str(toy / "scorer")).score(pixels, prompts)
     torch.testing.assert_close(similarities(toy / "unbroken"), expected, atol=1e-6, rtol=0)
     assert expected.std() > 1e-3
     assert unbroken["metrics"]["clip_score"] == pytest.approx(100 * float(expected.mean()), rel=1e-5)
@@ -133,7 +133,7 @@ def test_a_row_names_prompts_encoder_and_clip(toy: Path, unbroken: dict[str, Any
     assert (settings["num_prompts"], settings["prompts_sha256"]) == (3, digest)
     assert read_prompts((), toy / "again.txt") == PROMPTS
     assert settings["text_encoder"] == TextEncoder(str(toy / "encoder")).fingerprint
-    assert settings["clip"] == "judge"
+    assert settings["clip"] == "scorer"
     assert len(settings["clip_hash"]) == 64
     assert "classes" not in settings
     assert unbroken["metrics"]["accuracy"] is None
@@ -154,7 +154,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_numbers(toy: Path, unbroken: di
     assert len(parts(tmp_path)) == 2
     with pytest.raises(AdaNATError, match=r"num_prompts was 3, now 2, prompts_sha256 was .*; repeat its settings"):
         rows(toy, tmp_path, prompts=PROMPTS[:2])
-    with pytest.raises(AdaNATError, match=r"clip was .*judge', now None, clip_hash was"):
+    with pytest.raises(AdaNATError, match=r"clip was .*scorer', now None, clip_hash was"):
         rows(toy, tmp_path, clip="none")
     counts = Stops(10**6, fail)
     (row,) = evaluate(request(toy, tmp_path), counts)["results"]
@@ -186,18 +186,18 @@ def test_prompts_are_encoded_a_batch_at_a_time(toy: Path, tmp_path: Path, monkey
 def test_a_table_has_the_clip_score_and_a_file_gives_one_image_a_prompt(toy: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"{one} {two}" for one in WORDS for two in WORDS))
-    line = ["--ref", toy / "stats.npz", "--prompts", prompts, "--clip", toy / "judge", "-o", tmp_path / "out"]
+    line = ["--ref", toy / "stats.npz", "--prompts", prompts, "--clip", toy / "scorer", "-o", tmp_path / "out"]
     shown = adanat("evaluate", toy, *line).stdout
     assert "| measured | FID | IS | precision | recall | density | coverage | KID | CLIP score | images |" in shown
     assert "CLIP score: 100 x mean cosine similarity of image and prompt by " in shown
     assert json.loads(adanat("evaluate", toy, *line, "--json").stdout)["results"][0]["settings"]["num_images"] == 36
 
 
-def test_a_recorded_clip_score_names_its_judge(toy: Path, tmp_path: Path) -> None:
+def test_a_recorded_clip_score_names_its_clip(toy: Path, tmp_path: Path) -> None:
     (row,) = rows(toy, tmp_path, record=True)
     (noted,) = [result for result in ModelFolder(toy / "model").index.results if result["metric"] == "clip_score"]
     assert noted["value"] == row["metrics"]["clip_score"]
-    assert (noted["clip"], noted["num_prompts"]) == ("judge", 3)
+    assert (noted["clip"], noted["num_prompts"]) == ("scorer", 3)
     assert noted["clip_hash"] == row["settings"]["clip_hash"][:12]
     assert "clip_score" in (toy / "model" / "README.md").read_text()
 

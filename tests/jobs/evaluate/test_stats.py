@@ -100,11 +100,11 @@ def test_a_killed_run_goes_on_to_the_same_file(toy: Path, tmp_path: Path) -> Non
 
 
 def test_features_of_files_that_have_changed_since_are_not_gone_on_with(toy: Path, tmp_path: Path) -> None:
-    place = shutil.copytree(toy / "images", tmp_path / "images")
-    request = stats_request(toy, tmp_path / "stats.npz", dataset=str(place))
+    copy = shutil.copytree(toy / "images", tmp_path / "images")
+    request = stats_request(toy, tmp_path / "stats.npz", dataset=str(copy))
     with pytest.raises(RuntimeError, match="killed"):
         make_stats(request, Stops(15, fail))
-    os.utime(max(place.rglob("*.png")), ns=(1, 1))
+    os.utime(max(copy.rglob("*.png")), ns=(1, 1))
     with pytest.raises(AdaNATError, match="images have changed"):
         make_stats(request, SilentReporter())
 

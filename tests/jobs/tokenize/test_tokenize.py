@@ -172,29 +172,29 @@ def test_tokens_of_other_settings_are_refused(
 
 
 def test_files_that_are_replaced_under_a_run_are_no_part_of_its_tokens(images: Path, tmp_path: Path) -> None:
-    place = shutil.copytree(images, tmp_path / "data")
-    run(open_folder(place), tmp_path / "tokens")
+    copy = shutil.copytree(images, tmp_path / "data")
+    run(open_folder(copy), tmp_path / "tokens")
     for shard in sorted((tmp_path / "tokens").glob("*.parquet"))[1:]:
         shard.unlink()
-    file = min(place.rglob("*.png"))
+    file = min(copy.rglob("*.png"))
     status, content = file.stat(), file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(AdaNATError, match="files that have changed since: images 0 to 7"):
-        run(open_folder(place), tmp_path / "tokens")
+        run(open_folder(copy), tmp_path / "tokens")
     file.write_bytes(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    moved = shutil.move(place, tmp_path / "elsewhere/data")
+    moved = shutil.move(copy, tmp_path / "elsewhere/data")
     assert run(open_folder(moved), tmp_path / "tokens").num_shards_written > 0
 
 
 def test_an_image_that_was_repaired_changes_no_other_shard(images: Path, tmp_path: Path) -> None:
-    place = shutil.copytree(images, tmp_path / "data")
-    file = min(place.rglob("*.png"))
+    copy = shutil.copytree(images, tmp_path / "data")
+    file = min(copy.rglob("*.png"))
     content = file.read_bytes()
     file.write_bytes(b"")
-    run(open_folder(place, max_bad=0.5), tmp_path / "tokens")
+    run(open_folder(copy, max_bad=0.5), tmp_path / "tokens")
     file.write_bytes(content)
-    run(open_folder(place, max_bad=0.5), tmp_path / "tokens")
+    run(open_folder(copy, max_bad=0.5), tmp_path / "tokens")
 
 
 def test_tokens_of_other_data_are_refused(images: Path, tmp_path: Path) -> None:
