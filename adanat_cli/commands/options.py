@@ -1,93 +1,119 @@
-"""Options that several commands share, declared once."""
+"""Options of a command, made from the fields of its request (``adanat_cli.core.config.option``)."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
-_DATA, _RUN = "Data", "Run"
+from adanat_cli.commands import console
+from adanat_cli.core.config.option import REQUIRED, Option, Part, option, options_of
 
-Dataset = Annotated[
-    str,
-    typer.Option(
-        "--dataset",
-        "-d",
-        help="Preset (imagenet64, imagenet256, imagenet512, mscoco, cc3m, digits), folder of images by class, Parquet, "
-        "webdataset tars, TSV, or Hub id user/name\\[@revision].",
-        rich_help_panel=_DATA,
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Local copy of the data set, read instead of the Hub.", rich_help_panel=_DATA),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option("--image-size", help="Side of the centre crop in pixels; presets know theirs.", rich_help_panel=_DATA),
-]
-Split = Annotated[
-    Literal["train", "validation"], typer.Option("--split", help="Which part of the data.", rich_help_panel=_DATA)
-]
-Streaming = Annotated[
-    bool, typer.Option("--streaming", help="Read in order, without a local copy.", rich_help_panel=_DATA)
-]
-MaxBad = Annotated[
-    float, typer.Option("--max-bad", help="Share of unreadable images to tolerate.", rich_help_panel=_DATA)
-]
-NumClasses = Annotated[
-    int | None,
-    typer.Option("--num-classes", help="Classes of the labels, where a stream does not tell.", rich_help_panel=_DATA),
-]
-ImageColumn = Annotated[str, typer.Option("--image-column", help="Column of the images.", rich_help_panel=_DATA)]
-LabelColumn = Annotated[str, typer.Option("--label-column", help="Column of the classes.", rich_help_panel=_DATA)]
-CaptionColumn = Annotated[str, typer.Option("--caption-column", help="Column of the captions.", rich_help_panel=_DATA)]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option("--class", "-c", help="Class id or name; repeat for several.", rich_help_panel=_DATA),
-]
-Workers = Annotated[int, typer.Option("--workers", help="Threads that decode images.", min=0, rich_help_panel=_RUN)]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="Model folder, name or Hub id user/repo\\[@revision]; the embedded model by default."
-    ),
-]
-Inception = Annotated[
-    Path | None,
-    typer.Option(
-        "--inception",
-        help="File of the Inception weights for adm, paper and clean; by default the kept copy, which adm and paper "
-        "fetch on first use.",
-    ),
-]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.")]
-Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.", rich_help_panel=_RUN)]
-Device = Annotated[
-    str, typer.Option("--device", help="cuda, mps or cpu; the best one here by default.", rich_help_panel=_RUN)
-]
-PrecisionOption = Annotated[
-    Literal["auto", "fp32", "bf16"],
-    typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_RUN),
-]
-PushToHub = Annotated[
-    str,
-    typer.Option(
-        "--push-to-hub",
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass(frozen=True)
+class Printing:
+    """How a command prints its result."""
+
+    as_json: bool = option(False, "--json", help="Print the result as one JSON object.", panel="Run")
+
+
+@dataclass(frozen=True)
+class RunOptions(Printing):
+    """What every command has whose result can be pushed."""
+
+    push_to_hub: str = option(
+        "",
         help="Hub id user/repo\\[@branch] to push the result to; account and id are checked before the run starts.",
-        rich_help_panel=_RUN,
-    ),
-]
-TextEncoder = Annotated[
-    str,
-    typer.Option(
-        "--text-encoder",
-        help="CLIP model that encodes prompts: Hub id or folder; by default the model's own, or the data set's.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_RUN)]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Print what would run, without touching data.", rich_help_panel=_RUN),
-]
+        panel="Run",
+    )
+    dry_run: bool = option(False, help="Print what would run, without touching data.", panel="Run")
+
+
+def takes(*kinds: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function of requests: its options are their fields, walked into nested configurations."""
+
+    def made(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**typed: Any) -> None:
+            function(*(_request(kind, typed) for kind in kinds))
+
+        command.__signature__ = inspect.Signature([*_parameters(kinds)])  # type: ignore[attr-defined]
+        command.__annotations__ = {}
+        return command
+
+    return made
+
+
+def _parameters(kinds: tuple[type[Any], ...]) -> Iterator[inspect.Parameter]:
+    for kind in kinds:
+        for name, one, hint, default in _walk(kind):
+            if one.is_argument:
+                info = typer.Argument(help=one.help, **one.settings)
+            else:
+                info = typer.Option(*one.flags, help=one.help, rich_help_panel=one.panel or None, **one.settings)
+            given = inspect.Parameter.empty if default is REQUIRED else default
+            yield inspect.Parameter(name, _KEYWORD, default=given, annotation=Annotated[hint, info])
+            if one.former:
+                info = typer.Option(*one.former, hidden=True)
+                yield inspect.Parameter(f"{name}__former", _KEYWORD, default=None, annotation=Annotated[hint, info])
+
+
+def _walk(kind: type[Any], prefix: str = "", part: Part | None = None) -> Iterator[tuple[str, Option, Any, Any]]:
+    """Yield name, option, type and default of every option; in a part, what was not typed is None."""
+    hints, own = get_type_hints(kind), options_of(kind)
+    for field in dataclasses.fields(kind):
+        name, hint, default = prefix + field.name, hints[field.name], field.default
+        if inner := _inner(field, hint):
+            yield from _walk(inner.kind, f"{name}__", field.metadata.get("part"))
+        elif field.name in own and field.name not in (part.without if part else ()):
+            one = own[field.name]
+            hint = one.kind or hint
+            if get_origin(hint) is tuple:
+                hint = list[hint.__args__[0]] | None  # type: ignore[name-defined]
+            if part:
+                hint, default = hint | None, None
+            yield name, one, hint, None if default == () else default
+
+
+def _inner(field: dataclasses.Field[Any], hint: Any) -> Part | None:
+    """The configuration that a field holds, or typed options of which it holds."""
+    return field.metadata.get("part") or (Part(hint) if dataclasses.is_dataclass(hint) else None)  # type: ignore[arg-type]
+
+
+def _request(kind: type[Any], typed: dict[str, Any], prefix: str = "") -> Any:
+    """Build a request of what was typed."""
+    hints, own, values = get_type_hints(kind), options_of(kind), {}
+    for field in dataclasses.fields(kind):
+        name, part = prefix + field.name, field.metadata.get("part")
+        if inner := _inner(field, hints[field.name]):
+            values[field.name] = _request(inner.kind, typed, f"{name}__") if not part else _asked(part, typed, name)
+        elif name in typed:
+            values[field.name] = _value(own[field.name], typed, name)
+    return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+def _asked(part: Part, typed: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """What was typed of a configuration, by field."""
+    own = options_of(part.kind)
+    found = {name: _value(one, typed, f"{prefix}__{name}") for name, one in own.items() if f"{prefix}__{name}" in typed}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _value(one: Option, typed: dict[str, Any], name: str) -> Any:
+    """The field's value; None if it was not typed."""
+    value = typed[name]
+    if (former := typed.get(f"{name}__former")) is not None:
+        console.reporter().warn(f"{one.former[0]} is now {one.name}; the next version knows the new name only.")
+        value = former
+    if value is None:
+        return None
+    if one.read is not None:
+        return one.read(value)
+    return tuple(value) if isinstance(value, list) else value

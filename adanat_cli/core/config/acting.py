@@ -1,69 +1,25 @@
-"""On which kind of input each option of `sample`, `evaluate` and `stats` acts; what would do nothing is refused."""
+"""On which kind of input options of `sample`, `evaluate` and `stats` act; what would do nothing is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
+from adanat_cli.core.config.option import Option, options_of
 from adanat_cli.core.errors import require
 
 CLASSES, PROMPTS, FOLDER, FILE = "classes", "prompts", "folder", "file"
 """Images of a model, by what conditions it; and images that exist, as a folder or as one .npz."""
-INCEPTION = frozenset({"adm", "paper", "clean"})
-"""Protocols whose network is an Inception."""
-_MODEL = frozenset({CLASSES, PROMPTS})
-_ANY = _MODEL | {FOLDER, FILE}
-
-
-@dataclass(frozen=True)
-class Acting:
-    """Where an option acts.
-
-    Attributes:
-        option: as it is typed.
-        on: kinds of input.
-        protocols: names; empty for all.
-        purpose: what it does, where the refusal is clearer with it.
-    """
-
-    option: str
-    on: frozenset[str] = _ANY
-    protocols: frozenset[str] = frozenset()
-    purpose: str = ""
-
-
-# Of classes and prompts, the one that does not fit a model is refused where the model's conditions are made.
-_DRAWN = {
-    "steps": Acting("--steps", _MODEL),
-    "num_steps": Acting("--steps", _MODEL),
-    "schedule": Acting("--schedule", _MODEL),
-    "schedules": Acting("--schedule", _MODEL),
-    "temperature": Acting("--temperature", _MODEL),
-    "guidance": Acting("--guidance", _MODEL),
-    "classes": Acting("--class", _MODEL),
-    "prompts": Acting("--prompts", _MODEL),
-    "clip": Acting("--clip", frozenset({PROMPTS}), purpose="compares images with prompts"),
-    "text_encoder": Acting("--text-encoder", frozenset({PROMPTS}), purpose="encodes prompts"),
-    "seed": Acting("--seed", _MODEL),
-    "precision": Acting("--precision", _MODEL),
-    "record": Acting("--record", _MODEL),
-}
-_MEASURED = {"inception": Acting("--inception", protocols=INCEPTION, purpose="is for adm, paper and clean")}
-ACTING: dict[str, Mapping[str, Acting]] = {
-    "SampleRequest": _DRAWN,
-    "EvaluateRequest": {**_DRAWN, **_MEASURED},
-    "StatsRequest": _MEASURED,
-}
-"""By request and field. What is not here acts everywhere, or changes no number wherever it is given: batch sizes,
-threads, and the device."""
+MODEL = frozenset({CLASSES, PROMPTS})
+"""Of classes and prompts, the one that does not fit a model is refused where the model's conditions are made."""
 
 
 def refuse_idle(request: Any, what: str, kind: str = "", protocol: str = "") -> None:
     """Refuse options that are given, and would do nothing.
 
     Args:
-        request: of a command; an option is given where its field is not the default.
+        request: of a command; an option is given where its field is not the default. Options that name no input
+            act everywhere, or change no number wherever they are given: batch sizes, threads, and the device.
         what: the input or protocol in words, for the message.
         kind: of the input; "" if that is not known yet.
         protocol: by which is measured; "" if that is not known yet.
@@ -73,14 +29,15 @@ def refuse_idle(request: Any, what: str, kind: str = "", protocol: str = "") -> 
     """
     defaults = {field.name: field.default for field in fields(request)}
     idle = [
-        acting
-        for name, acting in ACTING[type(request).__name__].items()
-        if name in defaults and getattr(request, name) != defaults[name] and not _acts(acting, kind, protocol)
+        option
+        for name, option in options_of(type(request)).items()
+        if getattr(request, name) != defaults[name] and not _acts(option, kind, protocol)
     ]
-    names = ", ".join(acting.option for acting in idle)
+    names = ", ".join(option.name for option in idle)
     purpose = f" {idle[0].purpose}: it" if len(idle) == 1 and idle[0].purpose else ""
     require(not idle, f"{names}{purpose} has no meaning with {what}; leave it out.")
 
 
-def _acts(acting: Acting, kind: str, protocol: str) -> bool:
-    return (not kind or kind in acting.on) and (not (protocol and acting.protocols) or protocol in acting.protocols)
+def _acts(option: Option, kind: str, protocol: str) -> bool:
+    on, protocols = option.acts_on, option.protocols
+    return (not (kind and on) or kind in on) and (not (protocol and protocols) or protocol in protocols)

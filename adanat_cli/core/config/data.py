@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Config, require_within
 from adanat_cli.core.config.benchmarks import BENCHMARKS
+from adanat_cli.core.config.option import REQUIRED, option
 from adanat_cli.core.errors import hide_secrets, require
+
+_data = partial(option, panel="Data")
 
 
 @dataclass(frozen=True)
@@ -21,29 +25,26 @@ class DataConfig(Config):
         source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset tars (also
             addresses, ``https://host/train-{0000..0009}.tar``), a TSV of captions and base64 images, or a Hub id
             ``user/name[@revision]``. What an address keeps secret (password, query, fragment) moves to ``address``.
-        image_size: side of the centre crop, in pixels.
-        split: "train" or "validation".
-        data_dir: local copy to read instead of the preset's Hub id; "" if none.
         image_column, label_column, caption_column: names to read; "" lets the reader find them.
         num_classes: classes of the label numbering; 0 lets the reader count them.
         classes: label ids to keep; empty keeps all.
-        streaming: read in order without random access.
-        max_bad: share of unreadable images that is tolerated.
         address: the whole of ``source`` where that hides something, for the one who fetches it; never shown or kept.
         preset: name by which the user called the source, "" for a source of its own; not kept.
     """
 
     source: str
-    image_size: int
-    split: str = "train"
-    data_dir: str = ""
-    image_column: str = ""
-    label_column: str = ""
-    caption_column: str = ""
-    num_classes: int = 0
+    image_size: int = _data(
+        REQUIRED, help="Side of the centre crop in pixels; by default the preset's, or the tokenizer's."
+    )
+    split: str = _data("train", help="Part of the data.", kind=Literal["train", "validation"], show_default="train")
+    data_dir: str = _data("", help="Local copy of the data set, read instead of the Hub.", kind=Path, read=str)
+    image_column: str = _data("", help="Column of the images.")
+    label_column: str = _data("", help="Column of the class labels.")
+    caption_column: str = _data("", help="Column of the captions.")
+    num_classes: int = _data(0, help="Number of classes of the labels, where a stream does not give it.")
     classes: tuple[int, ...] = ()
-    streaming: bool = False
-    max_bad: float = 0.01
+    streaming: bool = _data(False, help="Read in order, without a local copy.")
+    max_bad: float = _data(0.01, help="Share of unreadable images to tolerate.", show_default="0.01")
     address: str = field(default="", repr=False)
     preset: str = field(default="", repr=False, compare=False)
 

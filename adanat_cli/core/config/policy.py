@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from adanat_cli.core.config.base import MAX_STEPS, MAX_WIDTH, Config, Sizes, require_within
 from adanat_cli.core.config.nat import MAX_GRID
+from adanat_cli.core.config.option import option
 from adanat_cli.core.errors import require
 
 _MOST = 1e4
 """Of a temperature or scale, as in schedules."""
+
+_policy = partial(option, panel="Policy")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class PolicyConfig(Config):
     feature_width: int
     grid: tuple[int, int]
     num_steps: int
-    hidden_width: int = 512
+    hidden_width: int = _policy(512, help="Width of the policy and critic networks' first layers.")
     out_features: int = 4
-    residual: bool = True
-    smoothing: float = 0.0
+    residual: bool = _policy(True, "--residual/--no-residual", help="Add the policy's outputs to its base schedule.")
+    smoothing: float = _policy(0.0, help="Exponential smoothing of the policy's outputs over the steps, in [0, 1).")
     base_floor: float = 0.0
     schedule: Literal["cosine", "table", "autonat"] = "cosine"
     sampling_temperature: float = 1.0

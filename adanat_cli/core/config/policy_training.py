@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+from adanat_cli.core.config import shared
 from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.option import option
 from adanat_cli.core.config.training import Precision
 from adanat_cli.core.errors import AdaNATError, require
 
 RewardName = Literal["adversarial", "fid", "preference"]
+
+_training, _reward = partial(option, panel="Training"), partial(option, panel="Reward")
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,6 @@ class PPOConfig(Config):
     Attributes:
         epochs: passes over the rollout per update.
         minibatch: rows (trajectory x step) of one optimizer step over all processes; 0 takes the whole rollout.
-        learning_rate: Adam's, of the two networks.
         static_learning_rate: Adam's, of a static policy's table, whose numbers are the raw actions themselves.
         clip: of the probability ratio.
         value_weight, entropy_weight: of the two other terms of the loss.
@@ -36,7 +40,7 @@ class PPOConfig(Config):
 
     epochs: int = 4
     minibatch: int = 1024
-    learning_rate: float = 3e-4
+    learning_rate: float = _training(3e-4, help="Learning rate of Adam for policy and critic.")
     static_learning_rate: float = 0.02
     clip: float = 0.2
     value_weight: float = 0.5
@@ -74,34 +78,37 @@ class DiscriminatorConfig(Config):
     """The adversarial reward.
 
     Attributes:
-        backbone: "dino" (frozen ViT-S/16), "dino=FILE.safetensors", "classifier" (the same heads on a frozen small
-            classifier of the data's own images), or "pyramid" (trained from scratch).
-        updates: per policy update.
         warmup_updates: before the first policy update, so that the first rewards mean something.
-        batch_size: real and as many generated images of one update, over all processes.
-        learning_rate, beta1, beta2: of Adam.
+        beta1, beta2: of Adam.
         loss: "bce" or "hinge".
         reward: "sigmoid" of the mean logit as in the paper, or the mean "logit" itself, which never saturates.
         real: "reconstructed" shows real images as the tokenizer decodes them, so that only what the policy
             can change tells real from generated; "original" shows them as they are, as in the paper.
         reuse_rollouts: train on the trajectories collected for PPO; otherwise new ones are generated.
-        augment: differentiable augmentations (DiffAugment) of both sides, comma-separated; "" for none.
+        augment: of both sides, real and generated.
         width: channels of the pyramid's first level; with a classifier, of what a label is mapped to.
         channels: of the classifier, at each of its resolutions.
     """
 
-    backbone: str = "dino"
-    updates: int = 5
+    backbone: str = _reward(
+        "dino",
+        "--discriminator",
+        help="dino (frozen ViT-S/16), dino=FILE.safetensors, classifier (the same heads on a small network of the "
+        "data's own images), or pyramid (trained from scratch).",
+    )
+    updates: int = _reward(5, "--discriminator-updates", help="Discriminator updates per policy update.")
     warmup_updates: int = 0
-    batch_size: int = 128
-    learning_rate: float = 1e-4
+    batch_size: int = _reward(
+        128, "--discriminator-batch", help="Real images, and as many generated ones, of a discriminator update."
+    )
+    learning_rate: float = _reward(1e-4, "--discriminator-rate", help="Learning rate of the discriminator.")
     beta1: float = 0.5
     beta2: float = 0.999
     loss: Literal["bce", "hinge"] = "bce"
     reward: Literal["sigmoid", "logit"] = "logit"
     real: Literal["reconstructed", "original"] = "reconstructed"
     reuse_rollouts: bool = True
-    augment: str = ""
+    augment: str = _reward("", help="DiffAugment for the discriminator, comma-separated: color, translation, cutout.")
     width: int = 64
     channels: tuple[int, ...] = (32, 64, 96)
 
@@ -131,38 +138,37 @@ class PolicyTrainingConfig(Config):
     """One training of a policy; PPO's and the discriminator's settings are kept beside it.
 
     Attributes:
-        updates: of the policy.
-        trajectories: images generated per update, over all processes.
-        reward: what the policy is rewarded for.
         fid_credit: for the reward "fid", "sample" gives each image the change of the distance that it causes
             (the distance's influence function); "batch" gives all images of a group their negated distance.
         fid_group: images of one such group.
-        paired: whether trajectories come in pairs of the same class and the same noise of generation, which explore
-            in opposite directions, so that a pair's rewards differ by its actions alone.
-        rollout: how the NAT's features wait for PPO's epochs: in "bf16", in "fp32" as in the paper, or "recompute".
-        batch_size: trajectories that a process generates at a time.
-        eval_images: generated by the mean policy at each evaluation.
         flip: whether half of the real images are shown flipped, as the NAT saw them.
-        seed: everything random follows from it.
-        precision: of the NAT.
-        eval_every, show_every, save_every: in updates.
     """
 
-    updates: int = 1000
-    trajectories: int = 1024
-    reward: RewardName = "adversarial"
-    fid_credit: Literal["sample", "batch"] = "sample"
+    updates: int = _training(1000, help="Policy updates; generations of a search.")
+    trajectories: int = _training(
+        1024, help="Images generated per update, over all processes; per candidate of a search."
+    )
+    reward: RewardName = option("adversarial", help="What the policy is rewarded for.", show_default="adversarial")
+    fid_credit: Literal["sample", "batch"] = _reward(
+        "sample", help="sample: each image gets its own share of the distance; batch: all share it."
+    )
     fid_group: int = 128
-    paired: bool = False
-    rollout: Literal["bf16", "fp32", "recompute"] = "bf16"
-    batch_size: int = 128
-    eval_images: int = 5000
+    paired: bool = _training(
+        False,
+        "--paired/--no-paired",
+        help="Generate trajectories in pairs of the same class and noise that explore in opposite directions.",
+    )
+    rollout: Literal["bf16", "fp32", "recompute"] = _training(
+        "bf16", "--rollout", help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed."
+    )
+    batch_size: int = _training(128, help="Images that a process generates at a time.")
+    eval_images: int = _training(5000, help="Images of an evaluation, by the mean policy.")
     flip: bool = True
-    seed: int = 0
-    precision: Precision = "auto"
-    eval_every: int = 20
-    show_every: int = 20
-    save_every: int = 20
+    seed: int = shared.seed(show_default="0")
+    precision: Precision = shared.precision(show_default="auto")
+    eval_every: int = _training(20, help="Evaluate every N updates.")
+    show_every: int = _training(20, help="Draw pictures every N updates.")
+    save_every: int = _training(20, help="Save the state every N updates.")
 
     def __post_init__(self) -> None:
         for name in ("updates", "trajectories", "batch_size", "eval_every", "show_every", "save_every"):

@@ -1,37 +1,41 @@
-"""What each command is asked for: the options of the command line, and the arguments of its job in Python."""
+"""What each command is asked for: its options on the command line, and the argument of its job in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from adanat_cli.core.config import shared
+from adanat_cli.core.config.acting import MODEL, PROMPTS
+from adanat_cli.core.config.data import DataConfig
+from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
 from adanat_cli.core.config.training import Precision
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import AdaNATError, require
 
 PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
-Kind = Literal["adaptive", "static", "search", "tuned"]
+_GENERATION, _IMAGES, _TEXT, _UNTOLD = "Generation", "Images that exist", "Text to image", "What the files do not say"
+
+
+def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
+    """Read whole numbers, one or several to a text."""
+    try:
+        return tuple(int(number) for text in texts for number in text.split(","))
+    except ValueError as error:
+        raise AdaNATError(f"--steps is {','.join(texts)}; expected whole numbers such as 4,8,16.") from error
 
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """How a data set is turned into tokens.
+    """How a data set is turned into tokens."""
 
-    Attributes:
-        batch_size: images in one pass of the tokenizer; None for as many as bounded memory allows.
-        num_workers: decoding threads.
-        shard_size: images of the source per shard.
-        num_images: stop after so many images of the source; None takes all.
-        flips: also store the ids of the flipped images.
-    """
-
-    batch_size: int | None = None
-    num_workers: int = 2
-    shard_size: int = 4096
-    num_images: int | None = None
-    flips: bool = True
+    batch_size: int | None = option(None, help="Images in one pass; by default what bounded memory allows.", min=1)
+    num_workers: int = shared.workers()
+    shard_size: int = option(4096, help="Images of one file.", min=1)
+    num_images: int | None = shared.data(None, help="Stop after N images.", min=1)
+    flips: bool = option(True, "--flips/--no-flips", help="Also store the tokens of the flipped images.")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "shard_size", "num_images"):
@@ -41,74 +45,104 @@ class TokenizeOptions:
 
 @dataclass(frozen=True)
 class TokenizeRequest:
-    """What one run of ``adanat tokenize`` is asked for.
+    """What one run of ``adanat tokenize`` is asked for; without ``output`` it writes no token set."""
 
-    Attributes:
-        dataset: preset or source of its own.
-        data_fields: fields of ``DataConfig``; None leaves a preset's value.
-        classes: ids or names to keep; empty keeps all.
-        model: folder, name or Hub id of the model with the tokenizer.
-        output: folder of the token set; None writes none.
-        preview: PNG of reconstructions; None writes none.
-        device: name, or "" for the best one here.
-        options: sizes and workers.
-        encode_captions: whether to store the text encoder's states of all captions.
-        text_encoder: Hub id or folder; "" for the benchmark's.
-    """
-
-    dataset: str
-    data_fields: dict[str, Any]
-    classes: tuple[str, ...]
-    model: str
-    output: Path | None
-    preview: Path | None
-    device: str
-    options: TokenizeOptions
-    encode_captions: bool = False
-    text_encoder: str = ""
+    dataset: str = shared.dataset()
+    data_fields: Asked = part(DataConfig)
+    classes: tuple[str, ...] = shared.classes()
+    model: str = option(
+        "",
+        "--tokenizer",
+        "--model",
+        "-m",
+        help="Model folder, name or Hub id with the tokenizer; by default the embedded one.",
+    )
+    output: Path | None = shared.output(None, help="Folder of the token set.")
+    preview: Path | None = option(None, help="PNG of images above their reconstructions; also prints the PSNR.")
+    preview_only: bool = option(False, help="Write the picture and nothing else.")
+    device: str = shared.device()
+    options: TokenizeOptions = field(default_factory=TokenizeOptions)
+    encode_captions: bool = shared.data(
+        False,
+        help="Also store the text encoder's states of all captions (77 x 768 float16 are 118 kB each), so that "
+        "pretrain-nat need not encode them.",
+    )
+    text_encoder: str = shared.text_encoder()
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What one run of ``adanat sample`` is asked for.
+    """What one run of ``adanat sample`` is asked for; image i depends on (seed, i) and its class or prompt only."""
 
-    Attributes:
-        output: folder to write to.
-        model: folder, name or Hub id.
-        classes: ids or names, in turn over the images; empty draws evenly from all that the model has seen.
-        prompts: for a text-conditional model, in turn over the images.
-        text_encoder: Hub id or folder; "" for the model's own.
-        num_images: in the whole run.
-        num_steps: T; None for 8, or what a schedule file says.
-        schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible, else cosine.
-        temperature: factor on the schedule's re-masking temperature (sampling temperature of "halton").
-        guidance: factor on the schedule's guidance scale.
-        seed: image i depends on (seed, i) and its class only.
-        image_format: "png" writes a file per image, "npz" one ``samples.npz`` with arr_0 and arr_1.
-        grid: picture of the first 100 images; None writes ``grid.png`` into the folder.
-        trace: whether to write how the first 8 images came about.
-        batch_size: images at a time.
-        overwrite: whether to remove what an earlier run has written into the folder.
-    """
-
-    output: Path
-    model: str = ""
-    classes: tuple[str, ...] = ()
-    num_images: int = 16
-    num_steps: int | None = None
-    schedule: str = ""
-    temperature: float | None = None
-    guidance: float | None = None
-    seed: int = 0
-    image_format: Literal["png", "npz"] = "png"
-    grid: Path | None = None
-    trace: bool = False
-    batch_size: int = 64
-    device: str = ""
-    precision: Precision = "auto"
-    prompts: tuple[str, ...] = ()
-    text_encoder: str = ""
-    overwrite: bool = False
+    output: Path | None = shared.output(
+        None,
+        help="Folder to write to; it holds the images of one run.",
+        show_default="samples, or samples-2 and so on if that holds others",
+    )
+    model: str = shared.model()
+    classes: tuple[str, ...] = option(
+        (),
+        "--class",
+        "-c",
+        help="Class id or name; repeat for several, which alternate. Without it, all classes that the model has seen "
+        "alternate, in an order that follows from the seed.",
+        acts_on=MODEL,
+    )
+    num_images: int | None = option(
+        None,
+        "--num-images",
+        "-n",
+        help="Images in the whole run.",
+        show_default="16, or one for each prompt of a file",
+    )
+    num_steps: int | None = option(
+        None,
+        "--steps",
+        help="Generation steps; by default 8, or as many as a schedule file has.",
+        acts_on=MODEL,
+    )
+    schedule: str = option(
+        "",
+        help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a policy "
+        "for this number of steps, else cosine.",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
+    temperature: float | None = option(
+        None,
+        help="Factor on a fixed schedule's re-masking temperature; for halton, the sampling temperature.",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
+    guidance: float | None = option(
+        None,
+        help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
+    seed: int = shared.seed(acts_on=MODEL)
+    image_format: Literal["png", "npz"] = option(
+        "png", "--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."
+    )
+    grid: Path | None = option(
+        None,
+        help="Where the picture of the first 100 images goes, a column per class that was asked for.",
+        show_default="OUTPUT/grid.png",
+    )
+    trace: bool = option(False, help="Show how the first images were generated, step by step, as picture and JSON.")
+    batch_size: int = shared.batch_size()
+    device: str = shared.device()
+    precision: Precision = shared.precision(acts_on=MODEL)
+    prompts: tuple[str, ...] = option(
+        (),
+        "--prompt",
+        "-p",
+        help="What to draw, for a text model; repeat for several, which alternate.",
+        acts_on=MODEL,
+    )
+    prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
+    text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
+    overwrite: bool = option(False, help="Remove what an earlier run has written into the folder.")
 
 
 @dataclass(frozen=True)
@@ -116,58 +150,104 @@ class EvaluateRequest:
     """What one run of ``adanat evaluate`` is asked for.
 
     Attributes:
-        reference: .npz of reference statistics; None for the model's own.
-        output: folder of the results; None for ``evaluations/<name>``.
-        model: folder or name; generates where neither ``images`` nor ``samples`` is given, and has the feature
-            network of the protocol "small".
-        images: folder of image files to measure instead.
-        samples: .npz of images to measure instead.
-        classes: ids or names that take turns; empty for all that the model has seen.
-        prompts: for a text-conditional model, in turn over the images.
-        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
-        clip: of the CLIP score of a text-conditional model: Hub id or folder; "" for the usual one where it can be
-            had, "none" for no such score.
-        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" as the reference says.
-        inception: file of the Inception weights; None where they are found without.
-        num_samples: images to measure; None for as many as the model was trained on, 1,000 to 50,000 (of prompts,
-            30,000), or for all of a folder or file.
-        steps: numbers of steps; empty for 8, or what a schedule file says.
-        schedules: words of ``--schedule``; empty for the learned one if the model has it, else cosine.
-        temperature: factor on a fixed schedule's re-masking temperature.
-        guidance: factor on a fixed schedule's guidance scale.
-        seed: image i depends on (seed, i) and its class or prompt only.
-        batch_size: images to generate at a time.
-        keep_features: whether features stay on disk afterwards.
-        record: whether to note the results in the model's index and card.
-        workers: threads that decode image files.
-        device: "" for the best one here.
-        precision: of the NAT.
         part_size: images whose features are saved together.
     """
 
-    reference: Path | None = None
-    output: Path | None = None
-    model: str = ""
-    images: Path | None = None
-    samples: Path | None = None
-    classes: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
-    text_encoder: str = ""
-    clip: str = ""
-    protocol: str = ""
-    inception: Path | None = None
-    num_samples: int | None = None
-    steps: tuple[int, ...] = ()
-    schedules: tuple[str, ...] = ()
-    temperature: float | None = None
-    guidance: float | None = None
-    seed: int = 0
-    batch_size: int = 64
-    keep_features: bool = False
-    record: bool = False
-    workers: int = 2
-    device: str = ""
-    precision: Precision = "auto"
+    reference: Path | None = option(
+        None,
+        "--ref",
+        help="Reference statistics: a file of `adanat stats`, of guided-diffusion or of pytorch-fid (.npz); by default "
+        "the model's own.",
+        show_default=False,
+    )
+    output: Path | None = shared.output(
+        None, help="Folder of evaluation.json and plots/.", show_default="evaluations/<model or folder>"
+    )
+    model: str = option(
+        "",
+        "--model",
+        "-m",
+        help="Model folder or name; by default the embedded model. With images that exist, whose features/ to use.",
+    )
+    images: Path | None = option(None, help="Folder of PNG or JPEG files of one size to measure.", panel=_IMAGES)
+    samples: Path | None = option(None, help=".npz with the images in arr_0 to measure.", panel=_IMAGES)
+    classes: tuple[str, ...] = option(
+        (),
+        "--class",
+        "-c",
+        help="Class id or name; repeat for several, which alternate. By default all.",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
+    prompts: tuple[str, ...] = option(
+        (),
+        "--prompt",
+        "-p",
+        help="What to draw, for a text model; repeat for several, which alternate.",
+        panel=_TEXT,
+        acts_on=MODEL,
+    )
+    prompts_file: Path | None = option(
+        None,
+        "--prompts",
+        help="Text file of prompts, one a line, such as `adanat info --dataset mscoco --captions FILE` writes.",
+        panel=_TEXT,
+    )
+    text_encoder: str = option(
+        "",
+        help="CLIP model that encodes prompts: Hub id or folder; by default the model's own.",
+        panel=_TEXT,
+        acts_on=frozenset({PROMPTS}),
+        purpose="encodes prompts",
+    )
+    clip: str = option(
+        "",
+        help="CLIP model of the CLIP score: Hub id or folder, or none to leave it out.",
+        show_default="openai/clip-vit-large-patch14 where it can be had",
+        panel=_TEXT,
+        acts_on=frozenset({PROMPTS}),
+        purpose="compares images with prompts",
+    )
+    protocol: str = option(
+        "", help="adm, paper, clean, small (the model's own features/) or timm/NAME; by default the reference's own."
+    )
+    inception: Path | None = shared.inception()
+    num_samples: int | None = option(
+        None,
+        "--num-samples",
+        "-n",
+        help="Images to measure.",
+        show_default="as many as it was trained on, 1,000 to 50,000 (of prompts 30,000), or one for each of a file; or "
+        "all that exist",
+    )
+    steps: tuple[int, ...] = option(
+        (),
+        help="Generation steps, as 8 or 4,8,16; several make a table and a plot.",
+        panel=_GENERATION,
+        kind=list[str] | None,
+        read=_whole_numbers,
+        acts_on=MODEL,
+    )
+    schedules: tuple[str, ...] = option(
+        (),
+        "--schedule",
+        help="learned, cosine, halton, autonat:FILE or table:FILE; repeat to compare.",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
+    temperature: float | None = option(
+        None, help="Factor on a fixed schedule's re-masking temperature.", panel=_GENERATION, acts_on=MODEL
+    )
+    guidance: float | None = option(
+        None, help="Factor on a fixed schedule's guidance scale.", panel=_GENERATION, acts_on=MODEL
+    )
+    seed: int = shared.seed(acts_on=MODEL)
+    batch_size: int = shared.batch_size()
+    keep_features: bool = option(False, help="Leave the features on disk, under OUTPUT/features.")
+    record: bool = option(False, help="Also record the results in the model's index and card.", acts_on=MODEL)
+    workers: int = shared.workers()
+    device: str = shared.device()
+    precision: Precision = shared.precision(acts_on=MODEL)
     part_size: int = PART_SIZE
 
 
@@ -176,111 +256,138 @@ class StatsRequest:
     """What one run of ``adanat stats`` is asked for.
 
     Attributes:
-        dataset: preset or source of its own.
-        data_fields: fields of ``DataConfig``; None leaves a preset's value.
-        output: .npz file to write.
-        install: whether to put a copy into the model as well.
-        classes: ids or names to keep; "all" keeps all; empty keeps those that the model has seen, if there is one.
-        protocol: "adm", "paper", "clean", "small" or "timm/NAME"; "" for "small" if the model has a feature network.
-        model: folder or name, for "small", and for the classes and the size of the images.
-        inception: file of the Inception weights; None where they are found without.
-        num_images: stop after so many images of the source; None takes all.
-        num_features: images whose features are stored, for precision, recall and KID.
-        seed: of the choice of those.
-        workers: threads that decode images.
-        device: "" for the best one here.
         part_size: images whose features are saved together.
     """
 
-    dataset: str
-    data_fields: dict[str, Any]
-    output: Path
-    install: bool = False
-    classes: tuple[str, ...] = ()
-    protocol: str = ""
-    model: str = ""
-    inception: Path | None = None
-    num_images: int | None = None
-    num_features: int = 10_000
-    seed: int = 0
-    workers: int = 2
-    device: str = ""
+    dataset: str = shared.dataset()
+    data_fields: Asked = part(DataConfig)
+    output: Path = shared.output(REQUIRED, help="File to write, such as stats.npz.")
+    install: bool = option(
+        False,
+        help="Also put it into the model, for `adanat evaluate` without --ref; a model without features/ gets a small "
+        "network first, trained on the same data (images of up to 128 pixels).",
+    )
+    classes: tuple[str, ...] = shared.data(
+        (),
+        "--class",
+        "-c",
+        help="Class id or name; repeat for several; all for every class. By default those that the model has seen.",
+    )
+    protocol: str = option(
+        "",
+        help="adm, paper, clean, small (the model's own features/) or timm/NAME; by default small if the model has "
+        "features/.",
+    )
+    model: str = shared.model()
+    inception: Path | None = shared.inception()
+    num_images: int | None = shared.num_images()
+    num_features: int = option(10_000, help="Images whose features are stored for precision, recall and KID.", min=0)
+    seed: int = shared.seed()
+    workers: int = shared.workers()
+    device: str = shared.device()
     part_size: int = PART_SIZE
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import, and what the files do not tell.
+    """What to import, and what the files do not say.
 
     Attributes:
-        files: weight files, one network each.
-        output: model folder to make or to add to.
-        kind: of every file; "auto" tells by the names of the weights.
-        num_steps: T of the policies.
-        residual: of the policies; None follows the layout of the file.
-        smoothing: of the policies; None follows the layout of the file.
-        num_heads: of the NAT; None takes that of the preset of its width.
-        image_size: in pixels; None takes the model's, or the NAT's grid times the tokenizer's downsampling.
-        replace: whether a component that the model has may be replaced.
-        entry: of the files to take the weights from; "" takes an average where there is one.
-        origin: what else to note of where the files come from.
+        origin: what else to record about where the files come from.
     """
 
-    files: tuple[Path, ...]
-    output: Path
-    kind: Literal["auto", "vqgan", "nat", "policy"] = "auto"
-    num_steps: int | None = None
-    residual: bool | None = None
-    smoothing: float | None = None
-    num_heads: int | None = None
-    image_size: int | None = None
-    replace: bool = False
-    entry: str = ""
+    files: tuple[Path, ...] = argument(help="Weight files, one network each.", metavar="FILE…")
+    output: Path = shared.output(REQUIRED, help="Model folder to make, or to add to.", metavar="MODEL")
+    kind: Literal["auto", "vqgan", "nat", "policy"] = option(
+        "auto", help="What the files hold; auto decides by the names of the weights."
+    )
+    num_steps: int | None = option(
+        None,
+        "--steps",
+        help="Generation steps that the policy is for; by default what the file itself says.",
+        min=1,
+        panel=_UNTOLD,
+    )
+    residual: bool | None = option(
+        None,
+        "--residual/--no-residual",
+        help="Whether the policy is added to the cosine schedule; by default as the file's layout says.",
+        show_default=False,
+        panel=_UNTOLD,
+    )
+    smoothing: float | None = option(
+        None, help="Smoothing over the steps; by default 0.8 for AdaGen's files, else 0.", panel=_UNTOLD
+    )
+    num_heads: int | None = option(
+        None, help="Attention heads; by default those of the published width.", min=1, panel=_UNTOLD
+    )
+    image_size: int | None = option(
+        None,
+        help="Side of the images in pixels; by default what grid and tokenizer give.",
+        min=1,
+        panel=_UNTOLD,
+    )
+    replace: bool = option(False, help="Replace components that the model has.")
+    entry: str = option(
+        "",
+        help="Entry of the file to take, such as model; by default an average (ema) if there is one.",
+        show_default=False,
+        panel=_UNTOLD,
+    )
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PullRequest:
-    """What one run of ``adanat pull`` is asked for.
+    """What to fetch, and where to."""
 
-    Attributes:
-        name: known name, or Hub id ``user/repo[@revision]``.
-        output: model folder to make or to add to; None leaves a Hub model in the client's cache, and puts a known
-            model into ``models/NAME``.
-        components: to fetch; empty takes all, or what ``num_steps`` needs.
-        num_steps: fetch what sampling in so many steps needs.
-        tokenizer_file: a known model's tokenizer, where that is not on the Hub.
-        replace: whether components that the output has may be replaced.
-    """
-
-    name: str
-    output: Path | None = None
-    components: tuple[str, ...] = ()
-    num_steps: int | None = None
-    tokenizer_file: Path | None = None
-    replace: bool = False
+    name: str = argument(help="Hub id user/repo\\[@revision], or a known name, as `adanat info` lists them.")
+    output: Path | None = shared.output(
+        None,
+        help="Model folder to make or to add to. Without it, a Hub model stays in the Hub client's cache, where "
+        "--model finds it, and a known name goes to models/NAME.",
+    )
+    components: tuple[str, ...] = option(
+        (), "--component", help="Only this part, such as nat or policies/steps-8; repeat for several."
+    )
+    num_steps: int | None = option(
+        None, "--steps", help="Only what sampling by the policy for N generation steps needs.", min=1
+    )
+    tokenizer_file: Path | None = option(None, help="The tokenizer of a known model, where that is not on the Hub.")
+    replace: bool = option(False, help="Replace parts that the output has.")
 
 
 @dataclass(frozen=True)
 class PushRequest:
-    """What one run of ``adanat push`` is asked for.
+    """What to push, and where to."""
 
-    Attributes:
-        source: model folder or name; folder of a token set.
-        repo: Hub id ``user/repo[@branch]``.
-        kind: what the source is.
-        private: whether a new repository is private.
-        message: of the commit; "" for one that names the command.
-        license: of the weights, for the card; "" for what the model tells.
-        num_images: in the card's picture; 0 draws none, and no curves either.
-        device: to draw on; "" for the best one here.
-    """
+    source: str = argument(help="Model folder or name; folder of a token set with --tokens.", metavar="MODEL")
+    repo: str = argument(help="Hub id user/repo\\[@branch].", metavar="USER/REPO")
+    kind: Literal["model", "tokens"] = option(
+        "model", "--tokens", help="Push a token set, as a data set.", kind=bool, read=("model", "tokens").__getitem__
+    )
+    private: bool = option(False, help="Make a new repository private.")
+    revision: str = option("", help="Branch to push to; created if missing.")
+    message: str = option("", help="Commit message.")
+    license: str = option(
+        "", help="License of the weights, for the card, such as mit; by default what the model records."
+    )
+    num_images: int = option(16, "--samples", help="Images to draw for the card; 0 draws no pictures.", min=0)
+    device: str = shared.device()
 
-    source: str
-    repo: str
-    kind: Literal["model", "tokens"] = "model"
-    private: bool = False
-    message: str = ""
-    license: str = ""
-    num_images: int = 16
-    device: str = ""
+
+@dataclass(frozen=True)
+class InfoRequest:
+    """What to describe: a model, or a benchmark."""
+
+    model: str = argument(
+        "",
+        help="Model folder, name or Hub id; by default the embedded model and all known names.",
+        show_default=False,
+    )
+    dataset: str = option("", "--dataset", "-d", help="Benchmark instead: imagenet256, imagenet512, mscoco or cc3m.")
+    data_dir: Path | None = shared.data(None, help="Local copy of the data set, read instead of the Hub.")
+    captions: Path | None = option(
+        None, help="With --dataset: write the captions that a number is measured on, one a line."
+    )
+    num_captions: int | None = option(None, help="Number of captions to write; by default the benchmark's own.", min=1)

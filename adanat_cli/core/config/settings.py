@@ -1,4 +1,4 @@
-"""Settled trainings: what typed options, a resumed run, presets, data and machine come to."""
+"""Settled requests: what typed options, a resumed run, presets, data and machine come to."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.policy_training import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
-from adanat_cli.core.config.requests import Kind
 from adanat_cli.core.config.tokenizer import PixelConfig, VQAEConfig
 from adanat_cli.core.config.training import NATTrainingConfig, TokenizerTrainingConfig
+from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.training_requests import Kind
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,11 @@ class PolicySettings:
     workers: int = 2
     device: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True)
+class SampleSettings(SampleRequest):
+    """One run of ``adanat sample``, settled: where it writes, and how many images."""
+
+    output: Path = Path("samples")
+    num_images: int = 16

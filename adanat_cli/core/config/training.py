@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+from adanat_cli.core.config import shared
 from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.option import option
 from adanat_cli.core.errors import require
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+_training = partial(option, panel="Training")
+
+
+def _updates(default: int) -> Any:
+    return _training(default, "--steps", help="Optimizer updates.")
+
+
+def _batch_size(default: int) -> Any:
+    return _training(default, help="Images per update, over all processes.")
+
+
+def _warmup(default: int) -> Any:
+    return _training(default, help="Updates until the peak learning rate, which is approached linearly.")
+
+
+def _ema_decay(default: float) -> Any:
+    return _training(default, help="Decay of the exponential moving average of the weights, which is exported.")
+
 
 @dataclass(frozen=True)
 class _TrainingFields(Config):
-    """What every training run has.
+    """What every training run has; all randomness of update n follows from (seed, n).
 
-    Attributes:
-        steps: optimizer updates.
-        batch_size: images per update over all processes.
-        learning_rate, warmup_steps: Adam's rate and its linear warm-up, in updates.
-        ema_decay: of the exponential moving average of the weights; the average is what is exported.
-        seed: all randomness of update n follows from (seed, n).
-        precision: of the forward pass; "auto" measures bf16 against fp32 on a CPU and takes bf16 on a GPU.
-        log_every, save_every, sample_every: in updates.
-        decay: of the learning rate after warm-up: "constant", or "cosine" down to zero at the last update.
+    ``precision`` "auto" measures bf16 against fp32 on a CPU and takes bf16 on a GPU.
     """
 
-    steps: int = 10_000
-    batch_size: int = 128
-    learning_rate: float = 4e-4
-    warmup_steps: int = 500
-    ema_decay: float = 0.999
-    seed: int = 0
-    precision: Precision = "auto"
-    log_every: int = 50
-    save_every: int = 500
-    sample_every: int = 1000
-    decay: Literal["constant", "cosine"] = "constant"
+    steps: int = _updates(10_000)
+    batch_size: int = _batch_size(128)
+    learning_rate: float = _training(4e-4, help="Peak learning rate of Adam (of AdamW for a NAT).")
+    warmup_steps: int = _warmup(500)
+    decay: Literal["constant", "cosine"] = _training("constant", help="Learning rate after the warm-up.")
+    ema_decay: float = _ema_decay(0.999)
+    seed: int = shared.seed(show_default="0")
+    precision: Precision = shared.precision(show_default="auto")
+    log_every: int = _training(50, help="Log every N updates.")
+    save_every: int = _training(500, help="Save the state every N updates.")
+    sample_every: int = _training(1000, help="Draw a grid of samples every N updates.")
 
     def learning_rate_at(self, update: int) -> float:
         """The rate of an update, counted from 0: linear warm-up, then constant or a cosine to zero.
@@ -74,18 +87,19 @@ class TokenizerTrainingConfig(_TrainingFields):
 
     Attributes:
         commitment_weight: of the pull of encoder outputs towards their codes.
-        adversarial_weight, adversarial_start: of the patch discriminator, and the update it enters at.
         discriminator_rate: its learning rate as a share of ``learning_rate``; a faster one leaves grids in the images.
-        perceptual_weight, perceptual_backbone: of a feature distance in a timm backbone; "" for none.
+        perceptual_weight: of a feature distance in the perceptual backbone.
         codebook_decay: of the moving averages that place the code vectors.
     """
 
     commitment_weight: float = 0.25
-    adversarial_weight: float = 0.02
-    adversarial_start: int = 2000
+    adversarial_weight: float = _training(0.02, help="Weight of the patch discriminator's loss; 0 for none.")
+    adversarial_start: int = _training(2000, help="Update at which the patch discriminator enters.")
     discriminator_rate: float = 0.2
     perceptual_weight: float = 1.0
-    perceptual_backbone: str = ""
+    perceptual_backbone: str = _training(
+        "", "--perceptual", help="timm backbone of a perceptual loss, as NAME or NAME=FILE.safetensors."
+    )
     codebook_decay: float = 0.99
 
     def __post_init__(self) -> None:
@@ -98,30 +112,32 @@ class NATTrainingConfig(_TrainingFields):
     """Masked-token pre-training of the NAT (AdaNAT's NAT is AutoNAT's, arXiv 2406.05478).
 
     Attributes:
-        beta1, beta2, weight_decay: of AdamW.
+        weight_decay: of AdamW.
         mask_alpha, mask_beta: of the Beta distribution of mask ratios.
         label_smoothing: of the cross-entropy.
         condition_dropout: probability of the null condition.
         flip: probability of the flipped image's tokens, where the token set has them.
-        code_init: spread of word embeddings that start as random projections of the tokenizer's code vectors,
-            so that similar codes are similar words; 0 for the reference's unrelated words.
-        held_out: share of the images to measure on, at most 1,024 of them; 0 for none.
+        code_init: word embeddings start as random projections of the tokenizer's code vectors, so that similar codes
+            are similar words; 0, the reference's, starts from unrelated words.
+        held_out: at most 1,024 images are measured on.
     """
 
-    steps: int = 500_000
-    batch_size: int = 2048
-    warmup_steps: int = 5000
-    ema_decay: float = 0.9999
-    beta1: float = 0.99
-    beta2: float = 0.99
+    steps: int = _updates(500_000)
+    batch_size: int = _batch_size(2048)
+    warmup_steps: int = _warmup(5000)
+    ema_decay: float = _ema_decay(0.9999)
+    beta1: float = _training(0.99, help="AdamW beta1.")
+    beta2: float = _training(0.99, help="AdamW beta2.")
     weight_decay: float = 0.03
     mask_alpha: float = 12.0
     mask_beta: float = 3.0
     label_smoothing: float = 0.1
     condition_dropout: float = 0.15
     flip: float = 0.5
-    code_init: float = 0.0
-    held_out: float = 0.01
+    code_init: float = _training(
+        0.0, help="Standard deviation of word embeddings that start from the tokenizer's codes; 0 for unrelated words."
+    )
+    held_out: float = _training(0.01, help="Share of the images to hold out for measuring; 0 for none.")
 
     def __post_init__(self) -> None:
         self._check()

@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, Precision, tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
 from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.settings import SampleSettings
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.nat.uvit import UViT
@@ -29,11 +30,11 @@ from adanat_cli.jobs.evaluate.sample_file import OF_PROMPTS
 from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, build_schedule, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
-from adanat_cli.jobs.runtime.output_lock import holds_output
+from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.sample.conditions import Conditions, make_conditions
+from adanat_cli.jobs.sample.conditions import Conditions, make_conditions, read_prompts
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
-from adanat_cli.jobs.sample.sample_folder import NPZ, add_to_record, check_folder, start_record, writes
+from adanat_cli.jobs.sample.sample_folder import NPZ, add_to_record, check_folder, first_free, start_record, writes
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.sample.trace import Tracer, write_trace
 
@@ -97,13 +98,30 @@ def build_sampler(
     return Sampler(nat, tokenizer, schedule, seed, device, sampling_precision(precision, device), null)
 
 
-@holds_output
 def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     """Generate images; returns what was written.
 
     Raises:
         AdaNATError: if the request does not fit the model, or the folder cannot be written.
     """
+    settled = _settle(request)
+    with output_held(settled.output):
+        return _sample(settled, reporter)
+
+
+def _settle(request: SampleRequest) -> SampleSettings:
+    """Read prompts from their file, and fill in where to write and how many images."""
+    texts, number = read_prompts(request.prompts, request.prompts_file), request.num_images
+    if number is None:
+        number = len(texts) if request.prompts_file else SampleSettings.num_images
+    given = {field.name: getattr(request, field.name) for field in fields(request)}
+    output = request.output or SampleSettings.output
+    settled = SampleSettings(**{**given, "prompts": texts, "num_images": number, "output": output})
+    return settled if request.output else replace(settled, output=first_free(settled.output, settled))
+
+
+def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
+    """Generate the images of a settled request."""
     require(request.num_images >= 1, f"--num-images is {request.num_images}; expected at least 1.")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
     choice = choose_schedule(request.schedule, request.num_steps, request.temperature, request.guidance)
@@ -154,7 +172,7 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _write_images(
-    request: SampleRequest,
+    request: SampleSettings,
     sampler: Sampler,
     conditions: Conditions,
     schedule: str,
@@ -195,13 +213,13 @@ def _write_images(
     return {"files": images_at, "grid": str(grid), "traces": traces}
 
 
-def _stem(request: SampleRequest, conditions: Conditions, index: int) -> str:
+def _stem(request: SampleSettings, conditions: Conditions, index: int) -> str:
     """The name of image ``index``, without its ending."""
     return f"{index:05d}_{conditions.slug(index)}_seed{request.seed}"
 
 
 def _write_traces(
-    request: SampleRequest,
+    request: SampleSettings,
     sampler: Sampler,
     tracer: Tracer,
     conditions: Conditions,
@@ -222,7 +240,7 @@ def _write_traces(
 
 @contextmanager
 def _npz_writer(
-    path: Path, request: SampleRequest, size: int, conditions: Conditions
+    path: Path, request: SampleSettings, size: int, conditions: Conditions
 ) -> Iterator[Callable[[Pixels], None] | None]:
     """Yield a function that appends images to an .npz as guided-diffusion's evaluator reads it; None for PNGs.
 
@@ -253,7 +271,7 @@ def _npz_writer(
                 member.write(np.array([conditions.number(index) for index in indices], "<i8").tobytes())
 
 
-def _check_room(request: SampleRequest, image_size: int) -> None:
+def _check_room(request: SampleSettings, image_size: int) -> None:
     """Find out now, and not after hours, that an .npz does not fit on the disk."""
     size = request.num_images * (3 * image_size**2 + 8)
     free = shutil.disk_usage(request.output).free

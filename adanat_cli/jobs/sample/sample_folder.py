@@ -20,7 +20,7 @@ from adanat_cli.jobs.resolve.classes import assign_classes
 from adanat_cli.jobs.resolve.models import nat_config, resolve_model
 
 if TYPE_CHECKING:
-    from adanat_cli.core.config.requests import SampleRequest
+    from adanat_cli.core.config.settings import SampleSettings
 
 RECORD = "samples.jsonl"
 """For each run: what it is, then the names of its files, a list for each batch."""
@@ -41,7 +41,7 @@ class _Run:
     words: str
 
 
-def first_free(folder: Path, request: SampleRequest) -> Path:
+def first_free(folder: Path, request: SampleSettings) -> Path:
     """Return the folder, or the first of ``folder-2``, ``folder-3``, … that holds nothing but this run's images."""
     number, place, asked = 1, folder, _run_of(request)
     while not request.overwrite and not _is_of(place, asked):
@@ -50,7 +50,7 @@ def first_free(folder: Path, request: SampleRequest) -> Path:
     return place
 
 
-def check_folder(request: SampleRequest, stem: Callable[[int], str]) -> None:
+def check_folder(request: SampleSettings, stem: Callable[[int], str]) -> None:
     """Refuse to write over what is not this run's; other images stay beside, and are no part of it.
 
     Args:
@@ -74,7 +74,7 @@ def check_folder(request: SampleRequest, stem: Callable[[int], str]) -> None:
         )
 
 
-def start_record(request: SampleRequest) -> None:
+def start_record(request: SampleSettings) -> None:
     """Record this run after the earlier ones of the folder, or, where they are given up, instead of them."""
     folder, asked = request.output, _run_of(request)
     kept = []
@@ -150,7 +150,7 @@ def _owners(folder: Path) -> dict[str, _Run | None]:
     return {name: run for run, names in _read_runs(folder) for name in names}
 
 
-def writes(request: SampleRequest, stem: Callable[[int], str], name: str) -> bool:
+def writes(request: SampleSettings, stem: Callable[[int], str], name: str) -> bool:
     """Whether a run writes a file of this name."""
     if request.image_format == "npz":
         return name == NPZ
@@ -169,7 +169,7 @@ def _images(folder: Path) -> Iterator[str]:
                 yield file.name
 
 
-def _run_of(request: SampleRequest) -> _Run:
+def _run_of(request: SampleSettings) -> _Run:
     values = {key: value for key, value in vars(request).items() if key not in _NO_MATTER}
     values["classes"] = _class_ids(request)
     model = Path(request.model)
@@ -180,7 +180,7 @@ def _run_of(request: SampleRequest) -> _Run:
     return _Run(digest[:32], request.num_images, f"{request.num_images}{of}, seed {request.seed}")
 
 
-def _class_ids(request: SampleRequest) -> list[int]:
+def _class_ids(request: SampleSettings) -> list[int]:
     """The classes that are asked for, however they are spelt."""
     folder = resolve_model(request.model)
     nat = nat_config(folder)

@@ -1,0 +1,59 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from adanat_cli.core.config.option import REQUIRED, option
+
+INCEPTION = frozenset({"adm", "paper", "clean"})
+"""Protocols whose network is an Inception."""
+
+data, run = partial(option, panel="Data"), partial(option, panel="Run")
+
+dataset = partial(
+    data,
+    REQUIRED,
+    "--dataset",
+    "-d",
+    help="Preset (imagenet64, imagenet256, imagenet512, mscoco, cc3m, digits), folder of images by class, Parquet, "
+    "webdataset tars, TSV, or Hub id user/name\\[@revision].",
+)
+model = partial(
+    option,
+    "",
+    "--model",
+    "-m",
+    help="Model folder, name or Hub id user/repo\\[@revision]; by default the embedded model.",
+)
+classes = partial(data, (), "--class", "-c", help="Class id or name; repeat for several.")
+num_images = partial(data, None, "--num-images", "-n", help="Stop after N images.", min=1)
+text_encoder = partial(
+    option,
+    "",
+    help="CLIP model that encodes prompts: Hub id or folder; by default the model's own, or the data set's.",
+)
+inception = partial(
+    option,
+    None,
+    help="File of the Inception weights for adm, paper and clean; by default the kept copy, which adm and paper fetch "
+    "on first use.",
+    protocols=INCEPTION,
+    purpose="is for adm, paper and clean",
+)
+workers = partial(run, 2, "--workers", help="Threads that decode images.", min=0)
+seed = partial(run, 0, help="Random seed.")
+device = partial(run, "", help="cuda, mps or cpu; by default the best one of this machine.")
+precision = partial(run, "auto", help="Number format of the networks.")
+batch_size = partial(
+    run,
+    64,
+    help="Images to generate at a time. On a CPU it changes no image; on a GPU, rounding may change single tokens.",
+)
+half = partial(option, False, help="Store the weights in 16 bits.")
+
+
+def output(default: Any, help: str, **settings: Any) -> Any:  # noqa: A002 — Typer's word
+    """Declare where a command writes."""
+    return option(default, "--output", "-o", help=help, **settings)

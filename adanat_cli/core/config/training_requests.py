@@ -1,0 +1,106 @@
+"""What is typed of the three trainings; what is not follows from presets, data and machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from adanat_cli.core.config import shared
+from adanat_cli.core.config.data import DataConfig
+from adanat_cli.core.config.option import REQUIRED, Asked, option, part
+from adanat_cli.core.config.policy import PolicyConfig
+from adanat_cli.core.config.policy_training import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
+from adanat_cli.core.config.training import NATTrainingConfig, TokenizerTrainingConfig
+
+Kind = Literal["adaptive", "static", "search", "tuned"]
+
+
+@dataclass(frozen=True)
+class TrainTokenizerRequest:
+    """What is typed of ``adanat train-tokenizer``; the rest follows from presets, data and machine."""
+
+    dataset: str = shared.dataset()
+    data: Asked = part(DataConfig, "split")
+    output: Path | None = shared.output(None, help="Run folder.", show_default="runs/tokenizer-DATASET")
+    codebook_size: int | None = option(None, help="K, number of codes.")
+    downsampling: int | None = option(
+        None, help="Image pixels per token side: 2, 4, 8, 16 or 32; 1 takes pixels as they are."
+    )
+    colour: bool = option(False, help="Nothing to train: a token is the mean colour of its pixels, of 8, 27, 64 ….")
+    training: Asked = part(TokenizerTrainingConfig, "log_every", "sample_every")
+    half: bool = shared.half()
+    workers: int = shared.workers()
+    device: str = shared.device()
+
+
+@dataclass(frozen=True)
+class PretrainNATRequest:
+    """What is typed of ``adanat pretrain-nat``; the rest follows from presets, data and machine."""
+
+    dataset: str = shared.dataset()
+    tokens: Path = option(
+        REQUIRED, "--tokens", "-t", help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]."
+    )
+    size: Literal["nano", "micro", "tiny", "small", "large", "muse"] | None = option(
+        None, help="Size of the NAT; by default the preset's own, or by the number of images."
+    )
+    model: str = option(
+        "",
+        "--model",
+        "--tokenizer",
+        "-m",
+        help="Model whose tokenizer made the tokens; by default the data set's own.",
+    )
+    text_encoder: str = shared.text_encoder()
+    output: Path | None = shared.output(None, help="Run folder.", show_default="runs/nat-DATASET")
+    classes: tuple[str, ...] = shared.classes()
+    training: Asked = part(NATTrainingConfig)
+    accumulate: int | None = option(
+        None,
+        help="Gradient accumulation steps; by default as few as the memory of a process allows.",
+        min=1,
+        panel="Training",
+    )
+    half: bool = shared.half()
+    device: str = shared.device()
+
+
+@dataclass(frozen=True)
+class TrainPolicyRequest:
+    """What is typed of ``adanat train-policy``; the rest follows from recipes, data and machine."""
+
+    dataset: str = shared.dataset()
+    model: str = option(
+        "",
+        "--model",
+        "-m",
+        help="Model folder, name or Hub id; by default the data set's embedded one, or models/DATASET.",
+    )
+    num_steps: int = option(8, "--steps", help="Generation steps that the policy is for.")
+    kind: Kind = option(
+        "adaptive",
+        help="adaptive: values for every sample; static: learned, the same for all; search: one table by black-box "
+        "search; tuned: the best of a small grid of factors.",
+    )
+    recipe: str = option("auto", help="Settings by name: auto (the preset's, or by data and machine), default, paper.")
+    text_encoder: str = shared.text_encoder()
+    output: Path | None = shared.output(None, help="Run folder.", show_default="runs/policy-DATASET-KIND-STEPS")
+    install: bool = option(False, help="Also put the policy into the model folder itself.")
+    data: Asked = part(DataConfig, "split", "image_size")
+    base: str = option(
+        "cosine",
+        help="Fixed schedule that the policy starts from: cosine, autonat:FILE or table:FILE (YAML).",
+        panel="Policy",
+    )
+    policy: Asked = part(PolicyConfig)
+    discriminator: Asked = part(DiscriminatorConfig)
+    preference_model: str = option(
+        "yuvalkirstain/PickScore_v1",
+        help="Image-text model of --reward preference: Hub id or folder.",
+        panel="Reward",
+    )
+    training: Asked = part(PolicyTrainingConfig)
+    ppo: Asked = part(PPOConfig)
+    workers: int = shared.workers()
+    device: str = shared.device()
