@@ -38,9 +38,9 @@ def make_evaluation_toy(folder: Path) -> Path:
 def stats_request(folder: Path, output: Path | str = "stats.npz", **changes: Any) -> StatsRequest:
     """Statistics of the toy's images, in parts of 7."""
     fields: dict[str, Any] = {"model": str(folder / "model"), "device": "cpu", "workers": 0, "part_size": 7}
-    data = {"max_bad": 0.5, **changes.pop("data_fields", {})}
+    data = {"max_bad": 0.5, **changes.pop("data", {})}
     dataset = changes.pop("dataset", str(folder / "images"))
-    return StatsRequest(dataset, data, folder / output, **{**fields, **changes})
+    return StatsRequest(dataset, folder / output, data, **{**fields, **changes})
 
 
 def evaluate_request(folder: Path, output: Path | str, **changes: Any) -> EvaluateRequest:

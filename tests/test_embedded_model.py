@@ -42,7 +42,9 @@ def test_its_card_is_written_from_its_index_and_tells_its_policies_and_what_was_
 
 
 def test_goldfish_are_warmer_than_the_seashore(tmp_path: Path) -> None:
-    request = SampleRequest(tmp_path, classes=("goldfish", "seashore"), num_images=16, image_format="npz", device="cpu")
+    request = SampleRequest(
+        output=tmp_path, classes=("goldfish", "seashore"), num_images=16, image_format="npz", device="cpu"
+    )
     sample(request, SilentReporter())
     with np.load(tmp_path / "samples.npz") as arrays:
         images, labels = arrays["arr_0"].astype(float), arrays["arr_1"]

@@ -42,7 +42,14 @@ def test_its_pixels_are_those_of_the_command(
     pipeline: Pipeline, model: ModelFolder, tmp_path: Path, fields: dict[str, object]
 ) -> None:
     request = SampleRequest(
-        tmp_path, str(model.path), ("two", "0"), num_images=5, image_format="npz", batch_size=2, device="cpu", **fields
+        output=tmp_path,
+        model=str(model.path),
+        classes=("two", "0"),
+        num_images=5,
+        image_format="npz",
+        batch_size=2,
+        device="cpu",
+        **fields,
     )
     sample(request, SilentReporter())
     samples = pipeline.sample(labels=["two", 0], num_images=5, batch_size=3, **fields)
@@ -53,7 +60,9 @@ def test_its_pixels_are_those_of_the_command(
 
 
 def test_its_trace_is_that_of_the_command(pipeline: Pipeline, model: ModelFolder, tmp_path: Path) -> None:
-    request = SampleRequest(tmp_path, str(model.path), ("one",), num_images=2, num_steps=3, trace=True, device="cpu")
+    request = SampleRequest(
+        output=tmp_path, model=str(model.path), classes=("one",), num_images=2, num_steps=3, trace=True, device="cpu"
+    )
     written = [path for path in sample(request, SilentReporter())["traces"] if path.endswith(".json")]
     samples = pipeline.sample(labels="one", num_images=2, num_steps=3, batch_size=1, trace=True)
     assert [json.loads(Path(path).read_text())["steps"] for path in written] == samples.trace

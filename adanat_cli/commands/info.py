@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from adanat_cli.commands import console, describe, options
+from adanat_cli.core.config.requests import InfoRequest
 
 
-def command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Model folder, name or Hub id; by default the embedded model and all known names.", show_default=False
-        ),
-    ] = "",
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="Benchmark instead: imagenet256, imagenet512, mscoco or cc3m.")
-    ] = "",
-    data_dir: options.DataDir = None,
-    captions: Annotated[
-        Path | None,
-        typer.Option(help="With --dataset: write the captions that a number is measured on, one a line."),
-    ] = None,
-    num_captions: Annotated[
-        int | None, typer.Option(help="How many of them; the benchmark's own number by default.", min=1)
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
+@options.takes(InfoRequest, options.Printing)
+def command(request: InfoRequest, printing: options.Printing) -> None:
     """Show what a model holds: sizes, classes, policies, results, and where its weights came from."""
-    if captions is not None and not dataset:
+    if request.captions is not None and not request.dataset:
         raise typer.BadParameter("--captions needs --dataset.")
-    if captions is not None:
+    if request.captions is not None:
         from adanat_cli.jobs.share.benchmarks import list_captions
 
-        values = list_captions(dataset, captions, num_captions, data_dir=str(data_dir or ""))
+        data_dir = str(request.data_dir or "")
+        values = list_captions(request.dataset, request.captions, request.num_captions, data_dir=data_dir)
         line = f"Captions: {values['captions']}, {values['num_captions']}, sha256 {values['sha256']}"
-        console.result(values, as_json, [line])
-        return
-    if dataset:
+        console.result(values, printing.as_json, [line])
+    elif request.dataset:
         from adanat_cli.jobs.share.benchmarks import describe_benchmark
 
-        values = describe_benchmark(dataset)
-        console.result(values, as_json, describe.benchmark_lines(values))
-        return
-    from adanat_cli.jobs.share.info import describe as describe_model
+        values = describe_benchmark(request.dataset)
+        console.result(values, printing.as_json, describe.benchmark_lines(values))
+    else:
+        from adanat_cli.jobs.share.info import describe as describe_model
 
-    values = describe_model(model)
-    console.result(values, as_json, describe.model_lines(values))
+        values = describe_model(request.model)
+        console.result(values, printing.as_json, describe.model_lines(values))

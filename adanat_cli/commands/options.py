@@ -74,7 +74,8 @@ def _walk(kind: type[Any], prefix: str = "", part: Part | None = None) -> Iterat
             yield from _walk(inner.kind, f"{name}__", field.metadata.get("part"))
         elif field.name in own and field.name not in (part.without if part else ()):
             one = own[field.name]
-            hint = one.kind or hint
+            if one.kind is not None:
+                hint, default = one.kind | None, default if default is REQUIRED else None
             if get_origin(hint) is tuple:
                 hint = list[hint.__args__[0]] | None  # type: ignore[name-defined]
             if part:
@@ -87,23 +88,17 @@ def _inner(field: dataclasses.Field[Any], hint: Any) -> Part | None:
     return field.metadata.get("part") or (Part(hint) if dataclasses.is_dataclass(hint) else None)  # type: ignore[arg-type]
 
 
-def _request(kind: type[Any], typed: dict[str, Any], prefix: str = "") -> Any:
-    """Build a request of what was typed."""
+def _request(kind: type[Any], typed: dict[str, Any], prefix: str = "", part: Part | None = None) -> Any:
+    """Build a request of what was typed; of a part, a mapping of it."""
     hints, own, values = get_type_hints(kind), options_of(kind), {}
     for field in dataclasses.fields(kind):
-        name, part = prefix + field.name, field.metadata.get("part")
+        name = prefix + field.name
         if inner := _inner(field, hints[field.name]):
-            values[field.name] = _request(inner.kind, typed, f"{name}__") if not part else _asked(part, typed, name)
+            values[field.name] = _request(inner.kind, typed, f"{name}__", field.metadata.get("part"))
         elif name in typed:
             values[field.name] = _value(own[field.name], typed, name)
-    return kind(**{name: value for name, value in values.items() if value is not None})
-
-
-def _asked(part: Part, typed: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """What was typed of a configuration, by field."""
-    own = options_of(part.kind)
-    found = {name: _value(one, typed, f"{prefix}__{name}") for name, one in own.items() if f"{prefix}__{name}" in typed}
-    return {name: value for name, value in found.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    return given if part else kind(**given)
 
 
 def _value(one: Option, typed: dict[str, Any], name: str) -> Any:

@@ -30,7 +30,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.import_weights import import_weights
 from adanat_cli.jobs.share.pull import pull
-from adanat_cli.jobs.tokenize.tokenize import TokenizeOptions, run_tokenize
+from adanat_cli.jobs.tokenize.tokenize import run_tokenize
 from adanat_cli.jobs.train.nat import pretrain_nat
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.tokenizer import train_tokenizer
@@ -106,10 +106,10 @@ def _jobs(toy: Path, out: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
         "train-policy": (train_policy, policy_request(toy, output=str(out))),
         "tokenize": (
             run_tokenize,
-            TokenizeRequest(data, {}, (), model, out, None, "cpu", TokenizeOptions()),
+            TokenizeRequest(data, model=model, output=out, device="cpu"),
         ),
-        "sample": (sample, SampleRequest(out, model, num_images=1, device="cpu")),
-        "stats": (make_stats, StatsRequest(data, {"image_size": 16}, out / "x.npz", model=model, device="cpu")),
+        "sample": (sample, SampleRequest(output=out, model=model, num_images=1, device="cpu")),
+        "stats": (make_stats, StatsRequest(data, out / "x.npz", {"image_size": 16}, model=model, device="cpu")),
         "import": (import_weights, ImportRequest((toy / "no.pth",), out)),
         "pull": (pull, PullRequest("imagenet64", out)),
     }
@@ -127,7 +127,7 @@ def test_every_job_refuses_an_output_that_is_written_to(toy: Path, tmp_path: Pat
 def test_two_evaluations_into_one_folder_lose_no_result(toy: Path, tmp_path: Path) -> None:
     stats = tmp_path / "stats.npz"
     make_stats(
-        StatsRequest(str(toy / "images"), {"image_size": 16}, stats, model=str(toy / "model"), device="cpu"),
+        StatsRequest(str(toy / "images"), stats, {"image_size": 16}, model=str(toy / "model"), device="cpu"),
         SilentReporter(),
     )
     request = EvaluateRequest(stats, tmp_path / "out", str(toy / "model"), images=toy / "images", device="cpu")

@@ -33,7 +33,7 @@ WEIGHTS = "model.safetensors"
 
 
 def drawn(model: str, output: Path) -> np.ndarray:
-    request = SampleRequest(output, model, num_images=4, num_steps=3, image_format="npz", device="cpu")
+    request = SampleRequest(output=output, model=model, num_images=4, num_steps=3, image_format="npz", device="cpu")
     sample(request, SilentReporter())
     with np.load(output / "samples.npz") as arrays:
         return arrays["arr_0"]
@@ -70,7 +70,7 @@ def test_a_model_that_was_fetched_draws_offline_and_when_the_hub_is_gone(
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
     assert np.array_equal(first, drawn(pushed, tmp_path / "c"))
     with pytest.raises(AdaNATError, match="cannot be reached; check network"):
-        sample(SampleRequest(tmp_path / "d", pushed, num_steps=2, device="cpu"), SilentReporter())
+        sample(SampleRequest(output=tmp_path / "d", model=pushed, num_steps=2, device="cpu"), SilentReporter())
 
 
 def test_a_revision_is_pinned_and_all_parts_are_of_one_commit(hub: HubServer, pushed: str) -> None:
@@ -150,7 +150,7 @@ def test_an_evaluation_is_named_by_the_repository(
     hub: HubServer, model: ModelFolder, pushed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = StatsRequest(
-        str(model.path.parent / "images"), {}, tmp_path / "stats.npz", model=str(model.path), device="cpu"
+        str(model.path.parent / "images"), tmp_path / "stats.npz", model=str(model.path), device="cpu"
     )
     make_stats(request, SilentReporter())
     monkeypatch.chdir(tmp_path)

@@ -101,7 +101,12 @@ def test_a_known_model_is_fetched_converted_and_its_sources_noted(authors: HubSe
     assert provenance["sha256"] == hashlib.sha256(data).hexdigest()
     assert folder.index.provenance["tokenizer"]["page"] == PAGE
     assert "base_model:\n- authors/nat\n- authors/policies" in folder.card()
-    assert sample(SampleRequest(tmp_path / "s", "toy", num_images=1, num_steps=4), SilentReporter())["num_steps"] == 4
+    assert (
+        sample(SampleRequest(output=tmp_path / "s", model="toy", num_images=1, num_steps=4), SilentReporter())[
+            "num_steps"
+        ]
+        == 4
+    )
 
 
 def test_the_command_says_what_it_got_and_what_it_could_not(authors: HubServer) -> None:

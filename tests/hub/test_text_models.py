@@ -73,7 +73,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(model: str, output: Path) -> list[bytes]:
-    request = SampleRequest(output, model, num_images=2, num_steps=2, prompts=("red", "blue"), device="cpu")
+    request = SampleRequest(
+        output=output, model=model, num_images=2, num_steps=2, prompts=("red", "blue"), device="cpu"
+    )
     return [Path(file).read_bytes() for file in sample(request, SilentReporter())["files"]]
 
 

@@ -48,7 +48,7 @@ class TokenizeRequest:
     """What one run of ``adanat tokenize`` is asked for; without ``output`` it writes no token set."""
 
     dataset: str = shared.dataset()
-    data_fields: Asked = part(DataConfig)
+    data: Asked = part(DataConfig)
     classes: tuple[str, ...] = shared.classes()
     model: str = option(
         "",
@@ -74,12 +74,6 @@ class TokenizeRequest:
 class SampleRequest:
     """What one run of ``adanat sample`` is asked for; image i depends on (seed, i) and its class or prompt only."""
 
-    output: Path | None = shared.output(
-        None,
-        help="Folder to write to; it holds the images of one run.",
-        show_default="samples, or samples-2 and so on if that holds others",
-    )
-    model: str = shared.model()
     classes: tuple[str, ...] = option(
         (),
         "--class",
@@ -88,6 +82,14 @@ class SampleRequest:
         "alternate, in an order that follows from the seed.",
         acts_on=MODEL,
     )
+    prompts: tuple[str, ...] = option(
+        (),
+        "--prompt",
+        "-p",
+        help="What to draw, for a text model; repeat for several, which alternate.",
+        acts_on=MODEL,
+    )
+    prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
     num_images: int | None = option(
         None,
         "--num-images",
@@ -101,6 +103,13 @@ class SampleRequest:
         help="Generation steps; by default 8, or as many as a schedule file has.",
         acts_on=MODEL,
     )
+    model: str = shared.model()
+    output: Path | None = shared.output(
+        None,
+        help="Folder to write to; it holds the images of one run.",
+        show_default="samples, or samples-2 and so on if that holds others",
+    )
+    overwrite: bool = option(False, help="Remove what an earlier run has written into the folder.")
     schedule: str = option(
         "",
         help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a policy "
@@ -120,7 +129,6 @@ class SampleRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    seed: int = shared.seed(acts_on=MODEL)
     image_format: Literal["png", "npz"] = option(
         "png", "--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."
     )
@@ -130,19 +138,11 @@ class SampleRequest:
         show_default="OUTPUT/grid.png",
     )
     trace: bool = option(False, help="Show how the first images were generated, step by step, as picture and JSON.")
+    seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
+    text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)
-    prompts: tuple[str, ...] = option(
-        (),
-        "--prompt",
-        "-p",
-        help="What to draw, for a text model; repeat for several, which alternate.",
-        acts_on=MODEL,
-    )
-    prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
-    text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
-    overwrite: bool = option(False, help="Remove what an earlier run has written into the folder.")
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class EvaluateRequest:
         (),
         help="Generation steps, as 8 or 4,8,16; several make a table and a plot.",
         panel=_GENERATION,
-        kind=list[str] | None,
+        kind=list[str],
         read=_whole_numbers,
         acts_on=MODEL,
     )
@@ -260,8 +260,8 @@ class StatsRequest:
     """
 
     dataset: str = shared.dataset()
-    data_fields: Asked = part(DataConfig)
     output: Path = shared.output(REQUIRED, help="File to write, such as stats.npz.")
+    data: Asked = part(DataConfig)
     install: bool = option(
         False,
         help="Also put it into the model, for `adanat evaluate` without --ref; a model without features/ gets a small "

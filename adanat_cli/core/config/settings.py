@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adanat_cli.core.config.data import DataConfig
+from adanat_cli.core.config.option import Asked
+from adanat_cli.core.config.own_data import fitting_warmup
 from adanat_cli.core.config.policy_training import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
+from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.config.tokenizer import PixelConfig, VQAEConfig
 from adanat_cli.core.config.training import NATTrainingConfig, TokenizerTrainingConfig
-from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.config.training_requests import Kind
+
+Settled = TypeVar(
+    "Settled", TokenizerTrainingConfig, NATTrainingConfig, PolicyTrainingConfig, PPOConfig, DiscriminatorConfig
+)
+
+
+def given(fields: Asked) -> dict[str, Any]:
+    """What was given of some fields."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def settled_config(kind: type[Settled], row: Asked, saved: Asked, asked: Asked) -> Settled:
+    """Build a configuration: a preset's row, over it what a resumed run has saved, and over both what was typed.
+
+    Raises:
+        AdaNATError: if a setting is invalid.
+    """
+    asked, known = given(asked), {field.name for field in dataclasses.fields(kind)}
+    kept = {key: value for key, value in saved.items() if key in known}
+    fields = {**row, **kept, **asked}
+    config = kind.from_dict(fields, "Settings")
+    if isinstance(config, TokenizerTrainingConfig | NATTrainingConfig) and "warmup_steps" not in kept:
+        fields["warmup_steps"] = fitting_warmup(config.steps, config.warmup_steps, "warmup_steps" in asked)
+    return kind.from_dict(fields, "Settings")
 
 
 @dataclass(frozen=True)

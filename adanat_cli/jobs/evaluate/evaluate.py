@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, s
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
-from adanat_cli.jobs.sample.conditions import make_conditions
+from adanat_cli.jobs.sample.conditions import make_conditions, read_prompts
 from adanat_cli.jobs.train.feature_networks import LARGEST_TRAINED
 
 _MOST_SAMPLES = 10**8
@@ -44,6 +45,7 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         AdaNATError: if the request cannot work, before anything is generated.
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call resumes after them.
     """
+    request = _with_prompts(request)
     check_request(request)
     folder, reference_file = _find_reference(request)
     reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
@@ -80,6 +82,14 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         )
         rows = evaluation.run(subjects)
         return _finish(request, folder, output, rows, reporter) if processes.is_main else {}
+
+
+def _with_prompts(request: EvaluateRequest) -> EvaluateRequest:
+    """Read the prompts of a file; where no number is given, each of them is drawn once."""
+    texts, number = read_prompts(request.prompts, request.prompts_file), request.num_samples
+    if number is None and request.prompts_file is not None:
+        number = max(2, len(texts))  # the fewest that a distance can be of
+    return replace(request, prompts=texts, prompts_file=None, num_samples=number)
 
 
 def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str:

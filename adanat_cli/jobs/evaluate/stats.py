@@ -151,7 +151,7 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
 
 def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> _Chosen:
     """Open the images, by default in the size and the classes of the model."""
-    fields = dict(request.data_fields)
+    fields = dict(request.data)
     if folder is not None:
         asked, own = fields.get("image_size"), folder.index.image_size
         if protocol == "small" and folder.has("features"):
@@ -208,7 +208,7 @@ def _train_features(
             return
         training, held_out = source, None
         if source.config.split != "train":
-            asked = replace(request, data_fields={**request.data_fields, "split": "train"})
+            asked = replace(request, data={**request.data, "split": "train"})
             training = _open(asked, folder, "small", SilentReporter())[0]
             held_out = None if same_files(training, source) else source
         reporter.log(f"Model {folder.name} has no features/ to measure with; a small network is trained for it.")

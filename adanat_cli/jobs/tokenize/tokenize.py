@@ -145,8 +145,8 @@ def _tokenizer_folder(model: str) -> ModelFolder:
 
 def _data(request: TokenizeRequest, tokenizer: TokenizerConfig) -> DataConfig:
     """The images at the requested size, or else at that of the tokenizer."""
-    size = request.data_fields.get("image_size")
-    fields = {**request.data_fields, "image_size": tokenizer.image_size if size is None else size}
+    size = request.data.get("image_size")
+    fields = {**request.data, "image_size": tokenizer.image_size if size is None else size}
     config = data_config(request.dataset, **fields)
     _check_size(config.image_size, tokenizer)
     return config

@@ -1,4 +1,4 @@
-"""Complete requests of trainings from what was typed: the command line, Python and dry runs all come this way.
+"""Settle trainings from what was typed: the command line, Python and dry runs all come this way.
 
 What was typed comes first; then the settings of the run that is resumed, the preset's, and what follows from the size
 of the data and the machine (``adanat_cli.core.config.own_data``).
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image
 
@@ -39,7 +38,8 @@ from adanat_cli.core.config import (
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
 from adanat_cli.core.config.schema import conform_fields
-from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
+from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings, given, settled_config
+from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
@@ -49,12 +49,6 @@ from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
 from adanat_cli.jobs.train.nat_setup import training_rows
 from adanat_cli.jobs.train.policy_setup import named_model
-
-Asked = Mapping[str, Any]
-"""Settings by name; None was not given."""
-Settings = TypeVar(
-    "Settings", TokenizerTrainingConfig, NATTrainingConfig, PolicyTrainingConfig, PPOConfig, DiscriminatorConfig
-)
 
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
@@ -70,38 +64,27 @@ class _SavedData:
     num_images: int
 
 
-def tokenizer_request(
-    dataset: str,
-    data: Asked,
-    shape: Asked,
-    training: Asked,
-    output: Path | None = None,
-    dry_run: bool = False,
-    **others: Any,
-) -> TokenizerSettings:
+def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) -> TokenizerSettings:
     """Settle a training of a tokenizer.
 
     Args:
-        dataset: preset or source.
-        data: fields of ``DataConfig``.
-        shape: "codebook_size", "downsampling", and whether tokens are "colour".
-        training: fields of ``TokenizerTrainingConfig``.
-        output: run folder; None for the usual one.
+        request: what was typed.
         dry_run: whether data on other machines stay untouched; their images are not counted then.
-        others: further fields of the request.
 
     Raises:
         AdaNATError: if a setting is invalid, or data of one's own cannot be opened.
     """
-    output = output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
-    data, shape, training = _given(data), _given(shape), _given(training)
+    dataset = request.dataset
+    output = request.output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
+    data, training = given(request.data), given(request.training)
+    shape = given({"codebook_size": request.codebook_size, "downsampling": request.downsampling})
     saved, preset = saved_settings(output, training=TokenizerTrainingConfig), TRAINING_PRESETS.get(dataset, {})
-    benchmark, colour = BENCHMARKS.get(dataset), bool(shape.pop("colour", False))
+    benchmark, colour = BENCHMARKS.get(dataset), request.colour
     was = tokenizer_config(saved["tokenizer"], str(output / "config.json")) if "tokenizer" in saved else None
     if isinstance(was, VQAEConfig):
         shape = {"codebook_size": was.codebook_size, "downsampling": was.downsampling} | shape
     if not saved and dataset not in DATA_PRESETS:
-        config, scale, line = _own_images(dataset, data, others.get("device", ""), dry_run)
+        config, scale, line = _own_images(dataset, data, request.device, dry_run)
     else:
         size = {"image_size": was.image_size} if was else {}
         config, scale, line = data_config(dataset, **{**size, **data}), Scale(None), ""
@@ -112,7 +95,7 @@ def tokenizer_request(
     row = preset.get("tokenizer", {})
     if line:
         row = usual.usual_tokenizer_training(scale, config.image_size, training)
-    settled = _settled(TokenizerTrainingConfig, row, saved.get("training", {}), training)
+    settled = settled_config(TokenizerTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if line and isinstance(tokenizer, VQAEConfig):
         grid = " x ".join(map(str, tokenizer.grid))
@@ -120,117 +103,109 @@ def tokenizer_request(
             f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
             "set others."
         )
-    return TokenizerSettings(config, tokenizer, settled, output, note=note, **others)
+    return TokenizerSettings(config, tokenizer, settled, output, request.workers, request.half, request.device, note)
 
 
-def nat_request(
-    dataset: str,
-    tokens: Path,
-    training: Asked,
-    size: str | None = None,
-    output: Path | None = None,
-    dry_run: bool = False,
-    **others: Any,
-) -> NATSettings:
+def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSettings:
     """Settle a training of a NAT.
 
     Args:
-        dataset: preset or source.
-        tokens: folder or Hub id of the token set.
-        training: fields of ``NATTrainingConfig``.
-        size: of the NAT; None for the preset's, or what the number of images asks for.
-        output: run folder; None for the usual one.
+        request: what was typed.
         dry_run: whether a token set on the Hub stays there.
-        others: further fields of the request.
 
     Raises:
         AdaNATError: if a setting is invalid or a token set is damaged.
     """
-    output, training = output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}", _given(training)
+    dataset, tokens, training = request.dataset, request.tokens, given(request.training)
+    output = request.output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}"
     saved = saved_settings(output, training=NATTrainingConfig, nat=NATConfig, data=_SavedData)
     preset, row = TRAINING_PRESETS.get(dataset, {}), {}
     if benchmark := BENCHMARKS.get(dataset):
         preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
     scale = None
     if not saved and (not preset or training.get("held_out")):
-        info, num_rows = _counted_tokens(tokens, others.get("classes", ()), dry_run)
+        info, num_rows = _counted_tokens(tokens, request.classes, dry_run)
         share = training.get("held_out", 0)
         require(
             not share or num_rows is None or round(1 / share) <= num_rows,
             f"--held-out {share} of {num_rows} images is none; give a larger share, or 0 to hold none out.",
         )
     if not saved and not preset:
-        scale = scale_of(num_rows, others.get("device", ""))
-        row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": size})
-    size = size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
+        scale = scale_of(num_rows, request.device)
+        row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": request.size})
+    size = request.size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
     row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
     if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
         row = {**row, "held_out": 0.01 if saved["data"].get("num_images", 0) > _HELD_OUT_FROM else 0.0}
-    settled = _settled(NATTrainingConfig, row, saved.get("training", {}), training)
+    settled = settled_config(NATTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if scale:
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
         note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
-    return NATSettings(dataset, tokens, size, settled, output, note=note, **others)
+    return NATSettings(
+        dataset,
+        tokens,
+        size,
+        settled,
+        output,
+        model=request.model,
+        classes=request.classes,
+        accumulate=request.accumulate or 0,
+        device=request.device,
+        half=request.half,
+        text_encoder=request.text_encoder,
+        note=note,
+    )
 
 
-def policy_request(
-    dataset: str,
-    data: Asked,
-    training: Asked,
-    ppo: Asked | None = None,
-    discriminator: Asked | None = None,
-    policy: Asked | None = None,
-    recipe_name: str = "auto",
-    output: Path | None = None,
-    **others: Any,
-) -> PolicySettings:
+def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     """Settle a training of a policy.
-
-    Args:
-        dataset: preset or source.
-        data: fields of ``DataConfig``.
-        training: fields of ``PolicyTrainingConfig``.
-        ppo: fields of ``PPOConfig``.
-        discriminator: fields of ``DiscriminatorConfig``.
-        policy: fields of ``PolicyConfig``.
-        recipe_name: "auto" is the preset's, or what follows from data and machine; else one of ``RECIPES``.
-        output: run folder; None for the usual one.
-        others: further fields of the request.
 
     Raises:
         AdaNATError: if a setting is invalid, or there is no model.
     """
-    kind, num_steps = others["kind"], others["num_steps"]
-    output = output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
-    training, policy = _given(training), _given(policy or {})
+    dataset, kind, num_steps = request.dataset, request.kind, request.num_steps
+    output = request.output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
+    training, ppo = given(request.training), given(request.ppo)
+    if kind == "static" and "learning_rate" in ppo:
+        ppo = {"static_learning_rate": ppo.pop("learning_rate"), **ppo}
     parts = {"training": PolicyTrainingConfig, "ppo": PPOConfig, "discriminator": DiscriminatorConfig}
     saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
-    chosen = recipe(recipe_name, dataset)
-    if recipe_name == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
-        chosen, scale = _own_recipe(dataset, training, others)
-    settled = _settled(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
-    judge = _settled(
-        DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), discriminator
+    chosen = recipe(request.recipe, dataset)
+    if request.recipe == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
+        chosen, scale = _own_recipe(dataset, training, request.model, request.device)
+    settled = settled_config(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
+    discriminator = settled_config(
+        DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), request.discriminator
     )
-    is_judged = settled.reward == "adversarial" and kind not in ("search", "tuned")
-    judged = f", discriminator {judge.backbone}" if is_judged else ""
+    is_adversarial = settled.reward == "adversarial" and kind not in ("search", "tuned")
+    rewarded = f", discriminator {discriminator.backbone}" if is_adversarial else ""
     images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
-    optimisation = _settled(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
-    if optimisation.baseline == "pair" and not settled.paired and "baseline" not in (ppo or {}):
+    optimisation = settled_config(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
+    if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
     kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
     return PolicySettings(
         dataset=dataset,
         # The model's tokenizer says which size the images have.
-        data=data_config(dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **_given(data)}),
+        data=data_config(
+            dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **given(request.data)}
+        ),
         training=settled,
         ppo=optimisation,
-        discriminator=judge,
-        policy={**chosen.get("policy", {}), **kept, **policy},
+        discriminator=discriminator,
+        policy={**chosen.get("policy", {}), **kept, **given(request.policy)},
         output=output,
-        note=f"{_follows(scale)}: {images}{judged}; options set others." if scale else "",
-        **others,
+        note=f"{_follows(scale)}: {images}{rewarded}; options set others." if scale else "",
+        num_steps=num_steps,
+        kind=kind,
+        base=request.base,
+        model=request.model,
+        install=request.install,
+        preference_model=request.preference_model,
+        text_encoder=request.text_encoder,
+        workers=request.workers,
+        device=request.device,
     )
 
 
@@ -257,22 +232,6 @@ def scale_of(num_images: int | None, device_name: str) -> Scale:
     """The size of the data, and of the device."""
     device = pick_device(device_name)
     return Scale(num_images, device.type, device_memory(device))
-
-
-def _given(fields: Asked) -> Fields:
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def _settled(kind: type[Settings], row: Asked, saved: Asked, asked: Asked | None) -> Settings:
-    """Build a configuration: what was asked goes before what was saved, and that before the row."""
-    asked = _given(asked or {})
-    known = {field.name for field in dataclasses.fields(kind)}
-    kept = {key: value for key, value in saved.items() if key in known}
-    fields = {**row, **kept, **asked}
-    config = kind.from_dict(fields, "Settings")
-    if isinstance(config, TokenizerTrainingConfig | NATTrainingConfig) and "warmup_steps" not in kept:
-        fields["warmup_steps"] = usual.fitting_warmup(config.steps, config.warmup_steps, "warmup_steps" in asked)
-    return kind.from_dict(fields, "Settings")
 
 
 def _own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple[DataConfig, Scale, str]:
@@ -339,10 +298,10 @@ def _saved_size(saved: dict[str, Any]) -> str:
     return next(sizes, "")
 
 
-def _own_recipe(dataset: str, training: Fields, others: Fields) -> tuple[Recipe, Scale]:
+def _own_recipe(dataset: str, training: Fields, model: str, device: str) -> tuple[Recipe, Scale]:
     """What follows from the images that the NAT was trained on."""
-    folder = named_model(others.get("model", ""), dataset)
-    scale = scale_of(num_trained_on(folder), others.get("device", ""))
+    folder = named_model(model, dataset)
+    scale = scale_of(num_trained_on(folder), device)
     return usual.usual_policy(scale, folder.index.image_size, training), scale
 
 

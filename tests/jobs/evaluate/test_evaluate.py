@@ -23,8 +23,8 @@ from adanat_cli.cli import app
 from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
-from adanat_cli.core.config.acting import ACTING
-from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.option import options_of
+from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.generation.tables import write_table
@@ -69,8 +69,8 @@ def samples(toy: Path) -> Path:
     """The images that the evaluation generates, as `adanat sample` writes them: PNGs, and one .npz."""
     for kind in ("png", "npz"):
         request = SampleRequest(
-            toy / "samples" / kind,
-            str(toy / "model"),
+            output=toy / "samples" / kind,
+            model=str(toy / "model"),
             num_images=22,
             num_steps=2,
             image_format=kind,
@@ -273,9 +273,7 @@ def test_spatial_features_give_sfid_and_adm_its_own_parts(
 ) -> None:
     for module in ("evaluate", "stats"):
         monkeypatch.setattr(f"adanat_cli.jobs.evaluate.{module}.load_extractor", lambda *_, **__: Patches())
-    make_stats(
-        stats_request(toy, tmp_path / "adm.npz", protocol="adm", data_fields={"image_size": 16}), SilentReporter()
-    )
+    make_stats(stats_request(toy, tmp_path / "adm.npz", protocol="adm", data={"image_size": 16}), SilentReporter())
     reference = read_reference(tmp_path / "adm.npz")
     assert reference.spatial is not None
     file = samples / "npz" / "samples.npz"
@@ -615,16 +613,14 @@ EVERYWHERE = {
     "num_samples",
     "keep_features",
     "part_size",
+    "prompts_file",
 }
 UNFELT = {"batch_size", "workers", "device"}
 
 
 def test_of_every_option_it_is_said_where_it_acts() -> None:
-    named = {name for table in ACTING.values() for name in table}
-    asked = {field.name for field in dataclasses.fields(EvaluateRequest)}
-    assert asked - named == EVERYWHERE | UNFELT
-    others = {field.name for kind in (SampleRequest, StatsRequest) for field in dataclasses.fields(kind)}
-    assert named <= asked | others
+    named = {name for name, one in options_of(EvaluateRequest).items() if one.acts_on or one.protocols}
+    assert {field.name for field in dataclasses.fields(EvaluateRequest)} - named == EVERYWHERE | UNFELT
 
 
 def test_steps_beside_schedules_from_files_are_refused(toy: Path, tmp_path: Path) -> None:

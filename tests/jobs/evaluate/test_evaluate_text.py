@@ -205,7 +205,7 @@ def test_a_recorded_clip_score_names_its_clip(toy: Path, tmp_path: Path) -> None
 def test_other_protocols_measure_prompts_too(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("evaluate", "stats"):
         monkeypatch.setattr(f"adanat_cli.jobs.evaluate.{module}.load_extractor", lambda *_, **__: Patches())
-    stats = stats_request(toy, tmp_path / "adm.npz", protocol="adm", data_fields={"image_size": 16})
+    stats = stats_request(toy, tmp_path / "adm.npz", protocol="adm", data={"image_size": 16})
     make_stats(stats, SilentReporter())
     (row,) = rows(toy, tmp_path, reference=tmp_path / "adm.npz")
     assert row["metrics"]["sfid"] > 0
@@ -248,7 +248,7 @@ def test_a_file_of_no_prompts_gets_one_line(toy: Path, tmp_path: Path, content: 
         ({"prompts": ("red\nring",)}, "has several lines"),
         ({"clip": "no/such-model-folder/here"}, "CLIP model .no/such-model-folder/here. cannot be loaded"),
         ({"text_encoder": "no/such-model-folder/here"}, "cannot be loaded"),
-        ({"images": Path("a"), "steps": ()}, r"--prompts, --clip has no meaning with --images"),
+        ({"images": Path("a"), "steps": ()}, r"--prompt, --clip has no meaning with --images"),
         ({"model": "", "clip": ""}, "conditioned on classes; give --class"),
         ({"model": "", "prompts": ()}, "--clip compares images with prompts"),
         ({"num_samples": 1}, "--num-samples is 1"),

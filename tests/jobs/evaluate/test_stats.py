@@ -117,9 +117,9 @@ def test_a_stream_goes_on_past_what_is_there(tmp_path: Path, toy: Path) -> None:
     streamed = {**fields, "streaming": True}
     output = tmp_path / "streamed.npz"
     with pytest.raises(RuntimeError):
-        make_stats(stats_request(toy, output, dataset="imagenet64", data_fields=streamed), Stops(15, fail))
-    run(toy, output, dataset="imagenet64", data_fields=streamed)
-    run(toy, tmp_path / "local.npz", dataset="imagenet64", data_fields=fields)
+        make_stats(stats_request(toy, output, dataset="imagenet64", data=streamed), Stops(15, fail))
+    run(toy, output, dataset="imagenet64", data=streamed)
+    run(toy, tmp_path / "local.npz", dataset="imagenet64", data=fields)
     one, two = read_reference(output), read_reference(tmp_path / "local.npz")
     assert one.num_images == two.num_images == 20
     torch.testing.assert_close(one.gaussian, two.gaussian, rtol=1e-9, atol=1e-12)
@@ -132,7 +132,7 @@ def test_unreadable_images_are_left_out_and_named(toy: Path, tmp_path: Path) -> 
     assert values["num_images"] == 11
     assert list(values["skipped"]) == ["one/002.png"]
     with pytest.raises(AdaNATError, match="--max-bad"):
-        run(toy, tmp_path / "strict.npz", dataset=str(tmp_path / "images"), data_fields={"max_bad": 0.01})
+        run(toy, tmp_path / "strict.npz", dataset=str(tmp_path / "images"), data={"max_bad": 0.01})
 
 
 def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp_path: Path) -> None:
@@ -149,8 +149,8 @@ def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp
     [
         ({"num_images": -4}, "is -4; expected at least 2"),
         ({"classes": ("all", "lion")}, "give no other beside it"),
-        ({"dataset": "no/such/data", "data_fields": {"image_size": 16}}, "no/such/data"),
-        ({"data_fields": {"image_size": 8}}, "is for 16"),
+        ({"dataset": "no/such/data", "data": {"image_size": 16}}, "no/such/data"),
+        ({"data": {"image_size": 8}}, "is for 16"),
         ({"classes": ("lion",)}, "lion"),
         ({"output": Path("/proc/nowhere/stats.npz")}, "Cannot write"),
         ({"output": Path("/tmp")}, "is a folder"),
@@ -328,7 +328,7 @@ def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Pat
 def test_a_reference_of_other_sizes_is_warned_of(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for job in ("stats", "evaluate"):
         monkeypatch.setattr(f"adanat_cli.jobs.evaluate.{job}.load_extractor", lambda *_, **__: Patches())
-    run(toy, tmp_path / "adm.npz", protocol="adm", data_fields={"image_size": 8})
+    run(toy, tmp_path / "adm.npz", protocol="adm", data={"image_size": 8})
     said = Said()
     evaluate(evaluate_request(toy, tmp_path, reference=tmp_path / "adm.npz", num_samples=6), said)
     assert any("images of 8 pixels, and these have 16" in line for line in said.warned)

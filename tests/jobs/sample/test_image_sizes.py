@@ -25,7 +25,7 @@ def test_twice_the_tokenizers_size_goes_from_images_to_samples(tmp_path: Path) -
     images = write_class_folder(tmp_path / "images", 8, size=SIZE)
     request = TokenizeRequest(
         dataset=str(images),
-        data_fields={"image_size": SIZE},
+        data={"image_size": SIZE},
         classes=(),
         model=model,
         output=tmp_path / "tokens",
@@ -40,7 +40,13 @@ def test_twice_the_tokenizers_size_goes_from_images_to_samples(tmp_path: Path) -
     run = NATSettings("images", tmp_path / "tokens", "micro", training, tmp_path / "run", model, device="cpu")
     trained = pretrain_nat(run, SilentReporter())["model"]
     asked = SampleRequest(
-        tmp_path / "samples", trained, num_images=3, num_steps=2, image_format="npz", trace=True, device="cpu"
+        output=tmp_path / "samples",
+        model=trained,
+        num_images=3,
+        num_steps=2,
+        image_format="npz",
+        trace=True,
+        device="cpu",
     )
     sample(asked, SilentReporter())
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:

@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def draw(model: str, output: Path, **changes: Any) -> dict[str, Any]:
     fields = {"classes": ("1",), "num_images": 4, "num_steps": 1, "device": "cpu", **changes}
-    return sample(SampleRequest(output, model, **fields), SilentReporter())
+    return sample(SampleRequest(output=output, model=model, **fields), SilentReporter())
 
 
 def measured(folder: Path) -> list[str]:

@@ -63,7 +63,7 @@ def results(example: ModuleType, folder: Path) -> dict[str, dict[str, float]]:
 
 def draw(folder: Path, output: Path, **fields: Any) -> dict[str, Any]:
     request = {"model": str(folder / "nat" / "model"), "num_images": 4, "num_steps": 3, "device": "cpu", **fields}
-    return sample(SampleRequest(output, **request), SilentReporter())
+    return sample(SampleRequest(output=output, **request), SilentReporter())
 
 
 def test_the_prompt_rules_the_colour(results: dict[str, dict[str, float]]) -> None:

@@ -281,7 +281,14 @@ def write_model(folder: Path) -> Path:
 def test_a_request_joins_model_data_and_picture(images: Path, tmp_path: Path) -> None:
     model, options = write_model(tmp_path / "model"), TokenizeOptions(num_workers=0)
     request = TokenizeRequest(
-        str(images), {}, ("dog",), str(model), tmp_path / "tokens", tmp_path / "p.png", "cpu", options
+        str(images),
+        {},
+        ("dog",),
+        str(model),
+        tmp_path / "tokens",
+        preview=tmp_path / "p.png",
+        device="cpu",
+        options=options,
     )
     said = Said()
     values = run_tokenize(request, said)

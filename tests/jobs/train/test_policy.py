@@ -104,7 +104,9 @@ def test_the_exported_model_samples_with_its_policy(toy: Path, tmp_path: Path) -
     policy = load_policy(model, 3)
     assert policy is not None
     assert all(torch.equal(tensor, best["policy"][name]) for name, tensor in policy.state_dict().items())
-    request = SampleRequest(tmp_path, str(model.path), num_images=4, num_steps=3, image_format="npz", device="cpu")
+    request = SampleRequest(
+        output=tmp_path, model=str(model.path), num_images=4, num_steps=3, image_format="npz", device="cpu"
+    )
     assert sample(request, SilentReporter())["schedule"] == "learned"
 
 

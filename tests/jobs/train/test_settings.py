@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import RECIPES, TRAINING_PRESETS, VQAEConfig
+from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.nat import pretrain_nat
 from adanat_cli.jobs.train.policy import train_policy
-from adanat_cli.jobs.train.settings import nat_request, policy_request, tokenizer_request
+from adanat_cli.jobs.train.settings import nat_settings, policy_settings, tokenizer_settings
 from tests.image_files import write_class_folder
 from tests.nat_toy import make_model, make_tokens
 from tests.policy_toy import make_policy_toy
@@ -34,12 +35,20 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def nat(own: Path, output: str, **training: Any) -> Any:
-    tokens, model = own / "tokens", str(own / "model")
-    return nat_request(str(own / "shapes"), tokens, training, output=own / output, model=model, device="cpu")
+    asked = PretrainNATRequest(
+        str(own / "shapes"),
+        own / "tokens",
+        output=own / output,
+        model=str(own / "model"),
+        training=training,
+        device="cpu",
+    )
+    return nat_settings(asked)
 
 
 def test_images_of_ones_own_are_counted_and_looked_at(own: Path) -> None:
-    request = tokenizer_request(str(own / "shapes"), {}, {}, {"batch_size": 8}, own / "run", device="cpu")
+    asked = TrainTokenizerRequest(str(own / "shapes"), output=own / "run", training={"batch_size": 8}, device="cpu")
+    request = tokenizer_settings(asked)
     assert (request.data.image_size, request.tokenizer.image_size) == (32, 32)
     assert isinstance(request.tokenizer, VQAEConfig)
     assert (request.tokenizer.codebook_size, request.tokenizer.grid) == (256, (8, 8))
@@ -49,8 +58,16 @@ def test_images_of_ones_own_are_counted_and_looked_at(own: Path) -> None:
 
 
 def test_what_is_typed_goes_before_what_is_usual(own: Path) -> None:
-    data, shape = {"image_size": 64, "image_column": None}, {"codebook_size": 32, "downsampling": 16}
-    request = tokenizer_request(str(own / "shapes"), data, shape, {"steps": 40}, own / "run", device="cpu")
+    asked = TrainTokenizerRequest(
+        str(own / "shapes"),
+        {"image_size": 64, "image_column": None},
+        own / "run",
+        codebook_size=32,
+        downsampling=16,
+        training={"steps": 40},
+        device="cpu",
+    )
+    request = tokenizer_settings(asked)
     assert request.tokenizer == VQAEConfig(64, 32, channels=(32, 64, 128, 256))
     assert (request.training.steps, request.training.warmup_steps) == (40, 2)
 
@@ -83,7 +100,10 @@ def test_a_run_of_an_earlier_version_goes_on(own: Path) -> None:
 
 def test_presets_keep_their_settings_and_yield_to_what_is_typed(tmp_path: Path) -> None:
     row = TRAINING_PRESETS["digits"]
-    request = nat_request("digits", tmp_path / "tokens", {"steps": 50}, output=tmp_path / "run", device="cpu")
+    asked = PretrainNATRequest(
+        "digits", tmp_path / "tokens", output=tmp_path / "run", training={"steps": 50}, device="cpu"
+    )
+    request = nat_settings(asked)
     assert (request.size, request.note) == (row["size"], "")
     assert request.training.to_dict().items() >= {**row["nat"], "steps": 50, "warmup_steps": 2}.items()
 
@@ -106,10 +126,10 @@ def test_policies_without_pairs_take_another_baseline(own: Path, dataset: str) -
     model = ModelFolder(own / "model")
     source = dataset if dataset in RECIPES else str(own / "shapes")
     others = {"kind": "adaptive", "num_steps": 4, "model": str(model.path), "device": "cpu"}
-    paired = policy_request(source, {}, {}, **others)
+    paired = policy_settings(TrainPolicyRequest(source, **others))
     assert (paired.training.paired, paired.ppo.baseline, paired.discriminator.backbone) == (True, "pair", "classifier")
     assert paired.training.trajectories == 256
-    alone = policy_request(source, {}, {"paired": False}, **others)
+    alone = policy_settings(TrainPolicyRequest(source, training={"paired": False}, **others))
     assert alone.ppo == replace(paired.ppo, baseline="class")
 
 
@@ -133,13 +153,13 @@ def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
     named |= {"output": folder / "run", "workers": 0}
     training = {"updates": 1, "trajectories": 6, "eval_images": 4, "paired": False}
     judge = {"backbone": "pyramid", "updates": 1, "warmup_updates": 0, "batch_size": 3, "width": 8}
-    first = policy_request(
-        str(folder / "images"), {}, training, {"epochs": 1}, judge, {"hidden_width": 16, "smoothing": 0.5}, **named
-    )
+    shape = {"hidden_width": 16, "smoothing": 0.5}
+    parts = {"training": training, "ppo": {"epochs": 1}, "discriminator": judge, "policy": shape}
+    first = policy_settings(TrainPolicyRequest(str(folder / "images"), **parts, **named))
     assert "from an unknown number of images on a CPU: 1 updates of 6 images" in first.note
     train_policy(first, SilentReporter())
-    again = policy_request(str(folder / "images"), {}, {}, **named)
+    again = policy_settings(TrainPolicyRequest(str(folder / "images"), **named))
     assert again == replace(first, note="", policy={"residual": True, **first.policy})
     assert train_policy(again, SilentReporter())["updates"] == 1
-    longer = policy_request(str(folder / "images"), {}, {"updates": 2}, **named)
+    longer = policy_settings(TrainPolicyRequest(str(folder / "images"), training={"updates": 2}, **named))
     assert train_policy(longer, SilentReporter())["updates"] == 2

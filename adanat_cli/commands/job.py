@@ -1,0 +1,67 @@
+"""What all commands have in common: the dry run, the job itself, the push of its result, and printing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from adanat_cli.commands import console
+from adanat_cli.commands.options import Printing, RunOptions
+from adanat_cli.commands.wording import lines_of
+from adanat_cli.core.errors import AdaNATError
+
+if TYPE_CHECKING:
+    from adanat_cli.jobs.runtime.reporter import Reporter
+
+Request = TypeVar("Request")
+Values = dict[str, Any]
+
+
+def run(
+    job: Callable[[Request, Reporter], Values],
+    request: Request,
+    printing: Printing,
+    lines: Callable[[Values], Iterable[str]],
+    plan: Callable[[Request], Values] | None = None,
+    pushes: Literal["model", "tokens"] = "model",
+) -> None:
+    """Run a job and print its result, which is empty on processes other than the main one.
+
+    Args:
+        job: does the work.
+        request: of the job.
+        printing: how to print; as ``RunOptions`` also whether to push the result, or to plan only.
+        lines: the result for people.
+        plan: what the job would do.
+        pushes: kind of the result, whose place is its value of "model" or "output".
+    """
+    repo, is_dry = (printing.push_to_hub, printing.dry_run) if isinstance(printing, RunOptions) else ("", False)
+    if is_dry and plan is not None:
+        values = plan(request)
+        console.result(values, printing.as_json, lines_of(values))
+        return
+    if repo:
+        from adanat_cli.jobs.share.push import check_push
+
+        check_push(repo)
+    reporter = console.reporter()
+    values = job(request, reporter)
+    if repo and (made := values.get("model" if pushes == "model" else "output")):
+        values |= {"pushed": _push(made, repo, pushes, reporter)}
+    if values:
+        console.result(values, printing.as_json, lines(values))
+
+
+def _push(source: str, repo: str, kind: Literal["model", "tokens"], reporter: Reporter) -> Values:
+    """Push what a run has written; returns where it went."""
+    from adanat_cli.core.config.requests import PushRequest
+    from adanat_cli.jobs.share.push import push
+
+    try:
+        pushed = push(PushRequest(source, repo, kind), reporter)
+    except AdaNATError as error:
+        flag = " --tokens" if kind == "tokens" else ""
+        raise AdaNATError(
+            f"The run is done and its result is in {source}. {error} Later: adanat push {source} {repo}{flag}"
+        ) from error
+    return {key: pushed[key] for key in ("url", "commit")}
