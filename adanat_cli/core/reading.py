@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,12 @@ _MAX_DEPTH = 32
 """Of objects and lists within each other; what this toolkit writes has a quarter."""
 _MAX_DIGITS = 100
 """Of a whole number; transformers writes 31 for a length without a limit."""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
-from adanat_cli.core.data.token_rows import sha256_of
 from adanat_cli.core.data.token_set import (
     SUMMARY,
     Shard,
@@ -22,6 +21,7 @@ from adanat_cli.core.data.token_set import (
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import sha256_of
 from tests.mutations import as_json, mutations
 
 INFO = TokenSetInfo(

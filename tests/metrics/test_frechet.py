@@ -143,7 +143,7 @@ def test_a_float32_covariance_that_rounding_made_asymmetric_is_taken() -> None:
     [
         ([0.0, float("nan")], [[1.0, 0.0], [0.0, 1.0]], "not finite"),
         ([0.0, 0.0], [[1.0, 0.5], [0.4, 1.0]], "not symmetric"),
-        ([0.0], [[1.0, 0.0], [0.0, 1.0]], "do not belong together"),
+        ([0.0], [[1.0, 0.0], [0.0, 1.0]], "are not compatible"),
     ],
 )
 def test_what_is_no_gaussian_is_refused(mean: list[float], covariance: list[list[float]], message: str) -> None:

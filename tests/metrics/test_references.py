@@ -156,7 +156,7 @@ def test_a_file_that_does_not_say_what_made_it_is_taken_for_inception_features()
         check_reference(wide, Stub(protocol, feature_width=2048))
     with pytest.raises(AdaNATError, match="protocol 'small'"):
         check_reference(wide, Stub("small", "features", feature_width=2048))
-    with pytest.raises(AdaNATError, match="width 5 and does not say"):
+    with pytest.raises(AdaNATError, match="width 5 and does not record"):
         check_reference(Reference(gaussian(), format="pytorch-fid"), Stub())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import pickletools
 import re
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import sha256_of
 
 _PLAIN = re.compile(
     r"argparse\.Namespace|collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.(set|complex)"
@@ -79,7 +79,7 @@ def read_foreign(path: Path) -> ForeignWeights:
         )
     arguments = tree.get("args", {})
     arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
-    return ForeignWeights(path, _sha256(path), state_dicts, arguments if isinstance(arguments, dict) else {})
+    return ForeignWeights(path, sha256_of(path), state_dicts, arguments if isinstance(arguments, dict) else {})
 
 
 def load_foreign(path: Path) -> Any:
@@ -255,8 +255,3 @@ def _collect(node: Any, place: str, depth: int, state_dicts: dict[str, Tensors],
         state_dicts[place] = seen[id(node)]
     for name, value in () if known else node.items():
         _collect(value, f"{place}.{name}" if place else str(name), depth + 1, state_dicts, seen)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

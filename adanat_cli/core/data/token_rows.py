@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import sha256_of
 
 if TYPE_CHECKING:
     from adanat_cli.core.data.token_set import TokenSetInfo
 
 _AGAIN = "remove it and run the same `adanat tokenize` again, or fetch it again"
-_READ_AT_ONCE = 2**24
-
-
-def sha256_of(file: Path) -> str:
-    """Hash of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(_READ_AT_ONCE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def check_sha256(file: Path, sha256: str | None) -> None:

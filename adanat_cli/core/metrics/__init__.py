@@ -1,1 +1,1 @@
-"""Measures of image sets: distances of feature distributions, and a small network that makes the features."""
+"""Metrics of image sets: feature networks under the field's protocols, and distances of their features."""

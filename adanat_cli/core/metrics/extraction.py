@@ -1,4 +1,4 @@
-"""What a feature network gives to the metrics, whichever it is."""
+"""The interface between feature networks and metrics."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Extraction(NamedTuple):
-    """What one pass over a batch of images yields.
+    """The outputs of a feature network for a batch of images.
 
     Attributes:
         features: (B, D) float32, pooled: for the Fréchet distance, KID, precision and recall.
-        logits: (B, C) float32, for the Inception Score; None where the network classifies nothing.
+        logits: (B, C) float32, for the Inception Score; None where the network has no classes.
         spatial: (B, S) float32, for sFID; None where the network has no such features.
     """
 
@@ -22,14 +22,14 @@ class Extraction(NamedTuple):
 
 
 class Extractor(Protocol):
-    """A feature network with the preparation of images that its protocol lays down.
+    """A feature network with the image preprocessing of its protocol.
 
-    Numbers of two extractors are comparable only where ``protocol``, ``name`` and ``weights_hash`` agree.
+    Numbers of two extractors are comparable only if ``protocol``, ``name`` and ``weights_hash`` agree.
 
     Attributes:
         protocol: "adm", "paper", "clean", "timm" or "small".
-        name: of the network, such as "inception-fid", "timm/vit_small_patch14_dinov2.lvd142m".
-        weights_hash: sha256 of its weights, in hexadecimal digits.
+        name: name of the network, such as "inception-fid" or "timm/vit_small_patch14_dinov2.lvd142m".
+        weights_hash: sha256 of the network's weights, in hexadecimal digits.
         feature_width: D.
     """
 
@@ -39,9 +39,9 @@ class Extractor(Protocol):
     feature_width: int
 
     def __call__(self, images: Tensor) -> Extraction:
-        """Return what the metrics need.
+        """Return the features of images.
 
         Args:
-            images: (B, 3, H, W), bytes or floats in [0, 1]. A protocol on bytes rounds floats itself.
+            images: (B, 3, H, W), bytes or floats in [0, 1]; a protocol on bytes rounds floats itself.
         """
         ...

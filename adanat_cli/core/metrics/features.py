@@ -1,4 +1,4 @@
-"""A small classifier whose pooled activations are the features that offline metrics compare."""
+"""A small classifier whose pooled activations are the features of offline metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adanat_cli.core.errors import require
 
 
 class FeatureOutput(NamedTuple):
-    """What the network makes of images.
+    """The outputs of the network for a batch.
 
     Attributes:
         features: (B, D), not negative.
-        logits: (B, classes).
+        logits: (B, C), one for each class.
     """
 
     features: Tensor
@@ -26,7 +26,7 @@ class FeatureOutput(NamedTuple):
 
 
 class FeatureNetwork(nn.Module):
-    """Residual convolutions with group normalisation: the features of an image never depend on its batch."""
+    """Residual convolutions with group normalisation, so that an image's features never depend on its batch."""
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class FeatureNetwork(nn.Module):
             blocks += [_ResidualBlock(width, width) for _ in range(config.num_res_blocks - 1)]
         self.blocks = nn.Sequential(*blocks)
         self.norm = _normalization(widths[-1])
-        # Pooled activations of different images are alike; the classes show in what is left without their mean.
+        # Pooled activations of different images are similar; their classes show in the deviation from the mean.
         self.head = nn.Sequential(nn.LayerNorm(widths[-1]), nn.Linear(widths[-1], config.num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -49,27 +49,27 @@ class FeatureNetwork(nn.Module):
         """Return (B, D) features of (B, 3, H, W) images in [0, 1].
 
         Raises:
-            AdaNATError: if the images are not of the size that the network is for.
+            AdaNATError: if the images are not of the network's size.
         """
         return self.levels(images)[-1].mean((2, 3))
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """Return the (B, C, h, w) activations of every resolution, finest first; the last are normalised, not negative.
+        """Return the (B, C, h, w) activations of each resolution, finest first; the last are normalised, not negative.
 
         Raises:
-            AdaNATError: if the images are not of the size that the network is for.
+            AdaNATError: if the images are not of the network's size.
         """
         size = self.config.image_size
         require(
             images.shape[1:] == (3, size, size),
-            f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}; give images of "
+            f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}; use images of "
             f"{size} x {size} pixels.",
         )
         # Channels last is the faster layout on CPUs as well, by a fifth.
         levels = [self.stem((2 * images - 1).contiguous(memory_format=torch.channels_last))]
         for index, block in enumerate(self.blocks):
             x = block(levels[-1])
-            # The blocks of one resolution follow each other, the first of which halves it.
+            # The blocks of one resolution are consecutive; the first of them halves the grid.
             if index % self.config.num_res_blocks:
                 levels[-1] = x
             else:
@@ -78,7 +78,7 @@ class FeatureNetwork(nn.Module):
         return levels
 
     def forward(self, images: Tensor) -> FeatureOutput:
-        """Features and class logits of (B, 3, H, W) images in [0, 1]."""
+        """Return features and class logits of (B, 3, H, W) images in [0, 1]."""
         features = self.features(images)
         return FeatureOutput(features, self.head(features))
 
@@ -92,11 +92,11 @@ class _ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
         self.norm2 = _normalization(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        # Averaging before a 1×1 convolution lets every pixel through the shortcut.
+        # With the average before the 1×1 convolution, all pixels contribute to the shortcut.
         self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1)) if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
         h = F.relu(self.norm1(x), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(h)
         return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h)), inplace=True))

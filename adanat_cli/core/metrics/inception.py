@@ -1,7 +1,7 @@
-"""The Inception-v3 of 2015 in whose features the field measures images.
+"""The Inception-v3 of 2015, the field's usual feature network.
 
 It is the network of TensorFlow's ``inception-2015-12-05.tgz``, written out here because it differs from the usual
-Inception-v3 in its pooling, and because the TorchScript form in circulation cannot give the spatial features.
+Inception-v3 in its pooling, and because the usual TorchScript file has no spatial features.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _NORM_EPS = 1e-3
 
 Kernel = tuple[int, int]
 Convolution = tuple[int, Kernel | None]
-"""Channels made, and kernel (height, width)."""
+"""Number of output channels, and kernel (height, width)."""
 _FORK = None
-"""For a kernel: a 1 x 3 and a 3 x 1 convolution of the same input, each with as many channels, concatenated."""
+"""As a kernel: a 1 x 3 and a 3 x 1 convolution of the same input, with those channels each, concatenated."""
 Pool = Literal["mean", "max", "halve"]
-"""Of the path that pools: 3 x 3 means, 3 x 3 maxima before a 1 x 1 convolution, or maxima with stride 2 as they are."""
+"""The pooling path: 3 x 3 mean or max pooling before a 1 x 1 convolution, or max pooling with stride 2 alone."""
 
 
 class InceptionOutput(NamedTuple):
-    """What the network makes of images.
+    """The outputs of the network for a batch.
 
     Attributes:
-        pool: (B, 2048), means of the last layer, not negative: FID, KID, precision and recall.
-        logits: (B, 1008) without the head's bias, as the Inception Score has always been computed.
-        spatial: (B, 2023), seven channels on a 17 × 17 grid, channel last: sFID (Nash et al. 2021,
+        pool: (B, 2048), spatial means of the last layer, not negative; for FID, KID, precision and recall.
+        logits: (B, 1008), without the head's bias, as usual for the Inception Score.
+        spatial: (B, 2023), seven channels on a 17 × 17 grid, channel last; for sFID (Nash et al. 2021,
             arXiv 2103.03841).
     """
 
@@ -47,8 +47,8 @@ class InceptionOutput(NamedTuple):
 class InceptionV3(nn.Module):
     """The network of Szegedy et al. 2015 (arXiv 1512.00567) with the pooling of the released TensorFlow graph.
 
-    Means at the border leave the padding out, and the last block pools by maxima. Names in the state dict are those
-    of ``pt_inception-2015-12-05-6726825d.pth``, which follow torchvision's.
+    Mean pooling excludes the padding, and the last block has max pooling. The names in the state dict are those of
+    ``pt_inception-2015-12-05-6726825d.pth``, which follow torchvision's.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class InceptionV3(nn.Module):
             images: (B, 3, 299, 299) in [-1, 1].
         """
         if images.shape[1:] != (3, INPUT_SIZE, INPUT_SIZE):
-            raise ValueError(f"Images are {tuple(images.shape)}; expected (B, 3, {INPUT_SIZE}, {INPUT_SIZE}).")
+            raise ValueError(f"Images have shape {tuple(images.shape)}; expected (B, 3, {INPUT_SIZE}, {INPUT_SIZE}).")
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))  # (B, 64, 147, 147)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, stride=2)))  # (B, 192, 71, 71)
         x = F.max_pool2d(x, 3, stride=2)  # (B, 192, 35, 35)
@@ -119,18 +119,18 @@ class _NormalizedConvolution(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Paths side by side, concatenated in the order given, the one that pools last."""
+    """Parallel paths, concatenated in the order given, with the pooling path last."""
 
     def __init__(
         self, in_channels: int, paths: Mapping[str, Sequence[Convolution]], pool: Pool, pool_channels: int = 0
     ) -> None:
-        """Name the convolutions of a path ``<path>``, or ``<path>_1``, ``_2``, … if there are several.
+        """Build the paths; the convolutions of a path are named ``<path>``, or ``<path>_1``, ``_2``, … if several.
 
         Args:
-            in_channels: of the block's input.
-            paths: what each is made of. Where the pooling halves the grid, the last convolutions do as well.
+            in_channels: channels of the block's input.
+            paths: name to convolutions. Where the pooling halves the grid, so does the last convolution of each.
             pool: kind of pooling.
-            pool_channels: that the 1×1 convolution after the pooling makes; 0 for no convolution.
+            pool_channels: output channels of the 1×1 convolution after the pooling; 0 for no convolution.
         """
         super().__init__()
         self.pool = pool
@@ -139,7 +139,7 @@ class _Mixed(nn.Module):
             self.branch_pool = _NormalizedConvolution(in_channels, pool_channels, (1, 1))
 
     def _add_path(self, path: str, in_channels: int, parts: Sequence[Convolution]) -> list[list[str]]:
-        """Make the convolutions; return their names, step by step, those of a fork together."""
+        """Build the convolutions of a path; return their names for each step, of which a fork has two."""
         steps: list[list[str]] = []
         for number, (channels, kernel) in enumerate(parts, start=1):
             name = path if len(parts) == 1 else f"{path}_{number}"

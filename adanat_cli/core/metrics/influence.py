@@ -1,4 +1,4 @@
-"""What each sample contributes to a Frechet distance: its influence function."""
+"""The influence function of the Fréchet distance: how much each sample contributes to it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _RELATIVE_FLOOR = 1e-6
 
 
 def frechet_influence(features: Tensor, reference: FrechetReference) -> Tensor:
-    """Return the change of the Frechet distance per weight that a sample gains, (n,), with mean 0.
+    """Return the derivative of the Fréchet distance with respect to each sample's weight, (n,), with mean 0.
 
     For samples with mean m and covariance S against the reference's m_r and S_r, a sample at x moves the distance by
 
         2 (m - m_r) . (x - m) + (x - m)' M (x - m) - tr(M S),   M = I - R (R S R)^(-1/2) R,   R = S_r^(1/2),
 
-    the first-order term of mixing a point mass at x into the distribution. Unlike the distance of a batch, which all
-    of its images share, it tells which images made the distance better; the noise of the estimate is that of all n.
+    the first-order term of mixing a point mass at x into the distribution. Unlike the distance of a batch, which is
+    the same for all its images, it shows which images reduce the distance.
 
     Args:
         features: (n, D).
@@ -30,7 +30,7 @@ def frechet_influence(features: Tensor, reference: FrechetReference) -> Tensor:
     covariance = centred.T @ centred / max(len(x) - 1, 1)
     root = reference.root.to(x)
     values, vectors = torch.linalg.eigh(root @ covariance @ root)
-    # Directions in which either side does not vary carry no information and must not blow up.
+    # Directions without variance on either side carry no information, and their inverse must stay bounded.
     inverse = values.clamp(min=float(values.max()) * _RELATIVE_FLOOR).rsqrt()
     metric = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) - root @ (vectors * inverse @ vectors.T) @ root
     quadratic = ((centred @ metric) * centred).sum(-1)

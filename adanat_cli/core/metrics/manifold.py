@@ -1,4 +1,4 @@
-"""How the supports of two feature sets overlap: precision, recall, density, coverage."""
+"""Overlap of the manifolds of two feature sets: precision, recall, density and coverage."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.errors import require
+from adanat_cli.core.metrics.checks import require_two_sets
 
 _DISTANCES_AT_ONCE = 2**24
-"""Entries of a chunk of the distance matrix: 64 MB, and as much again while neighbours are sought."""
+"""Entries of a chunk of the distance matrix: 64 MB, and as much again during the search for neighbours."""
 
 
 class ManifoldScores(NamedTuple):
     """Overlap of real and generated features.
 
     Attributes:
-        precision: share of generated images within reach of a real one.
-        recall: share of real images within reach of a generated one.
-        density: real neighbourhoods that hold a generated image, on average and relative to k; may exceed 1.
-        coverage: share of real neighbourhoods that hold a generated image.
+        precision: fraction of generated images inside a real image's ball, in [0, 1].
+        recall: fraction of real images inside a generated image's ball, in [0, 1].
+        density: mean number of real balls that contain a generated image, divided by k; may exceed 1.
+        coverage: fraction of real balls that contain a generated image, in [0, 1].
     """
 
     precision: float
@@ -34,29 +35,34 @@ class ManifoldScores(NamedTuple):
 def manifold_scores(
     real: Tensor, fake: Tensor, num_neighbors: int = 3, num_density_neighbors: int = 5
 ) -> ManifoldScores:
-    """Measure all four in bounded memory: copies of the features and one chunk of distances.
+    """Compute all four in bounded memory: copies of the features and one chunk of distances.
 
-    The ball around an image reaches to its k-th nearest neighbour among its own kind. A generated image on the
-    rim counts for precision and recall and does not for density and coverage, as their definitions have it.
-    Distances are float32 products. To keep their digits, features are first shifted by one of them: in a set far
-    from the origin, |a|² + |b|² - 2ab would cancel to nothing.
+    The ball around an image reaches to its k-th nearest neighbour in its own set. By definition, a point on its
+    surface is inside for precision and recall, and outside for density and coverage. Distances are float32 matrix
+    products. Features are first shifted by one of them, since |a|² + |b|² - 2ab loses all digits far from the origin.
 
     Args:
-        real: (n, D).
-        fake: (m, D).
+        real: (n, D), features of real images.
+        fake: (m, D), features of generated images.
         num_neighbors: k of precision and recall.
         num_density_neighbors: k of density and coverage.
 
     Raises:
-        AdaNATError: if D differs, a value is not finite, or a set has no more than k images.
+        AdaNATError: if D differs, a value is not finite, or a set has k images or fewer.
 
     Source: Kynkäänniemi et al. 2019 (arXiv 1904.06991), section 2; Naeem et al. 2020 (arXiv 2002.09797),
-    section 3 and its published code, which compares strictly.
+    section 3, and the authors' code for the strict comparison.
     """
-    _check(real, fake, num_neighbors, num_density_neighbors)
+    require_two_sets(real, fake)
+    neighbors, num_images = (num_neighbors, num_density_neighbors), min(len(real), len(fake))
+    require(min(neighbors) >= 1, f"Numbers of neighbours are {neighbors}; expected at least 1.")
+    require(
+        num_images > max(neighbors),
+        f"A set of {num_images} images is too small for {max(neighbors)} neighbours; use more images.",
+    )
     origin = real[:1]
     real, fake = _shifted(real, origin), _shifted(fake.to(real.device), origin)
-    real_reach, ball_reach = _squared_radii(real, (num_neighbors, num_density_neighbors))
+    real_reach, ball_reach = _squared_radii(real, neighbors)
     (fake_reach,) = _squared_radii(fake, (num_neighbors,))
 
     precise = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
@@ -76,16 +82,16 @@ def manifold_scores(
 
 
 def _shifted(features: Tensor, origin: Tensor) -> Tensor:
-    """(n, D) minus (1, D), in float32: subtracted in the wider of the two formats."""
+    """Return (n, D) features minus a (1, D) origin as float32, subtracted in at least float32."""
     wide = torch.promote_types(features.dtype, torch.float32)
     return (features.to(wide) - origin.to(wide)).float()
 
 
 def _squared_radii(features: Tensor, neighbors: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Squared distance of each of (n, D) features to its k-th nearest other one, (n,) for every k."""
+    """Return the squared distances of (n, D) features to their k-th nearest neighbours, (n,) for each k."""
     nearest = []
     for rows, distances in _squared_distances(features, features):
-        distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf  # not its own
+        distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf  # not itself
         nearest.append(distances.topk(max(neighbors), largest=False).values)
     table = torch.cat(nearest)  # (n, largest k), ascending
     return tuple(table[:, k - 1] for k in neighbors)
@@ -101,18 +107,3 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
         distances = torch.addmm(b_squares, part, b.T, alpha=-2)
         distances += part.square().sum(1, keepdim=True)
         yield rows, distances.clamp_(min=0)
-
-
-def _check(real: Tensor, fake: Tensor, *neighbors: int) -> None:
-    require(
-        real.ndim == fake.ndim == 2 and real.shape[1] == fake.shape[1],
-        f"Features have the shapes {tuple(real.shape)} and {tuple(fake.shape)}; expected (n, D) and (m, D).",
-    )
-    require(min(neighbors) >= 1, f"Numbers of neighbours are {neighbors}; expected at least 1.")
-    least = min(len(real), len(fake))
-    require(
-        least > max(neighbors),
-        f"A set of {least} images is too small for {max(neighbors)} neighbours; expected more images than neighbours.",
-    )
-    finite = bool(real.isfinite().all()) and bool(fake.isfinite().all())
-    require(finite, "Features hold values that are not finite; check the images and the network.")

@@ -1,4 +1,4 @@
-"""NumPy archives of strangers: arrays with their shapes checked before they are read, never a pickle."""
+"""NumPy archives from unknown sources: shapes are checked before arrays are read, and pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from adanat_cli.core.hub import one_line
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 _BYTES_AT_ONCE = 2**24
 _MAX_BYTES = 2**30
-"""Of an array that is held whole, or of a part: the features of 100,000 images. What an archive says costs nothing."""
+"""Most bytes that one read may allocate, whatever a header claims: the features of 100,000 images."""
 _OF_PARSING = (SyntaxError, MemoryError, TypeError, LookupError, ArithmeticError, AttributeError)
 _DAMAGE = (*_OF_PARSING, OSError, EOFError, ValueError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive raises, by where the damage is: NumPy parses an array's header as Python."""
+"""What reading a damaged archive raises, depending on the damage: NumPy parses an array's header as Python."""
 
 
 class ArrayHeader(NamedTuple):
-    """What an archive says of one of its arrays.
+    """The header of an array in an archive.
 
     Attributes:
-        shape: of the array.
-        dtype: number format.
+        shape: shape of the array.
+        dtype: number format of its values.
         fortran_order: whether it is stored column by column.
     """
 
@@ -40,18 +40,18 @@ class ArrayHeader(NamedTuple):
 
 
 class Archive:
-    """An ``.npz`` file whose arrays are read one by one, or in parts.
+    """An ``.npz`` file whose arrays are read one at a time, or in parts.
 
     Attributes:
         path: the file.
-        names: of its arrays, in the order of the file.
+        names: names of the arrays, in the order of the file.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the table of contents.
 
         Raises:
-            AdaNATError: if the file is missing or is no such archive.
+            AdaNATError: if the file is missing or is not such an archive.
         """
         require(path.is_file(), f"{path} does not exist or is a folder; give an .npz file.")
         self.path = path
@@ -63,10 +63,10 @@ class Archive:
                 f"{path} is not an .npz archive, or is cut short ({one_line(error)}); fetch it again."
             ) from error
         self.names = tuple(name.removesuffix(".npy") for name in members if name.endswith(".npy"))
-        require(bool(self.names), f"{path} holds no arrays; expected an archive that numpy.savez wrote.")
+        require(bool(self.names), f"{path} holds no arrays; expected an archive written by numpy.savez.")
 
     def header(self, name: str) -> ArrayHeader:
-        """Shape and number format of an array, without its values.
+        """Read the header of an array, without its values.
 
         Raises:
             AdaNATError: if there is no such array, it is damaged, or it holds pickled objects.
@@ -78,7 +78,7 @@ class Archive:
         """Read a whole array.
 
         Raises:
-            AdaNATError: as ``header``, or if it is too large to be held whole.
+            AdaNATError: as ``header``, or if the array is too large to read whole.
         """
         with self._open(name) as (file, header):
             self._check_size(name, math.prod(header.shape) * header.dtype.itemsize)
@@ -86,10 +86,10 @@ class Archive:
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
     def parts(self, name: str, size: int) -> Iterator[Array]:
-        """Yield an array ``size`` rows at a time, which is all that memory has to hold.
+        """Yield an array in parts of ``size`` rows, of which one at a time is in memory.
 
         Raises:
-            AdaNATError: as ``header``, or if the array has no rows that lie together.
+            AdaNATError: as ``header``, or if the array is not stored row by row.
         """
         with self._open(name) as (file, header):
             rows, row = header.shape[:1], header.shape[1:]
@@ -109,7 +109,7 @@ class Archive:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[IO[bytes], ArrayHeader]]:
-        """Open an array at its first value; what goes wrong until the block ends is said of the file."""
+        """Open an array at its first value; errors in the block are reported as damage of the file."""
         if name not in self.names:
             raise AdaNATError(f"{self.path} holds no {name}; it holds {', '.join(self.names[:8])}.")
         try:
@@ -141,7 +141,7 @@ def _read_header(file: IO[bytes]) -> ArrayHeader:
 
 
 def _next_values(file: IO[bytes], dtype: np.dtype[Any], num: int) -> Array:
-    """Read ``num`` values into memory that is writable and held once."""
+    """Read ``num`` values into one writable array, without a second copy."""
     values = np.empty(num, dtype)
     target, start = values.view(np.uint8), 0
     while start < len(target):

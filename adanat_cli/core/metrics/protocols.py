@@ -1,6 +1,6 @@
-"""The field's protocols: how images are prepared for a feature network, and what it is asked for.
+"""The field's protocols: image preprocessing and feature network.
 
-Numbers of two protocols are never comparable, and none is better than another; papers say which they use.
+Numbers of two protocols are never comparable, and none is better than another; a paper states its protocol.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ CLEAN_FILE = "inception-2015-12-05.pt"
 class InceptionExtractor:
     """Protocols ``adm`` and ``paper``, both on the network of pytorch-fid's weights.
 
-    ``adm`` is what the guided-diffusion evaluator does (Dhariwal and Nichol 2021, arXiv 2105.05233): bytes,
-    TensorFlow 1's bilinear resizing, (x - 128) / 128. ``paper`` is what AdaNAT's authors did: floats as the decoder
-    made them, PyTorch's bilinear resizing, 2x - 1.
+    ``adm`` is that of guided-diffusion's evaluator (Dhariwal and Nichol 2021, arXiv 2105.05233): bytes, TensorFlow 1's
+    bilinear resizing, (x - 128) / 128. ``paper`` is that of the authors' code of AdaNAT (arXiv 2409.00342): the
+    decoder's floats, PyTorch's bilinear resizing, 2x - 1.
     """
 
     name = "inception-fid"
     feature_width = POOL_WIDTH
 
     def __init__(self, protocol: Literal["adm", "paper"], network: InceptionV3, weights_hash: str) -> None:
-        """Take a network in evaluation mode, on its device and in the number format to compute in."""
+        """Wrap a network in evaluation mode, on its device and in the number format of the computation."""
         self.protocol: str = protocol
         self.weights_hash = weights_hash
         self._network = network
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
-        """Features, logits and spatial features of images of any size; see ``Extractor``."""
+        """Return features, logits and spatial features of images of any size; see ``Extractor``."""
         weight = self._network.fc.weight
-        # Half precision has too few digits for what lies between two bytes.
+        # Half precision has too few digits for values between two bytes.
         dtype = torch.promote_types(weight.dtype, torch.float32)
         if self.protocol == "adm":
             pixels = as_bytes(images.to(weight.device)).to(dtype)
@@ -65,8 +65,8 @@ class InceptionExtractor:
 class CleanExtractor:
     """Protocol ``clean``: clean-fid's own resizing and network (Parmar et al. 2022, arXiv 2104.11222).
 
-    Images become bytes, PIL's bicubic resizing makes floats of them, channel by channel, and the TorchScript form of
-    the network does the rest. It classifies nothing and has no spatial features.
+    Images become bytes, are resized by PIL's bicubic filter, channel by channel and in floats, and go through the
+    TorchScript form of the network, which has neither logits nor spatial features.
     """
 
     protocol = "clean"
@@ -77,9 +77,9 @@ class CleanExtractor:
         """Load ``inception-2015-12-05.pt`` from a folder.
 
         Args:
-            folder: that holds the file.
-            weights_hash: sha256 of the file.
-            device: where to compute.
+            folder: folder of the file.
+            weights_hash: sha256 of the file, in hexadecimal digits.
+            device: device of the network.
 
         Raises:
             AdaNATError: if the file is damaged, or clean-fid cannot be imported.
@@ -98,7 +98,7 @@ class CleanExtractor:
         self._resize = build_resizer("clean")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch.jit.load is deprecated, and there is no other way
+                warnings.simplefilter("ignore")  # torch.jit.load is deprecated, without an alternative
                 self._network: nn.Module = InceptionV3W(str(folder), download=False).to(self._device).eval()
         except (OSError, RuntimeError, ValueError, AttributeError) as error:
             raise AdaNATError(
@@ -108,7 +108,7 @@ class CleanExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
-        """Features of images of any size; see ``Extractor``."""
+        """Return features of images of any size; see ``Extractor``."""
         pixels = as_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
         resized = np.stack([self._resize(image) for image in pixels])  # (B, 299, 299, 3), 0 to 255
         inputs = torch.from_numpy(resized).permute(0, 3, 1, 2).to(self._device)
@@ -120,27 +120,27 @@ class CleanExtractor:
 class TimmExtractor:
     """Protocol ``timm``: pooled features of any network of timm, such as DINOv2 (Stein et al. 2023, arXiv 2306.04675).
 
-    Images become bytes and are resized as a whole, antialiased and without a crop, to the size that the network was
-    trained for, by its interpolation, and normalised by its mean and deviation.
+    Images become bytes, are resized without a crop to the network's input size, by its interpolation with
+    antialiasing, and normalised by its mean and standard deviation.
     """
 
     protocol = "timm"
 
     def __init__(self, name: str, network: nn.Module, config: Mapping[str, Any], weights_hash: str) -> None:
-        """Take a network that returns pooled features.
+        """Wrap a network that returns pooled features.
 
         Args:
-            name: of timm.
-            network: in evaluation mode, on its device, made with ``num_classes=0``.
+            name: timm name.
+            network: the network without its classifier (``num_classes=0``), in evaluation mode, on its device.
             config: ``timm.data.resolve_model_data_config(network)``.
-            weights_hash: of its weights.
+            weights_hash: sha256 of its weights, in hexadecimal digits.
 
         Raises:
-            AdaNATError: if the network makes no features of that kind.
+            AdaNATError: if the network does not return one vector for each image.
         """
         self.name, self.weights_hash, self._network = f"timm/{name}", weights_hash, network
         self._size = tuple(config["input_size"][1:])
-        # Others, such as Lanczos, have no counterpart here.
+        # PyTorch has no others, such as Lanczos.
         self._mode = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
         parameter = next(network.parameters())
         self._dtype = parameter.dtype
@@ -149,7 +149,7 @@ class TimmExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
-        """Features of images of any size; see ``Extractor``."""
+        """Return features of images of any size; see ``Extractor``."""
         pixels = as_bytes(images.to(self._normalize.mean.device)).float() / 255
         resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
         with without_tf32():
@@ -159,29 +159,29 @@ class TimmExtractor:
         features = self(torch.zeros(1, 3, *self._size, dtype=torch.uint8)).features
         require(
             features.ndim == 2,
-            f"{self.name} makes features of shape {tuple(features.shape)}; expected a network that makes a vector of "
-            "an image.",
+            f"{self.name} returns features of shape {tuple(features.shape)} for one image; take a network that returns "
+            "(1, D).",
         )
         return features.shape[1]
 
 
 class SmallExtractor:
-    """Protocol ``small``: the feature network in a model's own folder, for images of its size. It needs no download."""
+    """Protocol ``small``: the feature network of a model's own folder, for images of its size, without a download."""
 
     protocol = "small"
     name = "features"
 
     def __init__(self, network: FeatureNetwork, weights_hash: str) -> None:
-        """Take a network in evaluation mode, on its device."""
+        """Wrap a network in evaluation mode, on its device."""
         self.weights_hash, self.feature_width = weights_hash, network.config.feature_width
         self._network = network
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
-        """Features and logits of its own classes; see ``Extractor``.
+        """Return features and logits of the network's own classes; see ``Extractor``.
 
         Raises:
-            AdaNATError: if the images are not of the size that the network is for.
+            AdaNATError: if the images are not of the network's size.
         """
         device = next(self._network.parameters()).device
         features, logits = self._network(as_bytes(images.to(device)).float() / 255)
@@ -189,18 +189,18 @@ class SmallExtractor:
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """Round floats in [0, 1] to bytes, as image files do; bytes stay as they are."""
+    """Return bytes: floats in [0, 1] rounded as in an image file, bytes unchanged."""
     return images if images.dtype == torch.uint8 else images.float().clamp(0, 1).mul(255).round().byte()
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """Bytes as floats in [0, 1]; floats stay as they are."""
+    """Return floats: bytes as floats in [0, 1], floats unchanged."""
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Let convolutions on GPUs compute in float32: their default rounds to TF32, which would be another protocol."""
+    """Compute convolutions on GPUs in float32: the default, TF32, would be another protocol."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False  # cudnn.flags() would also turn cuDNN itself off
     try:

@@ -1,13 +1,12 @@
-"""Reference statistics: the ``.npz`` files that papers publish, and our own, which also say what made them.
+"""Reference statistics: the ``.npz`` files that papers publish, and ours, which also record their extractor.
 
 * pytorch-fid and many others: ``mu`` (D,), ``sigma`` (D, D).
-* adm, guided-diffusion's: these, ``mu_s`` and ``sigma_s`` of spatial features, ``arr_0`` (n, H, W, 3) bytes.
-* adanat, ours: these without ``arr_0``, ``features`` (n, D) of some images, and ``metadata``, JSON in a string.
+* adm, guided-diffusion's: also ``mu_s`` and ``sigma_s`` of spatial features, and ``arr_0``, (n, H, W, 3) bytes.
+* adanat, ours: as adm without ``arr_0``, but with ``features`` (n, D) of some images, and ``metadata``, a JSON string.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.frechet import Gaussian, checked_gaussian
 from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
 from adanat_cli.core.metrics.npz import Archive, Array
-from adanat_cli.core.reading import parse_json
+from adanat_cli.core.reading import parse_json, sha256_of
 
 Format = Literal["pytorch-fid", "adm", "adanat"]
 _FORMAT_VERSION = 1
@@ -40,7 +39,7 @@ _RESIZES = {
 
 
 class StoredImages(NamedTuple):
-    """Images in a reference file, read when they are asked for.
+    """Images in a reference file, which are read on demand.
 
     Attributes:
         archive: the file.
@@ -51,7 +50,7 @@ class StoredImages(NamedTuple):
     shape: tuple[int, ...]
 
     def batches(self, size: int) -> Iterator[Array]:
-        """Yield (B, H, W, 3) bytes in the order of the file; only one batch is in memory.
+        """Yield batches of ``size`` images, (B, H, W, 3) bytes, in the order of the file.
 
         Raises:
             AdaNATError: if the file is damaged.
@@ -61,23 +60,23 @@ class StoredImages(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are compared with.
+    """Statistics of real images, with which generated images are compared.
 
     Attributes:
-        gaussian: of the features, D wide, float64.
-        spatial: of the spatial features, for sFID; None where the file has none.
+        gaussian: mean (D,) and covariance (D, D) of the features, float64.
+        spatial: mean and covariance of the spatial features, for sFID; None where the file has none.
         features: (n, D) float32 of some of the images, for precision and recall; None where the file has none.
-        images: whose features stand in for ``features``; None where the file has none.
-        num_images: that the Gaussian is of; 0 where the file does not say.
-        protocol: under which the features were made; "" where the file does not say, as for the next three.
+        images: images from which ``features`` can be computed; None where the file has none.
+        num_images: number of images behind the Gaussian; 0 if unknown.
+        protocol: protocol of the features; "" if unknown, as for the next three.
         extractor: name of the feature network.
-        weights_hash: of its weights.
-        resize: how images were brought to the network's size.
-        source: what the images are, in words.
-        classes: class id to number of images; None where the file does not say, or the images have no classes.
-        image_size: side of the images in pixels; 0 where the file does not say.
-        format: of the file.
-        sha256: of the file's bytes; "" for a reference that was not read from a file.
+        weights_hash: sha256 of the network's weights, in hexadecimal digits.
+        resize: how images were resized to the network's input.
+        source: description of the images.
+        classes: class id to number of images; None if unknown, or if the images have no classes.
+        image_size: side of the images in pixels; 0 if unknown.
+        format: format of the file.
+        sha256: sha256 of the file's bytes; "" for a reference that was not read from a file.
     """
 
     gaussian: Gaussian
@@ -115,14 +114,14 @@ def read_reference(path: Path) -> Reference:
     """Read any of the three formats; images stay on disk.
 
     Raises:
-        AdaNATError: if the file is missing, damaged or no archive, lacks moments, holds pickled objects, values
-            that are not finite, or a covariance that is not symmetric, or its shapes do not fit together.
+        AdaNATError: if the file is missing, damaged or not an archive, lacks moments, holds pickled objects, values
+            that are not finite or a covariance that is not symmetric, or its shapes do not match.
     """
     archive = Archive(path)
     if "mu" not in archive.names or "sigma" not in archive.names:
         raise AdaNATError(
-            f"{path} holds {', '.join(archive.names[:8])}; expected mu and sigma. Reference statistics of images are "
-            "made with `adanat stats`."
+            f"{path} holds {', '.join(archive.names[:8])}; expected mu and sigma. `adanat stats` makes reference "
+            "statistics of images."
         )
     gaussian = _read_gaussian(archive, "mu", "sigma")
     spatial = _read_gaussian(archive, "mu_s", "sigma_s") if {"mu_s", "sigma_s"} & set(archive.names) else None
@@ -131,7 +130,7 @@ def read_reference(path: Path) -> Reference:
         spatial,
         _read_features(archive, len(gaussian.mean)),
         _find_images(archive),
-        sha256=_sha256(path),
+        sha256=sha256_of(path),
     )
     if "metadata" in archive.names:
         return replace(reference, **_read_metadata(archive))
@@ -143,11 +142,11 @@ def read_reference(path: Path) -> Reference:
 
 
 def write_reference(path: Path, reference: Reference) -> None:
-    """Write our own format; images of another file are not copied.
+    """Write our own format, without images.
 
     Args:
-        path: to write at once; the caller renames it when it is whole.
-        reference: whose file, if it came from one, may be the same.
+        path: file to write in place; the caller renames it when it is complete.
+        reference: statistics to write.
     """
     arrays: dict[str, Array] = {}
     for gaussian, names in ((reference.gaussian, ("mu", "sigma")), (reference.spatial, ("mu_s", "sigma_s"))):
@@ -161,15 +160,15 @@ def write_reference(path: Path, reference: Reference) -> None:
     if reference.classes is not None:
         metadata["classes"] = {str(label): num for label, num in sorted(reference.classes.items())}
     arrays["metadata"] = np.array(json.dumps(metadata))
-    with path.open("wb") as file:  # a name would be given a suffix
+    with path.open("wb") as file:  # NumPy would append a suffix to a name
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def check_reference(reference: Reference, extractor: Extractor) -> None:
-    """Refuse a reference that the extractor's numbers cannot be compared with.
+    """Refuse a reference whose features are not comparable with those of an extractor.
 
-    A file that does not say what made it is taken for what the field's are, Inception features, and the protocol on
-    the caller's word.
+    A file that does not record its extractor counts as Inception features, as the field's files are, of whichever
+    Inception protocol the extractor has.
 
     Raises:
         AdaNATError: if the width, the protocol, the network or its weights differ.
@@ -177,14 +176,14 @@ def check_reference(reference: Reference, extractor: Extractor) -> None:
     if not reference.protocol:
         require(
             reference.feature_width == POOL_WIDTH,
-            f"The reference has features of width {reference.feature_width} and does not say what made them; "
-            f"expected the {POOL_WIDTH} of Inception, or a file of `adanat stats`.",
+            f"The reference has features of width {reference.feature_width} and does not record their network; "
+            f"expected width {POOL_WIDTH}, Inception's, or a file written by `adanat stats`.",
         )
         require(
             extractor.protocol in _INCEPTION_PROTOCOLS,
-            f"The reference holds Inception features, and the images are measured by the protocol "
-            f"{extractor.protocol!r} with {extractor.name}; take one of {', '.join(_INCEPTION_PROTOCOLS)}, or make a "
-            "reference with `adanat stats`.",
+            f"The reference holds Inception features, and the images are measured by protocol {extractor.protocol!r} "
+            f"with {extractor.name}; use --protocol {', '.join(_INCEPTION_PROTOCOLS[:-1])} or "
+            f"{_INCEPTION_PROTOCOLS[-1]}, or make a reference with `adanat stats`.",
         )
     for what, theirs, ours in (
         ("protocol", reference.protocol, extractor.protocol),
@@ -193,22 +192,22 @@ def check_reference(reference: Reference, extractor: Extractor) -> None:
     ):
         require(
             theirs in ("", ours),
-            f"The reference was made with {what} {theirs}, and the images are measured with {ours}; use the same, or "
-            "make the reference again with `adanat stats`.",
+            f"The reference was computed with {what} {theirs}, and the images are measured with {ours}; use the same, "
+            "or compute the reference again with `adanat stats`.",
         )
     require(
         reference.feature_width == extractor.feature_width,
-        f"The reference has features of width {reference.feature_width}, and {extractor.name} makes "
-        f"{extractor.feature_width}; use the network that made the reference.",
+        f"The reference has features of width {reference.feature_width}, and {extractor.name} has features of width "
+        f"{extractor.feature_width}; use the network of the reference.",
     )
 
 
 def compare_classes(reference: Mapping[int, int] | None, images: Set[int] | None) -> dict[str, int]:
-    """Count the classes of both sides, and those that both have; nothing where they are the same, or one is not known.
+    """Count the classes of reference and images, and their intersection; empty if they agree or are unknown.
 
     Args:
-        reference: class id to number of images; None if not known.
-        images: class ids of what is compared with it; None if not known.
+        reference: class id to number of images; None if unknown.
+        images: class ids of the images that are compared with it; None if unknown.
     """
     if reference is None or images is None or reference.keys() == images:
         return {}
@@ -216,7 +215,7 @@ def compare_classes(reference: Mapping[int, int] | None, images: Set[int] | None
 
 
 def _read_gaussian(archive: Archive, mean: str, covariance: str) -> Gaussian:
-    """Read moments, whose shapes are compared before their values are read."""
+    """Read mean and covariance, after a check of their shapes."""
     shapes = archive.header(mean).shape, archive.header(covariance).shape
     require(
         len(shapes[0]) == 1 and shapes[0][0] >= 1 and shapes[1] == 2 * shapes[0],
@@ -237,7 +236,7 @@ def _read_features(archive: Archive, width: int) -> Tensor | None:
     shape = archive.header("features").shape
     require(
         len(shape) == 2 and shape[0] >= 1 and shape[1] == width,
-        f"{archive.path} holds features of shape {shape}; expected (n, {width}), as wide as mu.",
+        f"{archive.path} holds features of shape {shape}; expected (n, {width}), the width of mu.",
     )
     features = _read_numbers(archive, "features").float()
     require(bool(features.isfinite().all()), f"{archive.path} holds features that are not finite; make it again.")
@@ -263,7 +262,7 @@ def _find_images(archive: Archive) -> StoredImages | None:
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What the file's own JSON tells; what older ones lack has a default."""
+    """The JSON of our own format; fields that older files lack have a default."""
 
     format_version: int
     num_images: int
@@ -281,7 +280,7 @@ class _Metadata:
 
 
 def _read_metadata(archive: Archive) -> dict[str, Any]:
-    """Fields of ``Reference`` that the file's own JSON tells."""
+    """Read the fields of ``Reference`` that our own format records as JSON."""
     try:
         values = parse_json(str(archive.read("metadata")), "it")
         version = values.get("format_version") if isinstance(values, dict) else None
@@ -289,16 +288,10 @@ def _read_metadata(archive: Archive) -> dict[str, Any]:
             type(version) is not int or version == _FORMAT_VERSION,
             f"format version {version}; this toolkit reads version {_FORMAT_VERSION}, upgrade adanat",
         )
-        told = build(_Metadata, values, "it")
+        fields = dict(vars(build(_Metadata, values, "it")))
     except AdaNATError as error:
         raise AdaNATError(
             f"The metadata of {archive.path} cannot be read ({error}); make it again with `adanat stats`."
         ) from error
-    texts = {name: getattr(told, name) for name in _TEXTS}
-    numbers = {name: getattr(told, name) for name in ("num_images", "classes", "image_size")}
-    return {**texts, **numbers, "format": "adanat"}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    del fields["format_version"]
+    return {**fields, "format": "adanat"}

@@ -1,4 +1,4 @@
-"""Resizing as the protocols lay it down; the differences between them are worth whole points of FID."""
+"""The protocols' ways of resizing; the differences between them amount to whole points of FID."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def bilinear_tensorflow1(images: Tensor, size: int) -> Tensor:
-    """Resize as the first TensorFlow did inside its Inception graph.
+    """Resize as TensorFlow 1 did inside its Inception graph.
 
-    Output pixel i is read at i · (input size / size), from the corner and not from pixel centres, and from two
-    neighbours only, so that a smaller output skips pixels. In float32 the order of operations is TensorFlow's.
+    Output pixel i lies at i · (input size / size), measured from the corner instead of pixel centres, and depends on
+    two neighbours along each side only, so that a smaller output skips pixels. The order of operations is TensorFlow's.
 
     Args:
         images: (B, C, H, W), floats.
-        size: height and width of the result.
+        size: height and width of the result in pixels.
 
     Returns:
         (B, C, size, size).
@@ -32,12 +32,12 @@ def bilinear_torch(images: Tensor, size: int) -> Tensor:
 
 
 def _interpolated(images: Tensor, size: int, dim: int) -> Tensor:
-    """Resize along one dimension."""
+    """Resize (B, C, H, W) along one dimension."""
     length = images.shape[dim]
     scale = torch.tensor(length / size, dtype=torch.float32)
-    place = torch.arange(size, dtype=torch.float32) * scale
-    low = place.long()
-    share = (place - low).to(images).view(-1, *[1] * (images.ndim - 1 - dim))
+    position = torch.arange(size, dtype=torch.float32) * scale
+    low = position.long()
+    weight = (position - low).to(images).view(-1, *[1] * (images.ndim - 1 - dim))
     before = images.index_select(dim, low.to(images.device))
     after = images.index_select(dim, (low + 1).clamp(max=length - 1).to(images.device))
-    return before + (after - before) * share
+    return before + (after - before) * weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor, SmallExtractor, TimmExtractor
 from adanat_cli.core.pretrained import load_timm
+from adanat_cli.core.reading import sha256_of
 from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import Processes
@@ -57,9 +57,7 @@ def load_extractor(
         return InceptionExtractor("adm" if protocol == "adm" else "paper", network.to(device), weights_hash)
     if protocol == "clean":
         file = clean_weights(inception)
-        with file.open("rb") as stream:
-            weights_hash = hashlib.file_digest(stream, "sha256").hexdigest()
-        return CleanExtractor(file.parent, weights_hash, device)
+        return CleanExtractor(file.parent, sha256_of(file), device)
     if protocol == "small":
         return _load_small(folder, device)
     if protocol.startswith(_TIMM):

@@ -17,7 +17,7 @@ from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_
 from adanat_cli.core.data.image_source import ImageSource
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.token_card import token_set_card
-from adanat_cli.core.data.token_rows import read_rows, sha256_of
+from adanat_cli.core.data.token_rows import read_rows
 from adanat_cli.core.data.token_set import (
     SUMMARY,
     Shard,
@@ -29,7 +29,7 @@ from adanat_cli.core.data.token_set import (
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import read_object
+from adanat_cli.core.reading import read_object, sha256_of
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.text_encoders import encoded, write_encoder
 from adanat_cli.jobs.runtime.resume import refuse_changes

@@ -657,7 +657,7 @@ def test_a_reference_of_other_weights_is_refused(toy: Path, tmp_path: Path) -> N
     other = make_evaluation_toy(tmp_path / "other")
     config, tensors = ModelFolder(other / "model").read("features")
     ModelFolder(other / "model").write("features", config, {key: tensor + 1 for key, tensor in tensors.items()})
-    with pytest.raises(AdaNATError, match="made with weights"):
+    with pytest.raises(AdaNATError, match="computed with weights"):
         rows(other, tmp_path, reference=toy / "stats.npz")
 
 
