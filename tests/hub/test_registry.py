@@ -122,7 +122,7 @@ def test_the_command_says_what_it_got_and_what_it_could_not(authors: HubServer) 
 
 def test_a_part_that_fails_keeps_the_others_and_is_told(authors: HubServer) -> None:
     authors.faults.append(Fault("authors/policies", 404, {"X-Error-Code": "RepoNotFound"}))
-    with pytest.raises(AdaNATError, match=r"holds nat; could not get policies/steps-4: .*none of this name"):
+    with pytest.raises(AdaNATError, match=r"has nat; could not fetch policies/steps-4: .*none of this name"):
         pulled()
     authors.faults.clear()
     pulled()

@@ -1,1 +1,1 @@
-"""Models to and from elsewhere, and what they hold."""
+"""Jobs that exchange models with others, and describe them."""

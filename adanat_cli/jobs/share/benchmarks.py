@@ -1,4 +1,4 @@
-"""What a benchmark's numbers are made with, and the captions that they are measured on."""
+"""The settings and network sizes of a benchmark, and the captions that it is measured on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from adanat_cli.core.tokenizer.build import build_tokenizer
 
 
 def describe_benchmark(name: str) -> dict[str, Any]:
-    """Return a benchmark's row with the sizes that follow from it.
+    """Return a benchmark's settings and the number of parameters of each network.
 
     Raises:
-        AdaNATError: if there is none of this name.
+        AdaNATError: if there is no such benchmark.
     """
     if name not in BENCHMARKS:
         raise AdaNATError(f"Benchmark {name!r} is not known; expected one of {', '.join(BENCHMARKS)}.")
@@ -39,13 +39,13 @@ def describe_benchmark(name: str) -> dict[str, Any]:
 
 
 def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: Any) -> dict[str, Any]:
-    """Write the captions that a number is measured on, one a line.
+    """Write the captions that a text-to-image result is measured on, one per line.
 
     Args:
-        dataset: benchmark, or data with captions.
-        path: text file, as ``adanat sample --prompts`` reads it.
-        num_captions: None for the benchmark's own number.
-        fields: of ``DataConfig``.
+        dataset: name of a benchmark, or source of data with captions.
+        path: text file to write, as ``adanat sample --prompts`` reads it.
+        num_captions: number of captions; None for the benchmark's own.
+        fields: fields of ``DataConfig``.
 
     Raises:
         AdaNATError: if the data cannot be read or has no captions.
@@ -55,7 +55,7 @@ def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: 
         benchmark is None or benchmark.condition == "text",
         f"{dataset} has class labels, not captions; --captions is for mscoco, cc3m and data with captions.",
     )
-    # Without a local copy, a stream: the images are not wanted.
+    # Without a local copy the data is streamed, because the images are not needed.
     captions = evaluation_captions(dataset, num_captions, **{"streaming": not fields.get("data_dir"), **fields})
     digest = write_captions(path, captions)
     return {"captions": str(path), "num_captions": len(captions), "seed": EVALUATION_SEED, "sha256": digest}

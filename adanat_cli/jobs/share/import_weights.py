@@ -1,4 +1,4 @@
-"""Bring the authors' weight files into a model folder."""
+"""Convert the authors' weight files into the components of a model folder."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PUBLISHED_IMAGE_SIZE, _PUBLISHED_DOWNSAMPLING = 256, 16
 _ADAGEN_SMOOTHING = 0.8
 _IMAGENET_CLASSES = 1000
 _TIED = 2
-"""A file may hold weights once that its network has twice; one that repeats more is no file of this network."""
+"""Largest ratio of a network's bytes to its file's: a file stores tied weights once, the network has them twice."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file, and the network in it that is imported."""
+    """A file, and the network to import from it."""
 
     weights: ForeignWeights
     network: convert.Network
@@ -49,7 +49,7 @@ class _File:
 
 @dataclass
 class _Parts:
-    """The configurations of the model as it will be."""
+    """Configurations of the model after the import."""
 
     image_size: int
     tokenizer: TokenizerConfig | None = None
@@ -58,28 +58,28 @@ class _Parts:
 
 @holds_output
 def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]:
-    """Convert the files and write them into the model folder, all or none.
+    """Convert the files and write their networks into the model folder, all or none.
 
     Returns:
         The folder, its image size, and per component its kind, file, sha256, number of parameters and
         configuration.
 
     Raises:
-        AdaNATError: if a file is not what it should be, the networks do not belong together, or the
-            folder cannot be written.
+        AdaNATError: if a file is not a known network, the networks are not compatible, or the folder cannot be
+            written.
     """
     folder = ModelFolder(request.output)
     check_output(folder)
     files = [_identify(path, request) for path in request.files]
     parts = _existing_parts(folder, request, {file.network.kind for file in files})
     components = []
-    # Tokenizer after NAT, whose grid tells the image size; policies last, whose grid is the NAT's.
+    # The NAT first: its grid gives the image size of the tokenizer and the grid of the policies.
     for kind in ("nat", "vqgan", "policy"):
         for file in (file for file in files if file.network.kind == kind):
             component = {"nat": _nat, "vqgan": _vqgan, "policy": _policy}[kind](file, request, parts, reporter)
             reporter.log(f"{file.weights.path.name}: {_summary(component, file.network)}")
             components.append(replace(component, provenance={**component.provenance, **request.origin}))
-    _check_together(components, folder, request, parts)
+    _check_compatible(components, folder, request, parts)
     image_size = parts.tokenizer.image_size if parts.tokenizer else parts.image_size
     folder.write_all(components, image_size=image_size)
     if parts.nat and parts.nat.condition == "class" and not folder.labels():
@@ -101,12 +101,16 @@ def import_weights(request: ImportRequest, reporter: Reporter) -> dict[str, Any]
 
 
 def check_output(folder: ModelFolder) -> None:
-    """Refuse to mix a model into a folder of other things."""
+    """Refuse a folder of other files as the output of a model.
+
+    Raises:
+        AdaNATError: if the folder is neither new, empty nor a model folder.
+    """
     if folder.exists():
         _ = folder.index
     elif folder.path.exists() and (not folder.path.is_dir() or not is_empty(folder.path)):
         raise AdaNATError(
-            f"{folder.path} holds other files and no model; choose a new or empty --output, or a model folder."
+            f"{folder.path} is not a model folder and is not empty; choose a new or empty --output, or a model folder."
         )
 
 
@@ -116,13 +120,13 @@ def _identify(path: Path, request: ImportRequest) -> _File:
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.tensors.values())
     require(
         num_bytes <= _TIED * path.stat().st_size,
-        f"{path} names {num_bytes / 1e9:,.1f} GB of weights, more than the file can hold; give another file.",
+        f"{path} lists {num_bytes / 1e9:,.1f} GB of weights, more than the file can hold; give another file.",
     )
     return _File(weights, network)
 
 
 def _existing_parts(folder: ModelFolder, request: ImportRequest, kinds: set[convert.Kind]) -> _Parts:
-    """What the folder has that is not about to be replaced."""
+    """Configurations of the folder's networks that are not going to be replaced."""
     if not folder.exists():
         return _Parts(request.image_size or 0)
     parts = _Parts(request.image_size or folder.index.image_size)
@@ -152,7 +156,7 @@ def _policy(file: _File, request: ImportRequest, parts: _Parts, reporter: Report
     num_steps = _policy_steps(file, request, reporter)
     layout = file.network.layout
     bare = layout == "bare"
-    # AdaNAT's programs call the residual "heu" and leave it off by default; AdaGen's policies always have it.
+    # AdaNAT's programs call the residual "heu", off by default; AdaGen's policies always have it.
     residual = bare or _argument(file, "heu") == 1
     smoothing = _ADAGEN_SMOOTHING if bare else 0.0
     tensors = convert.policy_tensors(file.network.tensors)
@@ -168,25 +172,25 @@ def _policy(file: _File, request: ImportRequest, parts: _Parts, reporter: Report
 
 
 def _policy_steps(file: _File, request: ImportRequest, reporter: Reporter) -> int:
-    """T of a policy: what was asked for, else what its training noted."""
-    noted = _argument(file, "gen_steps")
+    """T of a policy: as requested, else as recorded by its training."""
+    recorded = _argument(file, "gen_steps")
     if request.num_steps is None:
-        if noted is None or noted < 1:
+        if recorded is None or recorded < 1:
             raise AdaNATError(
-                f"{file.source} is a policy, and its number of steps is not among its weights; give --steps "
-                "(AdaNAT's ImageNet policies: 8; AdaGen's MaskGIT policy: 16)."
+                f"{file.source} is a policy whose number of steps is not recorded; give --steps (AdaNAT's ImageNet "
+                "policies: 8; AdaGen's MaskGIT policy: 16)."
             )
-        return noted
-    if noted not in (None, request.num_steps):
+        return recorded
+    if recorded not in (None, request.num_steps):
         reporter.warn(
-            f"{file.source} was trained for {noted} steps, as its own gen_steps says; it is imported for "
-            f"{request.num_steps}, as --steps says."
+            f"{file.source} was trained for {recorded} steps according to its gen_steps, but is imported for "
+            f"{request.num_steps} because of --steps."
         )
     return request.num_steps
 
 
 def _argument(file: _File, name: str) -> int | None:
-    """A whole number among the settings that a training program stored; None if there is none of this name."""
+    """An integer setting that a training program stored in the file; None if there is none of this name."""
     value = file.weights.arguments.get(name)
     return int(value) if isinstance(value, int) else None
 
@@ -199,7 +203,7 @@ def _component(
     file: _File,
     **provenance: Any,
 ) -> Component:
-    """Check the weights against the network, name by name, and note where they came from."""
+    """Check the weights against the network, name by name, and record their origin."""
     kind, entry = file.network.kind, file.network.entry
     tensors = {name: convert.widened(tensor) for name, tensor in tensors.items()}
     check_weights(lambda: network(config), tensors, f"{file.source} ({kind})")
@@ -208,13 +212,13 @@ def _component(
     return Component(name, config.to_dict(), tensors, {**origin, **provenance})
 
 
-def _check_together(
+def _check_compatible(
     components: Sequence[Component], folder: ModelFolder, request: ImportRequest, parts: _Parts
 ) -> None:
-    """Refuse networks that cannot work together, doubles, and overwriting without being asked."""
+    """Refuse incompatible networks, two files for one component, and replacing one without ``--replace``."""
     names = [component.name for component in components]
     for name in names:
-        require(names.count(name) == 1, f"Two of the files are a {name}; import one of them into each model.")
+        require(names.count(name) == 1, f"Two of the files are a {name}, but a model has one; give one of them.")
         present = folder.exists() and folder.has(name)
         require(
             request.replace or not present,
@@ -223,14 +227,15 @@ def _check_together(
     tokenizer, nat = parts.tokenizer, parts.nat
     if tokenizer and request.image_size not in (None, tokenizer.image_size):
         raise AdaNATError(
-            f"--image-size is {request.image_size}, but the model's tokenizer is for {tokenizer.image_size}."
+            f"--image-size is {request.image_size}, but the model's tokenizer is for {tokenizer.image_size}; "
+            "leave --image-size out."
         )
     if tokenizer and nat:
         require(
             (tokenizer.codebook_size, tokenizer.grid) == (nat.codebook_size, nat.grid),
-            f"The NAT is for {nat.codebook_size} codes on a {nat.grid[0]} x {nat.grid[1]} grid, the tokenizer gives "
+            f"The NAT is for {nat.codebook_size} codes on a {nat.grid[0]} x {nat.grid[1]} grid, but the tokenizer has "
             f"{tokenizer.codebook_size} codes on {tokenizer.grid[0]} x {tokenizer.grid[1]} at {tokenizer.image_size} "
-            "pixels; take the two that belong together, or give another --image-size.",
+            "pixels; give compatible files, or another --image-size.",
         )
     if not tokenizer and nat and not parts.image_size:
         parts.image_size = nat.grid[0] * _PUBLISHED_DOWNSAMPLING
@@ -239,34 +244,34 @@ def _check_together(
             width = component.config["feature_width"]
             require(
                 width == nat.width,
-                f"The policy reads features of width {width}, but the NAT's have {nat.width}; import it into the "
-                "model that it was trained on.",
+                f"The policy reads features of width {width}, but the NAT's have width {nat.width}; import it into the "
+                "model that it was trained with.",
             )
 
 
 def _summary(component: Component, network: convert.Network) -> str:
-    """Say in one line what was found, and which of it was taken."""
+    """One line about what was found and which part of it was imported."""
     num_parameters = sum(tensor.numel() for tensor in component.tensors.values())
     line = f"{network.kind}, {num_parameters:,} parameters, becomes {component.name}"
     if network.entry:
         line += f"; taken from {shown(network.entry)}"
     if network.passed_over:
-        line += f", not from {', '.join(map(shown, network.passed_over[:3]))} (--entry chooses)"
+        line += f", not from {', '.join(map(shown, network.passed_over[:3]))} (choose with --entry)"
     if network.left_out:
-        line += f"; left out are {len(network.left_out)} entries of no use here, such as {shown(network.left_out[0])}"
+        line += f"; {len(network.left_out)} other entries are left out, such as {shown(network.left_out[0])}"
     return line
 
 
 def _write_labels(folder: ModelFolder, num_classes: int, reporter: Reporter) -> None:
-    """Name the classes of a model that was trained on ImageNet."""
+    """Write ImageNet's class names for a model with its number of classes."""
     if num_classes != _IMAGENET_CLASSES:
         return
     try:
         from timm.data import ImageNetInfo
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises RuntimeError
-        reporter.warn(f"Class names are left out, timm cannot be imported: {error}.")
+        reporter.warn(f"Class names are left out because timm cannot be imported: {error}.")
         return
     imagenet = ImageNetInfo()
-    # Of the synonyms that ImageNet lists, the first.
+    # The first of the synonyms that ImageNet lists.
     names = {index: imagenet.index_to_description(index).split(",")[0] for index in range(num_classes)}
     folder.write_labels(names)

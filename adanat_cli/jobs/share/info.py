@@ -1,4 +1,4 @@
-"""What a model folder holds, from its configurations and the headers of its weights."""
+"""Facts about a model folder, from its configurations and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from adanat_cli.jobs.resolve.registry import KnownModel, known_models
 
 
 def describe(model: str) -> dict[str, Any]:
-    """Return what a model holds as JSON values; no weights are loaded, and of a Hub model none are fetched.
+    """Return the components, classes, policies and results of a model as JSON values; no weights are fetched or loaded.
 
     Args:
-        model: folder, name or Hub id, as ``resolve_model`` takes it; "" also tells the known names.
+        model: folder, name or Hub id, as in ``resolve_model``; "" also lists the known names.
 
     Raises:
         AdaNATError: if there is no such model, or a file of it is missing or damaged.
@@ -26,7 +26,7 @@ def describe(model: str) -> dict[str, Any]:
         return _describe_known(known)
     require(
         model not in BENCHMARKS or known is not None or model in model_names() or Path(model).is_dir(),
-        f"{model} is a benchmark, and no model of this name is here; see `adanat info --dataset {model}`.",
+        f"{model} is a benchmark, and there is no model of this name; try `adanat info --dataset {model}`.",
     )
     folder = resolve_model(model)
     index = folder.index
@@ -46,7 +46,7 @@ def describe(model: str) -> dict[str, Any]:
 
 
 def _describe_known(known: KnownModel) -> dict[str, Any]:
-    """What a published model that is not here yet consists of."""
+    """The parts of a published model that is not on this machine yet."""
     parts = [
         {"component": source.component, "file": source.file, "from": source.repo or source.page}
         | {"license": source.license}
@@ -56,7 +56,7 @@ def _describe_known(known: KnownModel) -> dict[str, Any]:
 
 
 def _known() -> dict[str, str]:
-    """Names that ``--model`` takes, and what each is."""
+    """Names for ``--model``, each with a description."""
     embedded = dict.fromkeys(model_names(), "comes with adanat")
     return embedded | {
         name: f"{known.about}; {'pulled' if known.folder.is_dir() else f'adanat pull {name}'}"
@@ -77,7 +77,7 @@ def _component(folder: ModelFolder, name: str) -> dict[str, Any]:
 
 
 def _summary(folder: ModelFolder, name: str) -> str:
-    """The sizes that matter, in words; what these networks cannot be built from is refused here, too."""
+    """A component's main sizes in words; raises for a configuration that does not fit its weights."""
     if name == "tokenizer":
         tokenizer = read_config(folder, name, tokenizer_config)
         grid = " x ".join(map(str, tokenizer.grid))
@@ -105,13 +105,13 @@ def _summary(folder: ModelFolder, name: str) -> str:
 
 
 def _matches(folder: ModelFolder) -> dict[str, str]:
-    """Tell for every network that reads another whether it was trained on the one in this folder."""
+    """For each network that reads another: whether it was trained with the one in this folder."""
     pairs = [("nat", "tokenizer", "tokenizer_fingerprint")]
     pairs += [(policy_component(steps), "nat", "nat_fingerprint") for steps in folder.policy_steps()]
     found = {}
     for reader, read, key in pairs:
         if folder.has(reader) and folder.has(read):
-            noted = folder.config(reader).get(key, "")
-            same = "yes" if noted == folder.fingerprint(read) else "no"
-            found[f"{reader} and {read}"] = same if noted else "not recorded"
+            recorded = folder.config(reader).get(key, "")
+            same = "yes" if recorded == folder.fingerprint(read) else "no"
+            found[f"{reader} and {read}"] = same if recorded else "not recorded"
     return found

@@ -1,4 +1,4 @@
-"""Bring a model here: from the Hub, or by a known name from wherever its authors have published it."""
+"""Fetch a model: from the Hub, or by a known name from the place where its authors published it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from adanat_cli.jobs.share.import_weights import check_output, import_weights
 
 
 def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:
-    """Fetch what is asked for and nothing else; what is there already is not fetched again.
+    """Fetch the requested components that are not on this machine yet.
 
     Returns:
-        Where it is, the components with their bytes, and what could not be had.
+        Folder of the model, size of each component in bytes, and components that have to be downloaded by hand.
 
     Raises:
-        AdaNATError: if there is no such model or component, or a transfer fails; what has arrived is kept.
+        AdaNATError: if there is no such model or component, or a transfer fails; complete components are kept.
     """
     known = known_models().get(request.name)
     require(
@@ -51,29 +51,29 @@ def pull(request: PullRequest, reporter: Reporter) -> dict[str, Any]:
     names = _wanted(request, source.index.components, source.name)
     if request.output is None:
         _fetch(source, names, reporter)
-        return _told(source, names, [])
+        return _result(source, names, [])
     output = ModelFolder(request.output)
     with output_held(output.path):
         _copy(source, names, output, request.replace, reporter)
-    return _told(output, names, [])
+    return _result(output, names, [])
 
 
 def _wanted(request: PullRequest, available: Sequence[str], model: str) -> list[str]:
-    """The components that are asked for, in the model's order.
+    """The requested components, in the model's order.
 
     Raises:
         AdaNATError: if the model lacks one.
     """
-    asked = set(request.components)
+    requested = set(request.components)
     if request.num_steps is not None:
-        asked |= {"tokenizer", "nat", policy_component(request.num_steps), *({TEXT} & set(available))}
-    lacking = sorted(asked - set(available))
-    require(not lacking, f"Model {model} has no {', '.join(lacking)}; it has {', '.join(available)}.")
-    return [name for name in available if name in asked or not asked]
+        requested |= {"tokenizer", "nat", policy_component(request.num_steps), *({TEXT} & set(available))}
+    missing = sorted(requested - set(available))
+    require(not missing, f"Model {model} has no {', '.join(missing)}; choose among {', '.join(available)}.")
+    return [name for name in available if name in requested or not requested]
 
 
 def _fetch(source: ModelFolder, names: Sequence[str], reporter: Reporter) -> None:
-    """Bring components, labels and card into the client's cache."""
+    """Fetch components, labels and card into the cache of the Hub's client."""
     with reporter.task("Fetching", len(names), "components") as task:
         for name in names:
             source.files(name)
@@ -83,7 +83,7 @@ def _fetch(source: ModelFolder, names: Sequence[str], reporter: Reporter) -> Non
 
 
 def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replacing: bool, reporter: Reporter) -> None:
-    """Write components into a folder, one after the other, so that one that is there is whole."""
+    """Write components into a folder one by one, each of them complete or not at all."""
     check_output(output)
     check_writable(output.path)
     index = source.index
@@ -94,7 +94,7 @@ def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replac
             same = name in present and _identity(output, name) == _identity(source, name)
             require(
                 same or replacing or name not in present,
-                f"{output.name} holds another {name} than {source.name}; add --replace, or choose another --output.",
+                f"{output.name} has another {name} than {source.name}; add --replace, or choose another --output.",
             )
             if not same:
                 part = source.component(name)
@@ -135,20 +135,20 @@ def _pull_known(known: KnownModel, request: PullRequest, output: ModelFolder, re
         except AdaNATError as error:
             failed.append(f"{source.component}: {error}")
     if failed:
-        there = ", ".join(output.index.components) if output.exists() else "nothing yet"
-        raise AdaNATError(f"{output.name} holds {there}; could not get {' '.join(failed)}")
+        present = ", ".join(output.index.components) if output.exists() else "nothing yet"
+        raise AdaNATError(f"{output.name} has {present}; could not fetch {' '.join(failed)}")
     if not output.exists():
-        lacking = missing[0]
+        part = missing[0]
         raise AdaNATError(
-            f"The {lacking['component']} of {known.name} is not on the Hub; get {lacking['file']} from "
-            f"{lacking['page']} and give it as --tokenizer-file."
+            f"The {part['component']} of {known.name} is not on the Hub; download {part['file']} from {part['page']} "
+            "and give it as --tokenizer-file."
         )
     write_card(output)
-    return _told(output, [name for name in names if output.has(name)], missing)
+    return _result(output, [name for name in names if output.has(name)], missing)
 
 
 def _import(source: WeightSource, given: Path | None, output: ModelFolder, replace: bool, reporter: Reporter) -> None:
-    """Convert one file, from the Hub or from the user, and note where it came from."""
+    """Convert one file, from the Hub or given by the user, and record its origin."""
     if given is not None:
         file, origin = given, {"page": source.page}
     else:
@@ -166,7 +166,7 @@ def _import(source: WeightSource, given: Path | None, output: ModelFolder, repla
     import_weights(request, reporter)
 
 
-def _told(folder: ModelFolder, names: Sequence[str], missing: list[dict[str, str]]) -> dict[str, Any]:
+def _result(folder: ModelFolder, names: Sequence[str], missing: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "model": str(folder.path),
         "components": {name: folder.header(name).num_bytes for name in names},

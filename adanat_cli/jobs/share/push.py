@@ -1,4 +1,4 @@
-"""Put a model or a token set on the Hub, with a card that tells how to use it and what it was measured to be."""
+"""Push a model or a token set to the Hub, with a card that says how to use it and lists its results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from adanat_cli.jobs.share.card_pictures import draw_pictures
 
 
 def check_push(repo: str) -> HubId:
-    """Find out now whether a push at the end of a long run can work: the id, the token, the account.
+    """Check id, token and account of a push at the end of a long run before the run starts.
 
     Raises:
-        AdaNATError: if it cannot.
+        AdaNATError: if the push would be refused.
     """
     hub_id = HubId.parse(repo, "--push-to-hub")
-    # Of the processes of a run, one pushes; the Hub answers this question only so often.
+    # One process pushes, and the Hub limits how often it answers this question.
     if is_main_process():
         check_account(hub_id)
     return hub_id
@@ -40,19 +40,19 @@ def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
     """Push a model or a token set as one commit.
 
     Returns:
-        Address, commit, and the files with their bytes.
+        Address, repository, branch, commit, and the size of each file in bytes.
 
     Raises:
-        AdaNATError: if there is nothing to push, or the Hub, the account or the network do not let it.
+        AdaNATError: if there is nothing to push, or the Hub, the account or the network prevents it.
     """
     hub_id = HubId.parse(request.repo, "Target")
     require(request.num_images >= 0, f"--samples is {request.num_images}; expected 0 or more.")
     check_account(hub_id)
-    with tempfile.TemporaryDirectory(prefix="adanat-push-") as made:
+    with tempfile.TemporaryDirectory(prefix="adanat-push-") as temporary:
         if request.kind == "tokens":
-            files = _token_files(Path(request.source), hub_id, Path(made))
+            files = _token_files(Path(request.source), hub_id, Path(temporary))
         else:
-            files = _model_files(request, hub_id, Path(made), reporter)
+            files = _model_files(request, hub_id, Path(temporary), reporter)
         sizes = {name: file.stat().st_size for name, file in files.items()}
         reporter.log(f"Pushing {len(files)} files, {sum(sizes.values()) / 1e6:.1f} MB, to {hub_id}.")
         address, commit = upload(
@@ -73,46 +73,49 @@ def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _model_files(request: PushRequest, hub_id: HubId, made: Path, reporter: Reporter) -> dict[str, Path]:
-    """What the index lists, with a card and its pictures that are made here and leave the folder as it is."""
+def _model_files(request: PushRequest, hub_id: HubId, temporary: Path, reporter: Reporter) -> dict[str, Path]:
+    """Path in the repository -> file: all that the index lists, and a new card with pictures in ``temporary``."""
     folder = resolve_model(request.source)
     components = folder.index.components
-    require(bool(components), f"Model {folder.name} holds no components; there is nothing to push.")
+    require(
+        bool(components),
+        f"Model {folder.name} has no components to push; give another model.",
+    )
     files = {INDEX_FILE: folder.path / INDEX_FILE}
     for component in components:
-        folder.header(component)  # a file that is cut short is found here, not by those who fetch it
+        folder.header(component)  # finds a truncated file before it is pushed
         files |= folder.files(component)
     if folder.labels():
         files[LABELS_FILE] = folder.path / LABELS_FILE
-    files = {name: _public(name, file, made) for name, file in files.items()}
+    files = {name: _portable(name, file, temporary) for name, file in files.items()}
     if is_handwritten(folder.card()):
-        reporter.log(f"{folder.path / CARD_FILE} is handwritten and goes along as it is.")
+        reporter.log(f"{folder.path / CARD_FILE} was written by hand and is pushed unchanged.")
         return {**files, CARD_FILE: folder.path / CARD_FILE}
-    pictures = draw_pictures(folder, made, request.num_images, request.device, reporter)
+    pictures = draw_pictures(folder, temporary, request.num_images, request.device, reporter)
     details = CardDetails(
         str(hub_id), request.license, pictures.samples, pictures.policies, pictures.prompts, pictures.absent
     )
-    card = made / CARD_FILE
+    card = temporary / CARD_FILE
     card.write_text(model_card(folder, details), encoding="utf-8", errors="backslashreplace")
     return {**files, CARD_FILE: card, **pictures.files}
 
 
-def _public(name: str, file: Path, made: Path) -> Path:
-    """The file, or where JSON of an older edition tells of places on this machine, a copy that does not."""
+def _portable(name: str, file: Path, temporary: Path) -> Path:
+    """The file, or a copy of it without the local paths that JSON of an older edition may contain."""
     if file.suffix != ".json" or (values := read_json(file)) == (kept := portable(values)):
         return file
-    write_json(made / "public" / name, kept)
-    return made / "public" / name
+    write_json(temporary / "public" / name, kept)
+    return temporary / "public" / name
 
 
-def _token_files(source: Path, hub_id: HubId, made: Path) -> dict[str, Path]:
-    """The shards, the states of encoded captions, the summary and a card.
+def _token_files(source: Path, hub_id: HubId, temporary: Path) -> dict[str, Path]:
+    """Path in the repository -> file: shards, states of encoded captions, summary and a new card in ``temporary``.
 
     Raises:
-        AdaNATError: if the set is not whole.
+        AdaNATError: if the token set is incomplete.
     """
     tokens = TokenSet.open(source)
-    card = made / CARD_FILE
+    card = temporary / CARD_FILE
     card.write_text(token_set_card(tokens.info, len(tokens), str(hub_id)), encoding="utf-8", errors="backslashreplace")
     files = [*shard_files(source), *sorted(source.glob("*.states.npy")), source / SUMMARY]
     if tokens.states is not None and (source / TEXT).is_dir():

@@ -153,7 +153,7 @@ def test_an_average_is_taken_before_live_weights_and_both_are_named(tmp_path: Pa
         _, tensors = ModelFolder(output).read("policies/steps-4")
         assert torch.equal(tensors["linear1.weight"], expected["linear1.weight"])
         assert ModelFolder(output).index.provenance["policies/steps-4"]["entry"] == (entry or "ema")
-    assert told.lines[0].endswith("; taken from ema, not from model (--entry chooses)")
+    assert told.lines[0].endswith("; taken from ema, not from model (choose with --entry)")
     assert told.lines[1].endswith("; taken from model")
 
 
@@ -247,12 +247,12 @@ def test_networks_that_do_not_belong_together_are_refused_as_a_whole(tmp_path: P
     vqgan, nat = saved(tmp_path / "vqgan.pth", vqgan_state()), saved(tmp_path / "nat.pth", nat_state())
     policy = saved(tmp_path / "policy.pth", policy_state())
     output = tmp_path / "model"
-    with pytest.raises(AdaNATError, match="gives 64 codes on 4 x 4 at 64 pixels"):
+    with pytest.raises(AdaNATError, match="has 64 codes on 4 x 4 at 64 pixels"):
         imported(output, vqgan, nat, num_heads=4, image_size=64)
     with pytest.raises(AdaNATError, match="the NAT's is 16 x 16"):
         imported(output, nat, policy, num_heads=4, num_steps=8)
     wide = PolicyConfig(feature_width=6, grid=(16, 16), num_steps=8, hidden_width=4)
-    with pytest.raises(AdaNATError, match="features of width 6, but the NAT's have 32"):
+    with pytest.raises(AdaNATError, match="features of width 6, but the NAT's have width 32"):
         imported(output, nat, saved(tmp_path / "wide.pth", policy_state("", wide)), num_heads=4, num_steps=8)
     with pytest.raises(AdaNATError, match="Two of the files are a nat"):
         imported(output, nat, nat, num_heads=4)
@@ -261,7 +261,7 @@ def test_networks_that_do_not_belong_together_are_refused_as_a_whole(tmp_path: P
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     file = saved(tmp_path / "vqgan.pth", vqgan_state())
-    with pytest.raises(AdaNATError, match="holds other files"):
+    with pytest.raises(AdaNATError, match="is not a model folder and is not empty"):
         imported(tmp_path, file)
     assert [path.name for path in tmp_path.iterdir()] == ["vqgan.pth"]
 
