@@ -16,7 +16,7 @@ from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
 from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
 from adanat_cli.core.tokenizer.build import build_tokenizer
-from adanat_cli.jobs.train import nat_setup as runs
+from adanat_cli.jobs.train import nat as runs
 
 CODEBOOK, NUM_CLASSES = 16, 4
 

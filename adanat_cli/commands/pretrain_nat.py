@@ -11,10 +11,11 @@ from adanat_cli.core.config.training_requests import PretrainNATRequest
 @options.takes(PretrainNATRequest, options.RunOptions)
 def command(request: PretrainNATRequest, run: options.RunOptions) -> None:
     """Train a NAT on a token set; the same command again resumes it."""
-    from adanat_cli.jobs.train.nat import plan, pretrain_nat
+    from adanat_cli.jobs.train.nat import pretrain_nat
+    from adanat_cli.jobs.train.plans import plan_nat
     from adanat_cli.jobs.train.settings import nat_settings
 
-    job.run(pretrain_nat, nat_settings(request, run.dry_run), run, _lines, plan)
+    job.run(pretrain_nat, nat_settings(request, run.dry_run), run, _lines, plan_nat)
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

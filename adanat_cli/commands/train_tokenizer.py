@@ -13,10 +13,11 @@ _MEASURED = (("PSNR on training images (dB)", "psnr", ".2f"), ("perplexity", "pe
 @options.takes(TrainTokenizerRequest, options.RunOptions)
 def command(request: TrainTokenizerRequest, run: options.RunOptions) -> None:
     """Train a small VQ autoencoder; the same command again resumes it."""
+    from adanat_cli.jobs.train.plans import plan_tokenizer
     from adanat_cli.jobs.train.settings import tokenizer_settings
-    from adanat_cli.jobs.train.tokenizer import plan, train_tokenizer
+    from adanat_cli.jobs.train.tokenizer import train_tokenizer
 
-    job.run(train_tokenizer, tokenizer_settings(request, run.dry_run), run, _lines, plan)
+    job.run(train_tokenizer, tokenizer_settings(request, run.dry_run), run, _lines, plan_tokenizer)
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.sample.conditions import make_conditions, read_prompts
-from adanat_cli.jobs.train.feature_networks import LARGEST_TRAINED
+from adanat_cli.jobs.train.features import LARGEST_TRAINED
 
 _MOST_SAMPLES = 10**8
 USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}

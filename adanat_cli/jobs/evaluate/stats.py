@@ -38,7 +38,7 @@ from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
-from adanat_cli.jobs.train.feature_networks import SmallNetworks
+from adanat_cli.jobs.train.features import SmallNetworks
 
 
 class _Chosen(NamedTuple):

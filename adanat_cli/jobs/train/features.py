@@ -1,9 +1,12 @@
-"""The small feature network: its training, its accuracy, and the features and moments of many images."""
+"""The small feature networks of a policy training: their training, their accuracy, features and moments of images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +14,19 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig
+from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.config.own_data import Scale, usual_features
 from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
-from adanat_cli.core.data.captions import word_targets
+from adanat_cli.core.data.captions import caption_pool, telling_words, word_targets
+from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.records import ImageRecord, SkippedImages
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
+from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.runtime.seeding import FeatureStream, stream_seed
@@ -27,11 +35,114 @@ from adanat_cli.jobs.sample.pictures import Pixels
 Images = Pixels | Tensor
 """(n, H, W, 3) bytes, or a tensor (n, 3, H, W): floats in [0, 1] or bytes."""
 
+LARGEST_TRAINED, _LARGEST_ON_GPU = 128, 512
+"""Pixels of the largest images that a small network is trained on: anywhere, and on a GPU."""
 _WEIGHT_DECAY, _LABEL_SMOOTHING, _WARMUP = 0.05, 0.1, 0.05
-NUM_TURNS = 4
-"""Classes of images without classes: quarter turns."""
-_LOOK_EVERY = 25
-"""Updates between two looks at the loss, which a GPU has to wait for."""
+_NUM_TURNS = 4
+"""Quarter turns, which are the classes of images without classes."""
+_LOG_EVERY = 25
+"""Updates between two readings of the loss, each of which waits for the device."""
+_MEASURING_SEED, _BACKBONE_SEED = 0, 1
+
+
+def require_trainable(image_size: int, device: torch.device) -> None:
+    """Refuse images that a small network would take hours to learn from.
+
+    Raises:
+        AdaNATError: naming the largest size.
+    """
+    most = LARGEST_TRAINED if device.type == "cpu" else _LARGEST_ON_GPU
+    require(
+        image_size <= most,
+        f"The model has no features/ to measure with, and images of {image_size} pixels are too large to train a small "
+        f"network on with {device.type}; expected up to {most}: run on a GPU, or take a model of smaller images.",
+    )
+
+
+@dataclass(frozen=True)
+class SmallNetworks:
+    """Loads a run's small networks, and trains those that do not exist yet.
+
+    Attributes:
+        dataset: preset or source, for the settings that go with it.
+        output: run folder, which keeps new networks.
+        source: real images to learn from.
+        held_out: images to measure the accuracy on; None measures none.
+        device: where the networks run.
+        reporter: logs the training of a new one.
+    """
+
+    dataset: str
+    output: Path
+    source: ImageSource
+    held_out: ImageSource | None
+    device: torch.device
+    reporter: Reporter
+
+    def measuring(self, folder: ModelFolder) -> FeatureNetwork:
+        """The network that measures: the model's own, the run's, or a new one.
+
+        Raises:
+            AdaNATError: if one has to be trained and images are too large for it, or training fails.
+        """
+        exported = ModelFolder(self.output / "model")
+        if network := self._load(folder, exported):
+            return network
+        self.reporter.log("The model has no features/ to measure with.")
+        return self._train(self._preset("shape"), exported, _MEASURING_SEED)
+
+    def install(self, folder: ModelFolder) -> None:
+        """Train the network that measures, and write it into the model itself.
+
+        Raises:
+            AdaNATError: if images are too large for it, or training fails.
+        """
+        self._train(self._preset("shape"), folder, _MEASURING_SEED, "stats")
+
+    def backbone(self, channels: tuple[int, ...]) -> FeatureNetwork:
+        """The frozen network of a discriminator; other widths and seed keep it apart from the one that measures.
+
+        Raises:
+            AdaNATError: if images are too large for it, or training fails.
+        """
+        kept = ModelFolder(self.output / "discriminator")
+        if network := self._load(kept):
+            return network
+        self.reporter.log("The discriminator's backbone is a small network of its own.")
+        return self._train({"channels": channels}, kept, _BACKBONE_SEED)
+
+    def _load(self, *folders: ModelFolder) -> FeatureNetwork | None:
+        """The feature network of the first folder that has one."""
+        found = (load_features(folder, self.device) for folder in folders if folder.exists())
+        return next((network for network in found if network is not None), None)
+
+    def _preset(self, part: str) -> dict[str, Any]:
+        """The data set's own "shape" or "training" of the network."""
+        return dict(FEATURE_TRAINING.get(self.dataset, {}).get(part, {}))
+
+    def _train(
+        self, shape: dict[str, Any], target: ModelFolder, seed: int, command: str = "train-policy"
+    ) -> FeatureNetwork:
+        """Train a network on classes, or on words of captions, and write it as ``features/``."""
+        source, held_out, reporter = self.source, self.held_out, self.reporter
+        size = source.config.image_size
+        require_trainable(size, self.device)
+        words = telling_words(caption_pool(source, 0)) if source.has_captions else ()
+        num_classes, what = len(words) or source.num_classes, "words of captions" if words else "classes"
+        if num_classes == 1:
+            num_classes, what = _NUM_TURNS, "quarter turns, as images have no classes,"
+        reporter.log(f"Training a small classifier of {num_classes} {what} on {source.config.source}.")
+        config = FeatureConfig(image_size=size, num_classes=num_classes, **shape)
+        usual = usual_features(Scale(source.num_images, self.device.type))
+        training = {**usual, **self._preset("training"), "seed": seed}
+        network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
+        provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
+        if held_out is not None:
+            accuracy = measure_accuracy(network, held_out, words=words)
+            provenance |= {"accuracy": accuracy, "measured_on": measured_on(held_out)}
+            reporter.log(f"Its accuracy on {held_out.num_images} {measured_on(held_out)}: {accuracy:.1%}.")
+        target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
+        return network
 
 
 def train_feature_network(
@@ -49,21 +160,21 @@ def train_feature_network(
 ) -> FeatureNetwork:
     """Train a classifier from scratch: AdamW, linear warm-up, cosine decay to zero, label smoothing.
 
-    Where images have captions, the words in them take the place of classes: a caption's share the probability. Where
-    they have neither, quarter turns do (Gidaris et al. 2018, arXiv 1803.07728).
+    Images with captions are classified by the words in them, which share a caption's probability; images without
+    captions and classes by their rotation (Gidaris et al. 2018, arXiv 1803.07728).
 
     Args:
         source: images with labels, of the size in ``config``.
         config: shape of the network.
         steps: updates.
         batch_size: images of an update.
-        learning_rate: the highest.
+        learning_rate: its peak, after the warm-up.
         seed: of weights, order, flips and shifts.
         device: where to train.
         reporter: shows progress and loss.
         flips: whether half of the images are mirrored; not for digits and letters.
-        num_workers: threads that decode.
-        words: of captions, one for each output of the network; () for labels.
+        num_workers: decoding threads.
+        words: words of captions, one for each output of the network; () for labels.
 
     Returns:
         The network in evaluation mode.
@@ -71,7 +182,12 @@ def train_feature_network(
     Raises:
         AdaNATError: if images have no labels or another size, cannot be read, or training diverges.
     """
-    _check(source, config, steps, learning_rate, words)
+    require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
+    require(
+        0 < learning_rate < math.inf,
+        f"The learning rate of the feature network is {learning_rate}; expected a positive number.",
+    )
+    _check_labels(source, config, words)
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
         torch.default_generator.manual_seed(stream_seed(seed, FeatureStream.WEIGHTS))
@@ -88,7 +204,7 @@ def train_feature_network(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * _rate_at(step, steps)
             optimizer.step()
-            task.advance(1, **(_look(loss, step) if step % _LOOK_EVERY == 0 or step == steps - 1 else {}))
+            task.advance(1, **(_read_loss(loss, step) if step % _LOG_EVERY == 0 or step == steps - 1 else {}))
     return network.eval()
 
 
@@ -106,15 +222,15 @@ def _targets(
 
 
 def turned(images: Tensor) -> Batch:
-    """Turn square images (B, C, H, W) by none to three quarters in turn; returns them with the quarters (B,)."""
-    quarters = torch.arange(len(images)) % NUM_TURNS
+    """Rotate square images (B, C, H, W) by 0, 90, 180 and 270 degrees in turn; returns them and their turns (B,)."""
+    quarters = torch.arange(len(images)) % _NUM_TURNS
     return torch.stack([image.rot90(int(num), (1, 2)) for image, num in zip(images, quarters, strict=True)]), quarters
 
 
 def measure_accuracy(
     network: FeatureNetwork, source: ImageSource, num_workers: int = 2, words: Sequence[str] = ()
 ) -> float:
-    """Share of a source's readable images whose class, quarter turn, or one of whose words has the largest logit.
+    """Compute the fraction of readable images whose class, rotation, or one of whose words has the largest logit.
 
     Raises:
         AdaNATError: if images have no labels or another size, or too many cannot be read.
@@ -146,7 +262,7 @@ def feature_moments(
         network: in evaluation mode, on its device.
         images: a source, whose unreadable images are left out, or images in memory.
         num_workers: threads that decode a source.
-        accelerator: processes that share a source out, of which each returns the moments of all; None for this one.
+        accelerator: processes that share a source; each returns the moments of all of it; None for this process alone.
 
     Raises:
         AdaNATError: if images have another size than the network's, or too many cannot be read.
@@ -156,26 +272,22 @@ def feature_moments(
         start, stop = _share(images, accelerator)
         parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers, start, stop))
     else:
-        parts = _split(images, size)
+        parts = (images[start : start + size] for start in range(0, len(images), size))
     for part in parts:
         moments.add(features_of_images(network, part))
     if accelerator is None or accelerator.num_processes == 1:
         return moments
-    # The width is not known where a share is empty.
-    own = (
-        moments.to_tensor()
-        if moments.num
-        else torch.zeros(1 + network.config.feature_width * (network.config.feature_width + 1))
-    )
-    every = Moments()
+    width = network.config.feature_width  # moments do not know it where a share is empty
+    own = moments.to_tensor() if moments.num else torch.zeros(1 + width * (width + 1))
+    total = Moments()
     for values in accelerator.gather(own.double()[None].to(accelerator.device)):
-        every.merge(values)
-    return every
+        total.merge(values)
+    return total
 
 
 @torch.no_grad()
 def features_of_images(network: FeatureNetwork, images: Images, batch_size: int | None = None) -> Tensor:
-    """Return the (n, D) features of images on the network's device.
+    """Compute (n, D) features of images, on the network's device.
 
     Args:
         network: in evaluation mode.
@@ -185,8 +297,8 @@ def features_of_images(network: FeatureNetwork, images: Images, batch_size: int 
     Raises:
         AdaNATError: if images have another size than the network's.
     """
-    device = _device(network)
-    parts = _split(images, batch_size or _batch_size(network))
+    device, size = _device(network), batch_size or _batch_size(network)
+    parts = (images[start : start + size] for start in range(0, len(images), size))
     features = [network.features(as_floats(part, device)) for part in parts]
     return torch.cat(features) if features else torch.empty(0, network.config.feature_width, device=device)
 
@@ -221,7 +333,7 @@ def _rate_at(step: int, steps: int) -> float:
     return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _look(loss: Tensor, step: int) -> dict[str, float]:
+def _read_loss(loss: Tensor, step: int) -> dict[str, float]:
     """The loss as shown beside the bar; refuses one that is not a number."""
     value = float(loss.detach())
     require(
@@ -230,15 +342,6 @@ def _look(loss: Tensor, step: int) -> dict[str, float]:
         "rate.",
     )
     return {"loss": value}
-
-
-def _check(source: ImageSource, config: FeatureConfig, steps: int, learning_rate: float, words: Sequence[str]) -> None:
-    require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
-    require(
-        0 < learning_rate < math.inf,
-        f"The learning rate of the feature network is {learning_rate}; expected a positive number.",
-    )
-    _check_labels(source, config, words)
 
 
 def _check_labels(source: ImageSource, config: FeatureConfig, words: Sequence[str]) -> None:
@@ -290,10 +393,6 @@ def _read(
 
 def _stack(records: list[ImageRecord]) -> tuple[Pixels, list[ImageRecord]]:
     return np.stack([record.pixels for record in records if record.pixels is not None]), records
-
-
-def _split(images: Images, size: int) -> Iterator[Images]:
-    return (images[start : start + size] for start in range(0, len(images), size))
 
 
 def _batch_size(network: FeatureNetwork) -> int:

@@ -15,7 +15,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.jobs.runtime.reporter import Reporter, Task
 from adanat_cli.jobs.runtime.resume import Length
-from adanat_cli.jobs.train.meter import Meter
+from adanat_cli.jobs.train.averages import Meter
 from adanat_cli.jobs.train.run_folder import RunFolder
 
 _OBSERVED = "observed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,31 +12,39 @@ from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
-from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, NATTrainingConfig, nat_preset, tokenizer_config
+from adanat_cli.core.config import NATConfig, NATTrainingConfig, nat_preset
 from adanat_cli.core.config.settings import NATSettings
-from adanat_cli.core.data.token_set import TokenSet, read_header, shard_files
-from adanat_cli.core.errors import hide_secrets, require
+from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
+from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts, resolve_tokens
-from adanat_cli.jobs.resolve.text_encoders import NO_CAPTION, CaptionContext, encoder_component
+from adanat_cli.jobs.resolve.classes import find_classes
+from adanat_cli.jobs.resolve.models import load_tokenizer, model_names, resolve_model, resolve_tokens
+from adanat_cli.jobs.resolve.text_encoders import (
+    NO_CAPTION,
+    CaptionContext,
+    encoder_component,
+    load_encoder,
+    recorded_name,
+    usual_encoder,
+)
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
+from adanat_cli.jobs.train.averages import Meter
 from adanat_cli.jobs.train.loop import MeteredLoop, open_run, training_length
-from adanat_cli.jobs.train.meter import Meter
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
-from adanat_cli.jobs.train.nat_setup import caption_encoder, data_identity, nat_shape, tokenizer_model, training_rows
-from adanat_cli.jobs.train.nat_update import STATS, NATTrainer
+from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, update_memory
 from adanat_cli.jobs.train.run_folder import RunFolder
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
 _TRIAL_ROWS = 32
 _NUM_EXAMPLES = 16
+_CAPTIONS_AT_ONCE = 2**16
 
 
 @holds_output
@@ -62,7 +71,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
     )
     share = config.batch_size // accelerator.num_processes
-    request = replace(request, accumulate=_pieces(request, shape, share, config.precision))
+    request = replace(request, accumulate=pieces_of(request, shape, share, config.precision))
     settings = {
         "nat": shape.to_dict(),
         "training": config.to_dict(),
@@ -92,55 +101,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
 
 
-def plan(request: NATSettings) -> dict[str, Any]:
-    """What ``pretrain_nat`` would do, without touching data.
-
-    The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
-    """
-    place, shape = _planned_shape(request)
-    with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
-    pieces = _pieces(request, shape, request.training.batch_size, request.training.precision)
-    rows = -(-request.training.batch_size // pieces)
-    return {
-        "dataset": hide_secrets(request.dataset),
-        "tokens": str(request.tokens),
-        "model": place,
-        "output": str(request.output),
-        "nat": shape.to_dict(),
-        "training": request.training.to_dict(),
-        "num_parameters": num_parameters,
-        "tokens_per_image": shape.num_tokens,
-        "tokens_per_update": shape.num_tokens * request.training.batch_size,
-        "accumulate": pieces,
-        "megabytes_on_one_process": _memory(shape, num_parameters, rows, request.training.precision) // 2**20,
-        **({"note": request.note} if request.note else {}),
-        **missing_parts(request.dataset, request.model, request.tokens),
-    }
-
-
-def _planned_shape(request: NATSettings) -> tuple[str, NATConfig]:
-    """Whose tokens the NAT would be for, and its configuration."""
-    benchmark = BENCHMARKS.get(request.dataset)
-    shards = shard_files(request.tokens)
-    if benchmark and not shards and is_absent(request.dataset, request.model):
-        return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
-    model = tokenizer_model(request)
-    if shards:
-        info = read_header(shards[0]).info
-        if info.condition == "text" and not info.text_width:
-            # The encoder, which is not loaded here, would tell; a benchmark knows its own.
-            known = benchmark or BENCHMARKS["mscoco"]
-            info = replace(info, text_width=known.text_width, text_length=known.text_length)
-        return str(model.path), nat_shape(request, info, model)
-    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
-    fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
-    fields = benchmark.nat() if benchmark else fields
-    fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
-    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
-
-
-def _pieces(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
+def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
     """The pieces of a process's share of a batch: those asked for, or as few as half of the memory holds.
 
     Raises:
@@ -155,19 +116,11 @@ def _pieces(request: NATSettings, shape: NATConfig, share: int, precision: str) 
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
     memory, pieces = device_memory(pick_device(request.device)), 1
-    while pieces < share and memory and 2 * _memory(shape, num_parameters, -(-share // pieces), precision) > memory:
+    while (
+        pieces < share and memory and 2 * update_memory(shape, num_parameters, -(-share // pieces), precision) > memory
+    ):
         pieces *= 2
     return min(pieces, share)
-
-
-def _memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
-    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
-    size = 2 if precision == "bf16" else 4
-    # Per block and token: two norms' inputs and outputs, q, k, v, attention, hidden layer before and after GELU.
-    per_block = (9 + 2 * shape.mlp_ratio) * shape.width * size
-    sequence = rows * (shape.num_tokens + max(shape.text_length, 1))
-    logits = 3 * 4 * rows * shape.num_tokens * shape.codebook_size
-    return 20 * num_parameters + (shape.depth + 1) * per_block * sequence + logits
 
 
 @dataclass
@@ -304,3 +257,93 @@ def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:
 
 def _millions(nat: UViT) -> str:
     return f"{sum(parameter.numel() for parameter in nat.parameters()) / 1e6:.1f} M"
+
+
+def tokenizer_model(request: NATSettings) -> ModelFolder:
+    """The model whose tokenizer is meant: the named one, the data set's own, or the default."""
+    return resolve_model(request.model or (request.dataset if request.dataset in model_names() else ""))
+
+
+def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device) -> TextEncoder | None:
+    """Load the text encoder of captions that are not encoded yet; None where there is nothing to encode.
+
+    Raises:
+        AdaNATError: if it cannot be had, or the captions were encoded by another than the one that is asked for.
+    """
+    info = tokens.info
+    if info.condition != "text":
+        return None
+    if tokens.states is None:
+        half = request.training.precision == "bf16" or (request.training.precision == "auto" and device.type == "cuda")
+        named = request.text_encoder or usual_encoder(request.dataset)
+        return load_encoder(named, device, torch.bfloat16 if half else torch.float32)
+    require(
+        not request.text_encoder or recorded_name(request.text_encoder) == info.text_encoder,
+        f"The captions in {request.tokens} were encoded by {info.text_encoder}, not by {request.text_encoder}; leave "
+        "--text-encoder out, or tokenize without --encode-captions.",
+    )
+    return None
+
+
+def _text_fields(info: TokenSetInfo, encoder: TextEncoder | None) -> dict[str, Any]:
+    """What the NAT's configuration says of its context."""
+    fingerprint = encoder.fingerprint if encoder else info.text_fingerprint
+    return {
+        "condition": "text",
+        "text_encoder": recorded_name(encoder.model) if encoder else info.text_encoder,
+        "text_fingerprint": fingerprint,
+        "text_width": encoder.width if encoder else info.text_width,
+        "text_length": encoder.length if encoder else info.text_length,
+    }
+
+
+def nat_shape(
+    request: NATSettings, info: TokenSetInfo, model: ModelFolder, encoder: TextEncoder | None = None
+) -> NATConfig:
+    """The NAT for these tokens.
+
+    Raises:
+        AdaNATError: if another tokenizer made them, or the size is for another condition.
+    """
+    actual = model.fingerprint("tokenizer")
+    require(
+        info.tokenizer_fingerprint == actual,
+        f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
+        f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
+    )
+    text = _text_fields(info, encoder) if info.condition == "text" else {"num_classes": info.num_classes}
+    shape = nat_preset(
+        request.size, codebook_size=info.codebook_size, grid=info.grid, tokenizer_fingerprint=actual, **text
+    )
+    require(
+        shape.condition == info.condition,
+        f"--size {request.size} is conditioned on text, but {request.tokens} holds class labels; choose another size.",
+    )
+    return shape
+
+
+def data_identity(tokens: TokenSet, rows: Indices) -> dict[str, Any]:
+    """What tells this training data from other data, wherever it lies."""
+    checksum = zlib.crc32(tokens.labels[rows].tobytes(), zlib.crc32(tokens.tokens[rows].tobytes()))
+    info = tokens.info
+    found = {"source": info.source, "has_flips": info.has_flips, "num_images": len(rows), "crc32": checksum}
+    if info.condition == "text":
+        texts = 0
+        for start in range(0, tokens.num_captions, _CAPTIONS_AT_ONCE):
+            numbers = np.arange(start, min(start + _CAPTIONS_AT_ONCE, tokens.num_captions))
+            texts = zlib.crc32("\n".join(tokens.captions(numbers)).encode(), texts)
+        found["captions_crc32"] = texts
+    return found
+
+
+def training_rows(tokens: TokenSet, classes: tuple[str, ...]) -> Indices:
+    """Rows of the wanted classes, or all."""
+    require(len(tokens) > 0, "The token set is empty; run `adanat tokenize` again.")
+    if not classes:
+        return np.arange(len(tokens))
+    info = tokens.info
+    require(info.condition == "class", "The token set holds captions and no classes to choose by; leave --class out.")
+    wanted = find_classes(classes, info.class_names, info.num_classes, "the token set")
+    rows = np.flatnonzero(np.isin(tokens.labels, wanted))
+    require(len(rows) > 0, f"The token set holds no image of class {', '.join(classes)}; choose other classes.")
+    return rows

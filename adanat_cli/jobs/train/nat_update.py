@@ -134,3 +134,13 @@ class NATTrainer:
     def _autocast(self) -> torch.autocast:
         device = self._accelerator.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def update_memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
+    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
+    size = 2 if precision == "bf16" else 4
+    # Per block and token: two norms' inputs and outputs, q, k, v, attention, hidden layer before and after GELU.
+    per_block = (9 + 2 * shape.mlp_ratio) * shape.width * size
+    sequence = rows * (shape.num_tokens + max(shape.text_length, 1))
+    logits = 3 * 4 * rows * shape.num_tokens * shape.codebook_size
+    return 20 * num_parameters + (shape.depth + 1) * per_block * sequence + logits

@@ -1,27 +1,31 @@
-"""What a policy training would do: settings, sizes and memory, without touching data."""
+"""What a training would do: settings, sizes and memory, without touching data."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adanat_cli.core.config import BENCHMARKS, NATConfig, PolicyConfig, nat_preset
-from adanat_cli.core.config.settings import PolicySettings
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
+from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
+from adanat_cli.core.data.token_set import read_header, shard_files
+from adanat_cli.core.errors import AdaNATError, hide_secrets
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.pretrained import require_reachable
-from adanat_cli.jobs.resolve.models import absent, is_absent
-from adanat_cli.jobs.resolve.text_encoders import recorded_name
+from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
+from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
+from adanat_cli.jobs.train.nat_update import update_memory
 from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
-from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape
+from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
 
 
-def plan(request: PolicySettings) -> dict[str, Any]:
+def plan_policy(request: PolicySettings) -> dict[str, Any]:
     """What ``train_policy`` would do; without a model, for the one that a benchmark was published with.
 
     Raises:
@@ -56,7 +60,7 @@ def plan(request: PolicySettings) -> dict[str, Any]:
         }
     states = 4 * config.batch_size * nat.text_length * nat.text_width  # of a batch, kept while it is generated
     return {
-        **settings(request, shape),
+        **run_settings(request, shape),
         "model": place,
         "output": str(request.output),
         **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),
@@ -65,28 +69,10 @@ def plan(request: PolicySettings) -> dict[str, Any]:
         "rows_per_update": config.trajectories * request.num_steps,
         "rollout_megabytes": round(rollout / 2**20, 1),
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
-        "megabytes_on_one_process": _memory(request, nat, sizes, rollout + 3 * states) // 2**20,
+        "megabytes_on_one_process": _policy_memory(request, nat, sizes, rollout + 3 * states) // 2**20,
         **({"note": request.note} if request.note else {}),
         **({"missing": missing} if missing else {}),
     }
-
-
-def settings(request: PolicySettings, shape: PolicyConfig) -> dict[str, Any]:
-    """What decides the result; where the data lies and how many threads decode it change nothing."""
-    values: dict[str, Any] = {
-        "kind": request.kind,
-        "policy": shape.to_dict(),
-        "training": request.training.to_dict(),
-        "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
-    }
-    if request.kind in ("search", "tuned"):
-        return values
-    values["ppo"] = request.ppo.to_dict()
-    if request.training.reward == "adversarial":
-        values["discriminator"] = request.discriminator.to_dict()
-    if request.training.reward == "preference":
-        values["preference_model"] = recorded_name(request.preference_model)
-    return values
 
 
 def _model(request: PolicySettings) -> tuple[str, NATConfig, str, int]:
@@ -125,7 +111,7 @@ def _missing(request: PolicySettings, is_here: bool) -> list[str]:
     return missing
 
 
-def _memory(request: PolicySettings, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
+def _policy_memory(request: PolicySettings, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
     """Rough bytes: weights, those of Adam where they train, what is kept, and one guided pass of the NAT."""
     trained = sizes["num_policy_parameters"] + sizes["num_critic_parameters"]
     trained += sizes.get("num_trained_discriminator_parameters", 0)
@@ -138,3 +124,81 @@ def _memory(request: PolicySettings, nat: NATConfig, sizes: dict[str, int], kept
 
 def _count(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
+
+
+def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
+    """What ``train_tokenizer`` would do, without touching data."""
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in build_tokenizer(request.tokenizer).parameters())
+    return {
+        "data": request.data.to_dict(),
+        "tokenizer": request.tokenizer.to_dict(),
+        "training": request.training.to_dict(),
+        "output": str(request.output),
+        "num_parameters": num_parameters,
+        "tokens_per_image": request.tokenizer.num_tokens,
+        "tokens_per_update": request.tokenizer.num_tokens * request.training.batch_size,
+        "megabytes_on_one_process": _tokenizer_memory(request, num_parameters) // 2**20,
+        **({"note": request.note} if request.note else {}),
+    }
+
+
+def _tokenizer_memory(request: TokenizerSettings, num_parameters: int) -> int:
+    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
+    shape = request.tokenizer
+    if isinstance(shape, PixelConfig):
+        return 0
+    # Per place, encoder and decoder each: a resampling, and two norms, activations and convolutions a residual block.
+    floats = sum(
+        2 * (4 + 6 * shape.num_res_blocks) * width / 4**level for level, width in enumerate(shape.channels, start=1)
+    )
+    size = 2 if request.training.precision == "bf16" else 4
+    return 20 * num_parameters + int(size * request.training.batch_size * shape.image_size**2 * (12 + floats))
+
+
+def plan_nat(request: NATSettings) -> dict[str, Any]:
+    """What ``pretrain_nat`` would do, without touching data.
+
+    The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
+    """
+    place, shape = _nat_shape(request)
+    with torch.device("meta"):
+        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
+    pieces = pieces_of(request, shape, request.training.batch_size, request.training.precision)
+    rows = -(-request.training.batch_size // pieces)
+    return {
+        "dataset": hide_secrets(request.dataset),
+        "tokens": str(request.tokens),
+        "model": place,
+        "output": str(request.output),
+        "nat": shape.to_dict(),
+        "training": request.training.to_dict(),
+        "num_parameters": num_parameters,
+        "tokens_per_image": shape.num_tokens,
+        "tokens_per_update": shape.num_tokens * request.training.batch_size,
+        "accumulate": pieces,
+        "megabytes_on_one_process": update_memory(shape, num_parameters, rows, request.training.precision) // 2**20,
+        **({"note": request.note} if request.note else {}),
+        **missing_parts(request.dataset, request.model, request.tokens),
+    }
+
+
+def _nat_shape(request: NATSettings) -> tuple[str, NATConfig]:
+    """Whose tokens the NAT would be for, and its configuration."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    shards = shard_files(request.tokens)
+    if benchmark and not shards and is_absent(request.dataset, request.model):
+        return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
+    model = tokenizer_model(request)
+    if shards:
+        info = read_header(shards[0]).info
+        if info.condition == "text" and not info.text_width:
+            # The encoder, which is not loaded here, would tell; a benchmark knows its own.
+            known = benchmark or BENCHMARKS["mscoco"]
+            info = replace(info, text_width=known.text_width, text_length=known.text_length)
+        return str(model.path), nat_shape(request, info, model)
+    tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
+    fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
+    fields = benchmark.nat() if benchmark else fields
+    fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
+    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)

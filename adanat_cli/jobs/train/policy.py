@@ -27,7 +27,6 @@ from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.policy_context import PromptContext
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
 from adanat_cli.jobs.train.loop import TrainingLoop, open_run
-from adanat_cli.jobs.train.plans import settings
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_rewards import Frechet, PolicyReward, Preference, check_groups, make_adversarial
 from adanat_cli.jobs.train.policy_search import search
@@ -39,10 +38,10 @@ from adanat_cli.jobs.train.policy_setup import (
     open_images,
     policy_shape,
     prepare,
+    run_settings,
 )
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
-from adanat_cli.jobs.train.run_folder import RunFolder
-from adanat_cli.jobs.train.scalars import Scalars
+from adanat_cli.jobs.train.run_folder import RunFolder, Scalars
 
 
 @holds_output
@@ -65,7 +64,7 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
     images = open_images(request, folder, nat)
     length = Length("training.updates")
-    run_folder, state = open_run(request.output, settings(request, shape), accelerator, reporter, length)
+    run_folder, state = open_run(request.output, run_settings(request, shape), accelerator, reporter, length)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     if request.note and not state:
@@ -264,7 +263,7 @@ class _Run(TrainingLoop):
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
             "measured_on": measured_on(self.setup.held_out),
-            "settings": settings(self.request, self.shape),
+            "settings": run_settings(self.request, self.shape),
         }
         export_policy(self.request, self.setup, policy, facts)
 
@@ -316,7 +315,7 @@ def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> 
     classifier = None
     if request.discriminator.backbone == "classifier":
         with accelerator.main_process_first():
-            classifier = setup.networks.judging(request.discriminator.channels)
+            classifier = setup.networks.backbone(request.discriminator.channels)
     return make_adversarial(
         request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator, classifier
     )

@@ -41,12 +41,11 @@ from adanat_cli.jobs.resolve.models import (
     resolve_model,
 )
 from adanat_cli.jobs.resolve.registry import PULLED
-from adanat_cli.jobs.resolve.text_encoders import encoder_of
+from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
 from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.policy_context import PromptContext
-from adanat_cli.jobs.train.feature_networks import SmallNetworks, require_trainable
-from adanat_cli.jobs.train.features import feature_moments
+from adanat_cli.jobs.train.features import SmallNetworks, feature_moments, require_trainable
 from adanat_cli.jobs.train.policy_update import FrozenModel
 
 
@@ -175,6 +174,24 @@ def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> P
         nat_fingerprint=fingerprint,
         **fields,
     )
+
+
+def run_settings(request: PolicySettings, shape: PolicyConfig) -> dict[str, Any]:
+    """What decides the result; where the data lies and how many threads decode it change nothing."""
+    values: dict[str, Any] = {
+        "kind": request.kind,
+        "policy": shape.to_dict(),
+        "training": request.training.to_dict(),
+        "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
+    }
+    if request.kind in ("search", "tuned"):
+        return values
+    values["ppo"] = request.ppo.to_dict()
+    if request.training.reward == "adversarial":
+        values["discriminator"] = request.discriminator.to_dict()
+    if request.training.reward == "preference":
+        values["preference_model"] = recorded_name(request.preference_model)
+    return values
 
 
 def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) -> tuple[ImageSource, ImageSource]:

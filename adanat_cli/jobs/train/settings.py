@@ -47,7 +47,7 @@ from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.reading import read_object
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
-from adanat_cli.jobs.train.nat_setup import training_rows
+from adanat_cli.jobs.train.nat import training_rows
 from adanat_cli.jobs.train.policy_setup import named_model
 
 _CHANNELS = (32, 64, 128, 256, 256)

@@ -23,9 +23,9 @@ from adanat_cli.core.metrics.frechet import FrechetReference, Moments
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.info import describe
-from adanat_cli.jobs.train import feature_networks
-from adanat_cli.jobs.train.feature_networks import SmallNetworks
+from adanat_cli.jobs.train import features as module
 from adanat_cli.jobs.train.features import (
+    SmallNetworks,
     feature_moments,
     features_of_images,
     measure_accuracy,
@@ -76,7 +76,7 @@ def test_images_without_classes_are_told_apart_by_quarter_turns(tmp_path: Path) 
     data = open_source(data_config(str(folder), image_size=SIZE))
     networks = SmallNetworks("own", tmp_path / "run", data, data, torch.device("cpu"), SilentReporter())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feature_networks, "usual_features", lambda _: {**usual_features(Scale(12)), "steps": 40})
+        patch.setattr(module, "usual_features", lambda _: {**usual_features(Scale(12)), "steps": 40})
         net = networks.measuring(ModelFolder(tmp_path / "model"))
     assert net.config.num_classes == 4
     assert measure_accuracy(net, data) == 1

@@ -40,7 +40,7 @@ from adanat_cli.jobs.resolve.models import load_policy, resolve_model
 from adanat_cli.jobs.resolve.schedules import build_schedule, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
-from adanat_cli.jobs.train.plans import plan
+from adanat_cli.jobs.train.plans import plan_policy
 from adanat_cli.jobs.train.policy import check_processes, train_policy
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_rewards import Adversarial
@@ -333,7 +333,7 @@ def test_a_discriminator_that_cannot_be_had_is_found_before_any_network_is_train
     index = json.loads((folder / "model" / "model_index.json").read_text())
     index["components"].remove("features")
     (folder / "model" / "model_index.json").write_text(json.dumps(index))
-    for job in (plan, lambda request: train_policy(request, SilentReporter())):
+    for job in (plan_policy, lambda request: train_policy(request, SilentReporter())):
         with pytest.raises(AdaNATError, match=r"no-such\.safetensors does not exist; give a local file"):
             job(policy_request(folder, discriminator=DiscriminatorConfig("dino=no-such.safetensors")))
     assert not (folder / "run" / "model").exists()
@@ -376,7 +376,7 @@ def test_what_cannot_be_shared_out_is_refused_with_an_option_that_helps(
 def test_groups_that_do_not_fit_are_refused_before_any_work(toy: Path, tmp_path: Path) -> None:
     asked = {"reward": "fid", "fid_credit": "batch", "fid_group": 5}
     request = policy_request(toy, str(tmp_path / "wrong"), **asked)
-    for job in (plan, lambda request: train_policy(request, SilentReporter())):
+    for job in (plan_policy, lambda request: train_policy(request, SilentReporter())):
         with pytest.raises(AdaNATError, match="12 trajectories per process cannot be split into groups of 5"):
             job(request)
     assert not (tmp_path / "wrong").exists()

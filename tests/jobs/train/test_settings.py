@@ -141,10 +141,11 @@ def test_a_dry_run_follows_from_the_same_settings(own: Path) -> None:
 
 def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adanat_cli.jobs.train import nat as run
+    from adanat_cli.jobs.train.plans import plan_nat
 
     monkeypatch.setattr(run, "device_memory", lambda _: 2**26)
-    assert run.plan(nat(own, "fresh", batch_size=2048))["accumulate"] > 1
-    assert run.plan(replace(nat(own, "fresh", batch_size=2048), accumulate=2))["accumulate"] == 2
+    assert plan_nat(nat(own, "fresh", batch_size=2048))["accumulate"] > 1
+    assert plan_nat(replace(nat(own, "fresh", batch_size=2048), accumulate=2))["accumulate"] == 2
 
 
 def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_tokenizer, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.train.tokenizer import plan, train_tokenizer
-from adanat_cli.jobs.train.tokenizer_update import TokenizerTrainer
+from adanat_cli.jobs.train.plans import plan_tokenizer
+from adanat_cli.jobs.train.tokenizer import TokenizerTrainer, train_tokenizer
 from tests.evaluation_toy import Said
 from tests.processes import run_two, start
 
@@ -44,7 +44,7 @@ import os, signal
 from pathlib import Path, PosixPath
 from adanat_cli.core.config import *
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.train.tokenizer_update import TokenizerTrainer
+from adanat_cli.jobs.train.tokenizer import TokenizerTrainer
 from adanat_cli.jobs.train.tokenizer import TokenizerSettings, train_tokenizer
 
 update = TokenizerTrainer.update
@@ -133,7 +133,7 @@ def test_other_settings_in_the_same_folder_are_refused(request_: TokenizerSettin
 
 
 def test_a_dry_run_touches_nothing(request_: TokenizerSettings) -> None:
-    values = plan(request_)
+    values = plan_tokenizer(request_)
     assert values["tokens_per_image"] == 64
     assert values["num_parameters"] > 1000
     assert not request_.output.exists()
