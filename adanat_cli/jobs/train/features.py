@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from adanat_cli.core.data.captions import caption_pool, telling_words, word_targ
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.records import ImageRecord, SkippedImages
 from adanat_cli.core.data.sources import ImageSource
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.jobs.resolve.models import load_features
@@ -375,24 +376,22 @@ def _read(
     source: ImageSource, batch_size: int, num_workers: int, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
     """Yield a source's readable images in order, as (B, H, W, 3) bytes with their records."""
-    skipped, num_read = SkippedImages(source.config.max_bad, source.num_images), 0
-    batch: list[ImageRecord] = []
-    for record in source.read(start, stop, num_workers):
-        skipped.see(record)
-        if not record.error:
-            batch.append(record)
-        if len(batch) == batch_size:
-            yield _stack(batch)
-            num_read += len(batch)
-            batch = []
-    if batch:
-        yield _stack(batch)
-    elif not num_read and start != stop:
-        raise AdaNATError(f"None of the images of {source.config.source} ({source.config.split}) can be read.")
 
+    def readable() -> Iterator[ImageRecord]:
+        skipped = SkippedImages(source.config.max_bad, source.num_images)
+        for record in source.read(start, stop, num_workers):
+            skipped.see(record)
+            if not record.error:
+                yield record
 
-def _stack(records: list[ImageRecord]) -> tuple[Pixels, list[ImageRecord]]:
-    return np.stack([record.pixels for record in records if record.pixels is not None]), records
+    records, num_read = readable(), 0
+    while batch := list(islice(records, batch_size)):
+        yield np.stack([record.pixels for record in batch if record.pixels is not None]), batch
+        num_read += len(batch)
+    require(
+        num_read > 0 or start == stop,
+        f"None of the images of {source.config.source} ({source.config.split}) can be read.",
+    )
 
 
 def _batch_size(network: FeatureNetwork) -> int:
