@@ -14,7 +14,7 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, VQAEConfig
 from adanat_cli.core.config.settings import NATSettings
-from adanat_cli.core.data.token_set import SUMMARY, Shard, TokenSetInfo, write_shard
+from adanat_cli.core.data.token_shards import SUMMARY, Shard, TokenSetInfo, write_shard
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.train import nat as runs
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_states
-from adanat_cli.core.data.token_set import (
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_shards import (
     SUMMARY,
     Shard,
-    TokenSet,
     TokenSetInfo,
     read_header,
     shard_files,

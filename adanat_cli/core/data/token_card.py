@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from adanat_cli.core.data.token_set import TokenSetInfo
+from adanat_cli.core.data.token_shards import TokenSetInfo
 
 _SIZES = (
     (1_000, "n<1K"),

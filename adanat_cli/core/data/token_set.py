@@ -1,9 +1,7 @@
-"""Sets of token ids on disk: Parquet shards that ``datasets.load_dataset`` opens."""
+"""A token set in memory: the ids of all its shards, with labels or captions."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,196 +10,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from adanat_cli.core.config.base import require_within
-from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.data.caption_states import NULL_STATES, CaptionStates, states_file
-from adanat_cli.core.data.token_rows import check_sha256, read_rows
+from adanat_cli.core.data.token_shards import (
+    SUMMARY,
+    Ids,
+    Labels,
+    ShardHeader,
+    TokenSetInfo,
+    check_sha256,
+    read_header,
+    read_rows,
+    read_summary,
+    shard_files,
+)
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import parse_json, read_object
 
-Ids = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
-Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+__all__ = ["SUMMARY", "ShardHeader", "TokenSet", "TokenSetInfo", "read_header", "shard_files"]
+
 Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-SUMMARY = "token_set.json"
-"""Written when all shards are there."""
 _HASHED_STATES = 2**32
 """Bytes of encoded captions that are hashed when a set is opened: seconds. Of more, shapes are checked."""
-_LARGEST_SUMMARY = 2**28
-"""Bytes; it names every image that could not be read."""
-
-
-@dataclass(frozen=True)
-class TokenSetInfo:
-    """What the ids of a set mean.
-
-    Attributes:
-        image_size: side of the images, in pixels.
-        grid: (h, w) tokens of an image; N = h * w.
-        codebook_size: K.
-        tokenizer_fingerprint: of the tokenizer's weights.
-        condition: "class" or "text".
-        num_classes: classes of the label numbering.
-        has_flips: whether the flipped images' ids are there too.
-        class_names: class id to name.
-        source: the data set, for people.
-        text_encoder, text_fingerprint, text_width, text_length: of the encoder whose states of the captions lie
-            beside the shards; "" and 0 where there are none. A folder is named by its last name, and lies in ``text/``.
-    """
-
-    image_size: int
-    grid: tuple[int, int]
-    codebook_size: int
-    tokenizer_fingerprint: str
-    condition: str
-    num_classes: int
-    has_flips: bool
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    source: str = ""
-    text_encoder: str = ""
-    text_fingerprint: str = ""
-    text_width: int = 0
-    text_length: int = 0
-
-    def __post_init__(self) -> None:
-        sizes = {"image_size": self.image_size, "grid": min(self.grid), "num_classes": self.num_classes}
-        for name, value in sizes.items():
-            require_within(name, value, 1, 2**20)
-        require_within("codebook_size", self.codebook_size, 1, 2**16)
-        require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens an image are too many.")
-        require(self.condition in ("class", "text"), f"condition is {self.condition!r}; expected class or text.")
-
-    @property
-    def num_tokens(self) -> int:
-        """N."""
-        return self.grid[0] * self.grid[1]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        names = {str(label): name for label, name in self.class_names.items()}
-        return {**self.__dict__, "grid": list(self.grid), "class_names": names}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of a set: the images of a fixed range of the source.
-
-    Attributes:
-        plan: what decides the content of every shard, for telling one run's shards from another's.
-        start, stop: range of the source, before unreadable images are left out.
-        skipped: unreadable images, name to reason.
-        skipped_at: their positions in the source.
-        tokens: (n, N) ids.
-        tokens_flipped: (n, N) ids of the flipped images, or None.
-        labels: (n,) class ids.
-        captions: the captions of each of the n images, at least one.
-    """
-
-    plan: Mapping[str, Any]
-    start: int
-    stop: int
-    skipped: Mapping[str, str]
-    tokens: Ids
-    tokens_flipped: Ids | None
-    labels: Labels
-    captions: Sequence[Sequence[str]] = ()
-    skipped_at: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class ShardHeader:
-    """What a shard says of itself without its rows; see ``Shard``.
-
-    Attributes:
-        skipped_at: None in shards of older editions, which do not tell.
-    """
-
-    info: TokenSetInfo
-    plan: Mapping[str, Any]
-    start: int
-    stop: int
-    skipped: Mapping[str, str]
-    num_rows: int
-    skipped_at: tuple[int, ...] | None = None
-
-
-def write_shard(path: Path, info: TokenSetInfo, shard: Shard) -> None:
-    """Write one shard; the same content gives the same bytes."""
-    ids = pa.list_(pa.uint16(), info.num_tokens)
-    feature = {"feature": {"dtype": "uint16", "_type": "Value"}, "length": info.num_tokens, "_type": "List"}
-    columns: dict[str, pa.Array] = {"tokens": _ids_array(shard.tokens, ids)}
-    features: dict[str, Any] = {"tokens": feature}
-    if shard.tokens_flipped is not None:
-        columns["tokens_flipped"] = _ids_array(shard.tokens_flipped, ids)
-        features["tokens_flipped"] = feature
-    if info.condition == "text":
-        columns["caption"] = pa.array(list(map(list, shard.captions)), pa.list_(pa.string()))
-        features["caption"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
-    else:
-        columns["label"] = pa.array(shard.labels, pa.int64())
-        features["label"] = _label_feature(info)
-    about = {"plan": shard.plan, "start": shard.start, "stop": shard.stop, "skipped": shard.skipped}
-    if shard.skipped:
-        about["skipped_at"] = list(shard.skipped_at)
-    metadata = {
-        b"huggingface": json.dumps({"info": {"features": features}}),
-        b"adanat": json.dumps(info.to_json(), sort_keys=True),
-        b"adanat_shard": json.dumps(about, sort_keys=True),
-    }
-    table = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(
-        table, path, compression="zstd", use_dictionary=False, write_statistics=False, write_page_checksum=True
-    )
-
-
-def _ids_array(ids: Ids, kind: pa.DataType) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(ids.reshape(-1)), type=kind)
-
-
-def _label_feature(info: TokenSetInfo) -> dict[str, Any]:
-    """ClassLabel where every id of the numbering has a name of its own."""
-    names = [info.class_names.get(label, "") for label in range(info.num_classes)]
-    occurrences = Counter(names)
-    distinct = [
-        name if name and occurrences[name] == 1 else f"{name or 'class'} ({label})" for label, name in enumerate(names)
-    ]
-    return {"names": distinct, "_type": "ClassLabel"}
-
-
-def read_header(path: Path) -> ShardHeader:
-    """Read what a shard says of itself.
-
-    Raises:
-        AdaNATError: if the file is damaged or is no shard of a token set.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            metadata, num_rows = file.schema_arrow.metadata or {}, file.metadata.num_rows
-        about = parse_json(metadata[b"adanat_shard"], str(path))
-        about |= {"info": parse_json(metadata[b"adanat"], str(path)), "num_rows": num_rows}
-        return build(ShardHeader, about, str(path))
-    except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise AdaNATError(
-            f"{path} is not a whole shard of a token set; remove it and run `adanat tokenize` again."
-        ) from error
-
-
-def recorded_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each shard by its name, as the summary notes it; empty where it notes none.
-
-    Raises:
-        AdaNATError: if the summary is damaged.
-    """
-    noted = read_object(folder / SUMMARY, _LARGEST_SUMMARY).get("sha256", {})
-    hashes: dict[str, str] = conform(noted, Mapping[str, str], f"{folder / SUMMARY}: sha256")
-    return hashes
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """Shards of a folder, in order."""
-    return sorted(folder.glob("tokens-*.parquet"))
 
 
 @dataclass(frozen=True)
@@ -240,28 +70,14 @@ class TokenSet:
             (folder / SUMMARY).exists(),
             f"{folder} is not complete: {SUMMARY} is missing; run the same `adanat tokenize` again to finish it.",
         )
-        headers = [read_header(file) for file in files]
-        first = headers[0]
-        for file, header, start in zip(files, headers, [0, *(header.stop for header in headers)], strict=False):
-            require(
-                header.info == first.info and header.plan == first.plan,
-                f"{file.name} belongs to another token set than {files[0].name}; keep one set in {folder}.",
-            )
-            require(header.start == start, f"A shard is missing before {file} (images {start} to {header.start - 1}).")
-        summary = read_object(folder / SUMMARY, _LARGEST_SUMMARY)
-        require(
-            summary.get("num_shards") == len(files),
-            f"{folder} holds {len(files)} shards, but {SUMMARY} tells of {summary.get('num_shards')}; run the same "
-            "`adanat tokenize` again.",
-        )
+        info, hashes = _check_whole(folder, files)
         try:
-            hashes = recorded_hashes(folder)
-            tables = [read_rows(file, first.info, hashes.get(file.name)) for file in files]
-            tokens = cls._from_table(first.info, pa.concat_tables(tables))
-            if first.info.text_width == 0:
+            tables = [read_rows(file, info, hashes.get(file.name)) for file in files]
+            tokens = cls._from_table(info, pa.concat_tables(tables))
+            if info.text_width == 0:
                 return tokens
             numbers = [int(_captions(table["caption"])[0][-1]) for table in tables]
-            states = CaptionStates.open(files, numbers, first.info.text_width, first.info.text_length)
+            states = CaptionStates.open(files, numbers, info.text_width, info.text_length)
             beside = [folder / NULL_STATES, *map(states_file, files)]
             if sum(file.stat().st_size for file in beside) <= _HASHED_STATES:
                 for file in beside:
@@ -321,6 +137,25 @@ class TokenSet:
             raise AdaNATError("This token set has class labels, not captions.")
         there = pa.array(numbers, mask=numbers < 0)
         return [caption or "" for caption in self._captions.take(there).to_pylist()]
+
+
+def _check_whole(folder: Path, files: Sequence[Path]) -> tuple[TokenSetInfo, Mapping[str, str]]:
+    """Check that all shards are there and belong together; returns what their ids mean, and the files' sha256."""
+    headers = [read_header(file) for file in files]
+    first = headers[0]
+    for file, header, start in zip(files, headers, [0, *(header.stop for header in headers)], strict=False):
+        require(
+            header.info == first.info and header.plan == first.plan,
+            f"{file.name} belongs to another token set than {files[0].name}; keep one set in {folder}.",
+        )
+        require(header.start == start, f"A shard is missing before {file} (images {start} to {header.start - 1}).")
+    summary = read_summary(folder)
+    require(
+        summary.get("num_shards") == len(files),
+        f"{folder} holds {len(files)} shards, but {SUMMARY} tells of {summary.get('num_shards')}; run the same "
+        "`adanat tokenize` again.",
+    )
+    return first.info, summary["sha256"]
 
 
 def _captions(column: pa.ChunkedArray) -> tuple[Labels, pa.ChunkedArray]:

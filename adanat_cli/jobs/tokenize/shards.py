@@ -13,7 +13,7 @@ from adanat_cli.core.config.requests import TokenizeOptions
 from adanat_cli.core.data.parts import SourcePart
 from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource
-from adanat_cli.core.data.token_set import Ids, Shard, ShardHeader
+from adanat_cli.core.data.token_shards import Ids, Shard, ShardHeader
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Task

@@ -17,13 +17,13 @@ from adanat_cli.core.data.caption_states import NULL_STATES, states_file, write_
 from adanat_cli.core.data.image_source import ImageSource
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.token_card import token_set_card
-from adanat_cli.core.data.token_rows import read_rows
-from adanat_cli.core.data.token_set import (
+from adanat_cli.core.data.token_shards import (
     SUMMARY,
     Shard,
     ShardHeader,
     TokenSetInfo,
     read_header,
+    read_rows,
     recorded_hashes,
     shard_files,
     write_shard,

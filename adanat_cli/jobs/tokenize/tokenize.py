@@ -18,7 +18,7 @@ from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource, open_source
-from adanat_cli.core.data.token_set import ShardHeader, TokenSetInfo
+from adanat_cli.core.data.token_shards import ShardHeader, TokenSetInfo
 from adanat_cli.core.errors import require
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer

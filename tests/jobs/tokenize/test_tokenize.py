@@ -17,7 +17,8 @@ import torch
 from adanat_cli.core.config import data_config
 from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.sources import ImageSource, open_source
-from adanat_cli.core.data.token_set import TokenSet, recorded_hashes
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_shards import recorded_hashes
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter

@@ -1,0 +1,278 @@
+"""The shards of a token set: Parquet files that ``datasets.load_dataset`` opens, checked as they are read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adanat_cli.core.config.base import require_within
+from adanat_cli.core.config.schema import build, conform
+from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.reading import parse_json, read_object, sha256_of
+
+Ids = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+SUMMARY = "token_set.json"
+"""Written when all shards are there."""
+_LARGEST_SUMMARY = 2**28
+"""Bytes; it names every image that could not be read."""
+_AGAIN = "remove it and run the same `adanat tokenize` again, or fetch it again"
+
+
+@dataclass(frozen=True)
+class TokenSetInfo:
+    """What the ids of a set mean.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        grid: (h, w) tokens of an image; N = h * w.
+        codebook_size: K.
+        tokenizer_fingerprint: of the tokenizer's weights.
+        condition: "class" or "text".
+        num_classes: classes of the label numbering.
+        has_flips: whether the flipped images' ids are there too.
+        class_names: class id to name.
+        source: the data set, for people.
+        text_encoder, text_fingerprint, text_width, text_length: of the encoder whose states of the captions lie
+            beside the shards; "" and 0 where there are none. A folder is named by its last name, and lies in ``text/``.
+    """
+
+    image_size: int
+    grid: tuple[int, int]
+    codebook_size: int
+    tokenizer_fingerprint: str
+    condition: str
+    num_classes: int
+    has_flips: bool
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    source: str = ""
+    text_encoder: str = ""
+    text_fingerprint: str = ""
+    text_width: int = 0
+    text_length: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {"image_size": self.image_size, "grid": min(self.grid), "num_classes": self.num_classes}
+        for name, value in sizes.items():
+            require_within(name, value, 1, 2**20)
+        require_within("codebook_size", self.codebook_size, 1, 2**16)
+        require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens an image are too many.")
+        require(self.condition in ("class", "text"), f"condition is {self.condition!r}; expected class or text.")
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.grid[0] * self.grid[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        names = {str(label): name for label, name in self.class_names.items()}
+        return {**self.__dict__, "grid": list(self.grid), "class_names": names}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a set: the images of a fixed range of the source.
+
+    Attributes:
+        plan: what decides the content of every shard, for telling one run's shards from another's.
+        start, stop: range of the source, before unreadable images are left out.
+        skipped: unreadable images, name to reason.
+        skipped_at: their positions in the source.
+        tokens: (n, N) ids.
+        tokens_flipped: (n, N) ids of the flipped images, or None.
+        labels: (n,) class ids.
+        captions: the captions of each of the n images, at least one.
+    """
+
+    plan: Mapping[str, Any]
+    start: int
+    stop: int
+    skipped: Mapping[str, str]
+    tokens: Ids
+    tokens_flipped: Ids | None
+    labels: Labels
+    captions: Sequence[Sequence[str]] = ()
+    skipped_at: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard says of itself without its rows; see ``Shard``.
+
+    Attributes:
+        skipped_at: None in shards of older editions, which do not tell.
+    """
+
+    info: TokenSetInfo
+    plan: Mapping[str, Any]
+    start: int
+    stop: int
+    skipped: Mapping[str, str]
+    num_rows: int
+    skipped_at: tuple[int, ...] | None = None
+
+
+def write_shard(path: Path, info: TokenSetInfo, shard: Shard) -> None:
+    """Write one shard; the same content gives the same bytes."""
+    ids = pa.list_(pa.uint16(), info.num_tokens)
+    feature = {"feature": {"dtype": "uint16", "_type": "Value"}, "length": info.num_tokens, "_type": "List"}
+    columns: dict[str, pa.Array] = {"tokens": _ids_array(shard.tokens, ids)}
+    features: dict[str, Any] = {"tokens": feature}
+    if shard.tokens_flipped is not None:
+        columns["tokens_flipped"] = _ids_array(shard.tokens_flipped, ids)
+        features["tokens_flipped"] = feature
+    if info.condition == "text":
+        columns["caption"] = pa.array(list(map(list, shard.captions)), pa.list_(pa.string()))
+        features["caption"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+    else:
+        columns["label"] = pa.array(shard.labels, pa.int64())
+        features["label"] = _label_feature(info)
+    about = {"plan": shard.plan, "start": shard.start, "stop": shard.stop, "skipped": shard.skipped}
+    if shard.skipped:
+        about["skipped_at"] = list(shard.skipped_at)
+    metadata = {
+        b"huggingface": json.dumps({"info": {"features": features}}),
+        b"adanat": json.dumps(info.to_json(), sort_keys=True),
+        b"adanat_shard": json.dumps(about, sort_keys=True),
+    }
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    pq.write_table(
+        table, path, compression="zstd", use_dictionary=False, write_statistics=False, write_page_checksum=True
+    )
+
+
+def _ids_array(ids: Ids, kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(ids.reshape(-1)), type=kind)
+
+
+def _label_feature(info: TokenSetInfo) -> dict[str, Any]:
+    """ClassLabel where every id of the numbering has a name of its own."""
+    names = [info.class_names.get(label, "") for label in range(info.num_classes)]
+    occurrences = Counter(names)
+    distinct = [
+        name if name and occurrences[name] == 1 else f"{name or 'class'} ({label})" for label, name in enumerate(names)
+    ]
+    return {"names": distinct, "_type": "ClassLabel"}
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Read what a shard says of itself.
+
+    Raises:
+        AdaNATError: if the file is damaged or is no shard of a token set.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, num_rows = file.schema_arrow.metadata or {}, file.metadata.num_rows
+        about = parse_json(metadata[b"adanat_shard"], str(path))
+        about |= {"info": parse_json(metadata[b"adanat"], str(path)), "num_rows": num_rows}
+        return build(ShardHeader, about, str(path))
+    except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise AdaNATError(
+            f"{path} is not a whole shard of a token set; remove it and run `adanat tokenize` again."
+        ) from error
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Read the summary of a token set.
+
+    Raises:
+        AdaNATError: if it is damaged.
+    """
+    summary = read_object(folder / SUMMARY, _LARGEST_SUMMARY)
+    summary["sha256"] = conform(summary.get("sha256", {}), Mapping[str, str], f"{folder / SUMMARY}: sha256")
+    return summary
+
+
+def recorded_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a token set by its name, as the summary notes it; empty where it notes none.
+
+    Raises:
+        AdaNATError: if the summary is damaged.
+    """
+    hashes: dict[str, str] = read_summary(folder)["sha256"]
+    return hashes
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Shards of a folder, in order."""
+    return sorted(folder.glob("tokens-*.parquet"))
+
+
+def check_sha256(file: Path, sha256: str | None) -> None:
+    """Refuse a file that is not what was written; None where that was not noted.
+
+    Raises:
+        AdaNATError: if it is not.
+    """
+    require(
+        sha256 is None or sha256 == sha256_of(file),
+        f"{file} is not what was written (its sha256 is another than that in token_set.json); {_AGAIN}.",
+    )
+
+
+def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.Table:
+    """Read a shard's rows.
+
+    Args:
+        file: the shard.
+        info: of its set.
+        sha256: that the set's summary notes; None where it notes none, as in sets of older editions.
+
+    Raises:
+        AdaNATError: if the shard is damaged, or holds ids that the tokenizer or the classes do not have.
+    """
+    try:
+        check_sha256(file, sha256)
+        table = pq.read_table(file, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise AdaNATError(f"{file} is damaged ({error}); {_AGAIN}.") from error
+    for name in ("tokens", "tokens_flipped") if info.has_flips else ("tokens",):
+        _check_column(file, table, name, pa.list_(pa.uint16(), info.num_tokens))
+        _check_range(file, table[name], "token id", info.codebook_size, f"codebook has {info.codebook_size:,}")
+    if info.condition == "class":
+        _check_column(file, table, "label", pa.int64())
+        _check_range(file, table["label"], "label", info.num_classes, f"set has {info.num_classes:,} classes")
+    else:
+        _check_column(file, table, "caption", pa.list_(pa.string()), pa.string())
+    return table
+
+
+def _check_column(file: Path, table: pa.Table, name: str, *kinds: pa.DataType) -> None:
+    require(name in table.column_names, f"{file} has no column {name}; {_AGAIN}.")
+    column = table[name]
+    # Names within a list are no part of its type.
+    require(
+        any(_plain(column.type) == _plain(kind) for kind in kinds) and column.null_count == 0,
+        f"Column {name} of {file} is {column.type} with {column.null_count} empty rows; expected {kinds[0]}; {_AGAIN}.",
+    )
+
+
+def _plain(kind: pa.DataType) -> tuple[Any, ...]:
+    if pa.types.is_fixed_size_list(kind):
+        return (kind.list_size, kind.value_type)
+    return ("list", kind.value_type) if pa.types.is_list(kind) else (kind,)
+
+
+def _check_range(file: Path, column: pa.ChunkedArray, what: str, limit: int, there: str) -> None:
+    """Refuse values outside 0 … limit - 1, chunk by chunk."""
+    for values in _numbers(column):
+        least, most = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        wrong = least if least < 0 else most
+        require(least >= 0 and most < limit, f"{file} holds {what} {wrong}, but the {there}; {_AGAIN}.")
+
+
+def _numbers(column: pa.ChunkedArray) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
+    for chunk in column.chunks:
+        values = chunk.flatten() if pa.types.is_fixed_size_list(chunk.type) else chunk
+        yield values.to_numpy(zero_copy_only=False)
