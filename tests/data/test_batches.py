@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adanat_cli.core.config import data_config
-from adanat_cli.core.data.batches import captioned_batches, training_batches
+from adanat_cli.core.data.batches import TrainingBatch, training_batches
 from adanat_cli.core.data.records import Row
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
@@ -22,19 +22,20 @@ def folder_source(root: Path, num_images: int, max_bad: float = 0.01) -> ImageSo
     return open_source(data_config(str(write_class_folder(root, num_images)), image_size=SIZE, max_bad=max_bad))
 
 
-def take(source: ImageSource, steps: int, **arguments: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def take(source: ImageSource, steps: int, **arguments: int) -> list[TrainingBatch]:
     arguments = {"batch_size": 4, "seed": 0, **arguments}
     return list(itertools.islice(training_batches(source, **arguments), steps))
 
 
-def shown(batch: tuple[torch.Tensor, torch.Tensor]) -> list[int]:
+def shown(batch: TrainingBatch) -> list[int]:
     """Numbers of a batch's images, negative where flipped."""
-    left, right = batch[0][:, 0, 0, 0].tolist(), batch[0][:, 0, 0, -1].tolist()
+    left, right = batch.images[:, 0, 0, 0].tolist(), batch.images[:, 0, 0, -1].tolist()
     return [min(a, b) if a < b else -min(a, b) for a, b in zip(left, right, strict=True)]
 
 
 def test_batches_are_bytes_with_labels(tmp_path: Path) -> None:
-    pixels, labels = take(folder_source(tmp_path, 6), 1)[0]
+    pixels, labels, captions = take(folder_source(tmp_path, 6), 1)[0]
+    assert captions == [""] * 4
     assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (4, 3, SIZE, SIZE))
     assert (labels.dtype, tuple(labels.shape)) == (torch.int64, (4,))
     numbers = torch.minimum(pixels[:, 0, 0, 0], pixels[:, 0, 0, -1])
@@ -53,9 +54,9 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(tmp_path: Path) -> No
 def test_a_run_resumes_with_the_same_batches(tmp_path: Path, num_workers: int) -> None:
     source = folder_source(tmp_path, 10)
     whole, resumed = take(source, 9), take(source, 4, first_step=5, num_workers=num_workers)
-    for (pixels, labels), (expected_pixels, expected_labels) in zip(resumed, whole[5:], strict=True):
-        assert torch.equal(pixels, expected_pixels)
-        assert torch.equal(labels, expected_labels)
+    for batch, expected in zip(resumed, whole[5:], strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.labels, expected.labels)
 
 
 def test_every_epoch_draws_a_caption_for_every_image_anew(tmp_path: Path) -> None:
@@ -65,15 +66,15 @@ def test_every_epoch_draws_a_caption_for_every_image_anew(tmp_path: Path) -> Non
     source = dataclasses.replace(
         source, fetch=lambda row: Row(png(row), (f"a {row}", f"b {row}", f"c {row}"), ""), read_captions=None
     )
-    batches = list(itertools.islice(captioned_batches(source, 4, seed=0), 40))
-    drawn = [caption.split() for _, captions in batches for caption in captions]
-    numbers = [abs(number) for pixels, _ in batches for number in shown((pixels, pixels))]
+    batches = take(source, 40)
+    drawn = [caption.split() for batch in batches for caption in batch.captions]
+    numbers = [abs(number) for batch in batches for number in shown(batch)]
     assert [int(number) for _, number in drawn] == numbers
     assert {len({word for word, number in drawn if int(number) == image}) for image in range(8)} == {3}
-    resumed = list(itertools.islice(captioned_batches(source, 4, 0, first_step=5, num_workers=0), 2))
-    assert [captions for _, captions in resumed] == [captions for _, captions in batches[5:7]]
-    halves = [next(captioned_batches(source, 2, 0, rank=rank, world_size=2))[1] for rank in range(2)]
-    assert sorted(halves[0] + halves[1]) == sorted(batches[0][1])
+    resumed = take(source, 2, first_step=5, num_workers=0)
+    assert [batch.captions for batch in resumed] == [batch.captions for batch in batches[5:7]]
+    halves = [take(source, 1, batch_size=2, rank=rank, world_size=2)[0].captions for rank in range(2)]
+    assert sorted(halves[0] + halves[1]) == sorted(batches[0].captions)
 
 
 def test_seeds_give_different_orders(tmp_path: Path) -> None:

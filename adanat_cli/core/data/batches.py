@@ -11,22 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.data.images import Pixels
 from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order, listed_reasons
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 
 Batch = tuple[Tensor, Tensor]
-CaptionedBatch = tuple[Tensor, list[str]]
+"""(B, 3, H, W) uint8 images, with their labels or what is made of their captions."""
 _SHUFFLE_BUFFER = 2048
 _ATTEMPTS = 16
 
 
-class _Loaded(NamedTuple):
-    pixels: Pixels  # (B, H, W, 3)
-    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+class TrainingBatch(NamedTuple):
+    """Images of one training step.
+
+    Attributes:
+        images: (B, 3, H, W) uint8.
+        labels: (B,) int64; zeros where the source has no classes.
+        captions: B of them, "" where an image has none.
+    """
+
+    images: Tensor
+    labels: Tensor
     captions: list[str]
-    unreadable: dict[str, str]
 
 
 def training_batches(
@@ -38,77 +44,39 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     flips: bool = True,
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     """Yield batches for ever: shuffled anew every epoch, half of the images flipped.
 
     Batch ``step`` follows from (seed, step), so a run resumes at ``first_step`` exactly; with the same number
     of images per step, all ranks together see the same images whatever their number. An unreadable image is
     replaced by another and counted. A stream is shuffled in a buffer, and resumed by reading past what was used.
+    Of an image's captions one is drawn anew every epoch; which one follows from seed, epoch and image (from seed,
+    step and position in a stream).
 
     Args:
         source: images, all of one size.
         batch_size: B, images of one step on this rank.
-        seed: of order and flips.
+        seed: seed of order, flips and captions.
         first_step: step of the first batch that is yielded.
         num_workers: decoding threads; 0 decodes in the caller's.
         rank: this process takes images rank, rank + world_size, … of every step.
         world_size: number of processes.
         flips: whether half of the images are flipped; the order is the same without.
 
-    Yields:
-        (B, 3, H, W) uint8 pixels and (B,) int64 labels.
-
     Raises:
         AdaNATError: if more than the tolerated share of images is unreadable.
     """
-    for pixels, loaded in _batches(source, batch_size, seed, first_step, num_workers, rank, world_size, flips):
-        yield pixels, torch.from_numpy(loaded.labels)
-
-
-def captioned_batches(
-    source: ImageSource,
-    batch_size: int,
-    seed: int,
-    first_step: int = 0,
-    num_workers: int = 2,
-    rank: int = 0,
-    world_size: int = 1,
-    flips: bool = True,
-) -> Iterator[CaptionedBatch]:
-    """Yield the batches of ``training_batches`` with a caption of each image, drawn anew every epoch.
-
-    Which one follows from seed, epoch and image (from seed, step and place in a stream).
-
-    Yields:
-        (B, 3, H, W) uint8 pixels and B captions; "" where an image has none.
-    """
-    for pixels, loaded in _batches(source, batch_size, seed, first_step, num_workers, rank, world_size, flips):
-        yield pixels, loaded.captions
-
-
-def _batches(
-    source: ImageSource,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    num_workers: int,
-    rank: int,
-    world_size: int,
-    flips: bool,
-) -> Iterator[tuple[Tensor, _Loaded]]:
-    """Yield pixels, and what came with them."""
     require(batch_size >= 1, f"Batch size is {batch_size}; expected at least 1 image.")
     total = batch_size * world_size
     skipped = SkippedImages(source.config.max_bad, source.num_images)
     jobs = _table_jobs if source.num_images is not None else _stream_jobs
-    share = slice(rank, total, world_size)
-    planned = jobs(source, total, seed, first_step, share)
+    planned = jobs(source, total, seed, first_step, slice(rank, total, world_size))
     if not flips:
         planned = (job._replace(flips=np.zeros_like(job.flips)) for job in planned)
-    for loaded in in_order((job.load for job in planned), num_workers, ahead=2):
+    for batch, unreadable in in_order((job.load for job in planned), num_workers, ahead=2):
         skipped.num_seen += batch_size
-        skipped.add(loaded.unreadable)
-        yield torch.from_numpy(loaded.pixels).permute(0, 3, 1, 2).contiguous(), loaded  # (B, 3, H, W)
+        skipped.add(unreadable)
+        yield batch
 
 
 class _Job(NamedTuple):
@@ -124,8 +92,8 @@ class _Job(NamedTuple):
     flips: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
     draws: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-    def load(self) -> _Loaded:
-        """Decode the images; unreadable ones are replaced."""
+    def load(self) -> tuple[TrainingBatch, dict[str, str]]:
+        """Decode the images; unreadable ones are replaced, and returned by name with the reason."""
         unreadable: dict[str, str] = {}
         records = [_first_readable(candidates, unreadable) for candidates in self.images]
         readable = [record for record in records if record is not None]
@@ -138,13 +106,13 @@ class _Job(NamedTuple):
             for record, flip in zip(filled, self.flips, strict=True)
             if record.pixels is not None
         ]
-        captions = [_drawn(record.captions, float(draw)) for record, draw in zip(filled, self.draws, strict=True)]
-        return _Loaded(np.stack(images), np.array([record.label for record in filled], np.int64), captions, unreadable)
-
-
-def _drawn(captions: tuple[str, ...], draw: float) -> str:
-    """One of an image's captions."""
-    return captions[int(draw * len(captions))] if captions else ""
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
+        labels = torch.tensor([record.label for record in filled])
+        captions = [
+            record.captions[int(draw * len(record.captions))] if record.captions else ""
+            for record, draw in zip(filled, self.draws, strict=True)
+        ]
+        return TrainingBatch(pixels, labels, captions), unreadable
 
 
 def _first_readable(candidates: Iterable[PendingImage], unreadable: dict[str, str]) -> ImageRecord | None:
@@ -166,10 +134,10 @@ def _table_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int
         generator = np.random.default_rng([seed, epoch])
         return generator.permutation(num_images), generator.random(num_images) < 0.5, generator.random(num_images)
 
-    def candidates(position: int) -> Iterator[PendingImage]:
+    def candidates(first: int) -> Iterator[PendingImage]:
         # The next images of the order stand in for an unreadable one.
-        for place in range(position, position + _ATTEMPTS):
-            yield partial(source.load, int(epoch_order(place // num_images)[0][place % num_images]))
+        for position in range(first, first + _ATTEMPTS):
+            yield partial(source.load, int(epoch_order(position // num_images)[0][position % num_images]))
 
     for step in itertools.count(first_step):
         positions = range(step * batch_size, (step + 1) * batch_size)[share]
@@ -201,10 +169,10 @@ def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:
             if len(buffer) < _SHUFFLE_BUFFER:
                 buffer.append(image)
                 continue
-            place = int(generator.integers(_SHUFFLE_BUFFER))
-            drawn, buffer[place] = buffer[place], image
+            index = int(generator.integers(_SHUFFLE_BUFFER))
+            drawn, buffer[index] = buffer[index], image
             yield drawn
         require(not (is_empty and epoch == 0), f"The stream {source.config.source} holds no images.")
         if len(buffer) < _SHUFFLE_BUFFER:  # a short stream: empty the buffer every epoch
-            yield from (buffer[place] for place in generator.permutation(len(buffer)))
+            yield from (buffer[index] for index in generator.permutation(len(buffer)))
             buffer.clear()

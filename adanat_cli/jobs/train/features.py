@@ -19,7 +19,7 @@ from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.config.own_data import Scale, usual_features
-from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.batches import Batch, training_batches
 from adanat_cli.core.data.captions import caption_pool, telling_words, word_targets
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.data.records import ImageRecord, SkippedImages
@@ -213,13 +213,12 @@ def _targets(
     source: ImageSource, batch_size: int, seed: int, num_workers: int, flips: bool, words: Sequence[str]
 ) -> Iterator[Batch]:
     """Batches with labels (B,), or with the probabilities (B, words) of their captions' words."""
-    if not words:
-        batches_of_classes = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
-        if source.num_classes > 1:
-            return batches_of_classes
-        return (turned(pixels) for pixels, _ in batches_of_classes)
-    batches = captioned_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
-    return ((pixels, word_targets(captions, words)) for pixels, captions in batches)
+    batches = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    if words:
+        return ((batch.images, word_targets(batch.captions, words)) for batch in batches)
+    if source.num_classes > 1:
+        return ((batch.images, batch.labels) for batch in batches)
+    return (turned(batch.images) for batch in batches)
 
 
 def turned(images: Tensor) -> Batch:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.config.settings import PolicySettings
-from adanat_cli.core.data.batches import Batch, captioned_batches, training_batches
+from adanat_cli.core.data.batches import Batch, training_batches
 from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
@@ -278,19 +278,19 @@ class _Run(TrainingLoop):
     def _real(self, first_batch: int) -> Iterator[Batch]:
         """Real images with their labels, or with the embeddings of their captions."""
         accelerator, context = self.accelerator, self.setup.model.context
-        place = (
-            self.request.discriminator.batch_size // accelerator.num_processes,
-            self.request.training.seed,
-            first_batch,
-            self.request.workers,
-            accelerator.process_index,
-            accelerator.num_processes,
-            self.request.training.flip,
+        batches = training_batches(
+            self.setup.source,
+            batch_size=self.request.discriminator.batch_size // accelerator.num_processes,
+            seed=self.request.training.seed,
+            first_step=first_batch,
+            num_workers=self.request.workers,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            flips=self.request.training.flip,
         )
-        if not isinstance(context, PromptContext):
-            return training_batches(self.setup.source, *place)
-        batches = captioned_batches(self.setup.source, *place)
-        return ((pixels, context.encoder.encode(captions).pooled) for pixels, captions in batches)
+        if isinstance(context, PromptContext):
+            return ((batch.images, context.encoder.encode(batch.captions).pooled) for batch in batches)
+        return ((batch.images, batch.labels) for batch in batches)
 
 
 def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:

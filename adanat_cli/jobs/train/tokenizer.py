@@ -148,7 +148,7 @@ class _Run(MeteredLoop):
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         )
-        return (images for images, _ in batches)
+        return (batch.images for batch in batches)
 
     def _shown_images(self) -> Tensor:
         """Readable images as (n, 3, H, W) floats in [0, 1], spread over the source; they are trained on as well."""

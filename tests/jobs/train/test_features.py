@@ -158,7 +158,7 @@ def test_batches_without_flips_hold_the_same_images_upright(tmp_path: Path) -> N
         list(itertools.islice(training_batches(data, 4, 0, flips=flips), 6)) for flips in (True, False)
     )
     num_flipped = 0
-    for (mixed, labels), (upright, same_labels) in zip(mixed_batches, upright_batches, strict=True):
+    for (mixed, labels, _), (upright, same_labels, _) in zip(mixed_batches, upright_batches, strict=True):
         assert torch.equal(labels, same_labels)
         flipped = (mixed != upright).flatten(1).any(1)
         num_flipped += int(flipped.sum())
