@@ -30,16 +30,16 @@ from adanat_cli.commands import (
 )
 from adanat_cli.core.errors import AdaNATError, printable
 from adanat_cli.jobs.runtime.group import is_main_process, num_processes, settle_group
-from adanat_cli.jobs.runtime.interrupts import ended_by_signals
+from adanat_cli.jobs.runtime.interrupts import RESUMABLE, ended_by_signals
 
 _ENDED = {130: "Interrupted", 129: "Ended by SIGHUP", 143: "Ended by SIGTERM"}
-"""What exit codes tell: that of Ctrl-C is Typer's, the others are those that make schedulers start again."""
+"""Exit code -> message. Typer sets that of Ctrl-C; the others make schedulers requeue the job."""
 
 _LONGEST_LINE = 2000
-"""Of a message, in letters."""
+"""Characters of a message; longer ones are cut."""
 
 _PATIENCE = 3.0
-"""Seconds for which one of several processes keeps its error to itself; those other than the main one twice as long."""
+"""Seconds before the main one of several processes reports an unexpected error; the others wait twice as long."""
 
 app = typer.Typer(
     name="adanat",
@@ -92,7 +92,9 @@ def callback(
 def main() -> None:
     """Run the command line; exit codes are 0 done, 1 mistake or failed run, 2 usage, 128 + N ended by signal N."""
     streams.prepare()
-    warnings.showwarning = lambda message, *_, **__: _tell(f"Warning: {message}")  # it may name what strangers named
+    warnings.showwarning = lambda message, *_, **__: _print_line(
+        f"Warning: {message}"
+    )  # it may contain names from untrusted files
     try:
         with ended_by_signals():
             settle_group()
@@ -100,24 +102,21 @@ def main() -> None:
     except processes.ProcessesLeft:
         raise
     except AdaNATError as error:
-        _tell(f"Error: {error}")
+        _print_line(f"Error: {error}")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code in _ENDED:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would change the exit code of the first
         if leaving.code in _ENDED and is_main_process():
-            _tell(
-                f"{_ENDED[leaving.code]}. What was saved is kept; the same command resumes a training, tokens or a "
-                "measurement."
-            )
+            _print_line(f"{_ENDED[leaving.code]}. {RESUMABLE}")
         if num_processes() > 1:
             _end_process(leaving.code)
         raise
 
 
 def _end_process(code: object) -> None:
-    """End a process of a group: the threads of its libraries would now and then abort Python's own end."""
-    if code not in _ENDED:  # a group that was broken off cannot be left in order
+    """End a process of a group at once: during Python's own shutdown, threads of libraries sometimes abort it."""
+    if code not in _ENDED:  # an interrupted group cannot be left in an orderly way
         atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -125,12 +124,12 @@ def _end_process(code: object) -> None:
 
 
 def _run() -> None:
-    """Run the command; of several processes that fail, the one that knows why is the first to say so."""
+    """Run the command; of several processes that fail, the one that knows the cause reports first."""
     try:
         app()
     except Exception as error:
-        # Others mostly fail for the same reason as the main process, or because one is gone; the launcher then ends
-        # them here, and says which it was.
+        # The others mostly fail for the same reason as the main process, or because one is gone; the launcher then ends
+        # them while they wait here.
         main = is_main_process()
         if not main or (num_processes() > 1 and not isinstance(error, AdaNATError)):
             try:
@@ -139,10 +138,11 @@ def _run() -> None:
                 raise processes.ProcessesLeft(ended.code) from error
         raise
     finally:
-        sys.stdout.flush()  # what cannot be written any longer is told before Python's end, which could not tell it
+        sys.stdout.flush()  # a failure to write must be reported before Python's own shutdown, which cannot report it
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
+    """Print one line on standard error that cannot act on a terminal."""
     line = " ".join(line.split())
     cut = f"{line[:_LONGEST_LINE]} …" if len(line) > _LONGEST_LINE else line
     print(printable(cut), file=sys.stderr)

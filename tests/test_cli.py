@@ -221,7 +221,7 @@ def test_numbers_that_are_not_finite_are_null_in_json(monkeypatch: pytest.Monkey
 
 
 def test_a_long_error_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._tell("x" * 10**6)
+    cli._print_line("x" * 10**6)
     assert len(capsys.readouterr().err) < 3000
 
 

@@ -57,6 +57,8 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from adanat_cli.jobs.runtime.interrupts import RESUMABLE
+
     # Each would take all cores for itself.
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -75,7 +77,7 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
         print(
             f"Process {rank} of {num_processes} was ended by {signal.Signals(-code).name}"
             f"{', as the system does where memory runs out' if -code == signal.SIGKILL else ''}, and the others with "
-            "it. What was saved is kept; the same command resumes a training, tokens or a measurement.",
+            f"it. {RESUMABLE}",
             file=sys.stderr,
         )
         return 128 - code  # as shells tell it

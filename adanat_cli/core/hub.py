@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: its ids, and everything that goes wrong with it in one line each."""
+"""The Hugging Face Hub: ids, and one-line messages for everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SECRETS = (
 )
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _ANSWER_SECONDS = 120.0
-"""The client itself would wait for an answer for ever."""
+"""Timeout of a request; the client's own default is none."""
 
 
 @dataclass(frozen=True)
 class HubId:
-    """A repository, and a branch, tag or commit of it ("" for the main branch)."""
+    """A repository and its branch, tag or commit ("" for the main branch)."""
 
     repo: str
     revision: str = ""
@@ -39,7 +39,7 @@ class HubId:
         """Read ``user/repo[@revision]``.
 
         Raises:
-            AdaNATError: if the text is no such id; ``what`` names the option it came from.
+            AdaNATError: if the text is not an id; ``what`` names the option that it came from.
         """
         found = _ID.fullmatch(text.strip())
         if found is None or "--" in found["repo"] or ".." in text or found["repo"].endswith(".git"):
@@ -54,21 +54,21 @@ class HubId:
 
 
 def looks_like_hub_id(text: str) -> bool:
-    """Tell ``user/repo[@revision]`` from a path, as far as the words tell."""
+    """Whether a text has the form ``user/repo[@revision]`` rather than that of a path."""
     return text.partition("@")[0].count("/") == 1 and not text.startswith((".", "/", "~"))
 
 
 @contextmanager
 def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> Iterator[None]:
-    """Turn what the Hub's client raises in the block into one line; its log lines, and bars in a log, are left out.
+    """Turn errors of the Hub's client inside the block into one line; silence its log, and its bars off a terminal.
 
     Args:
-        doing: "fetch", "open", "push to", ...: the verb of the message.
-        name: what it is done to.
-        repo_type: of the repository.
+        doing: verb of the message: "fetch", "look into", "push to", ...
+        name: repository.
+        repo_type: "model" or "dataset".
 
     Raises:
-        AdaNATError: for whatever network, Hub, account or disk do; bugs stay as they are.
+        AdaNATError: for failures of network, Hub, account or disk; bugs keep their own exception.
     """
     from huggingface_hub import get_session
     from huggingface_hub import logging as hub_logging
@@ -94,28 +94,28 @@ def hub_errors(doing: str, name: HubId | str, repo_type: RepoType = "model") -> 
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line, without secrets, what failed and what to do; "" if it is nothing of the Hub's."""
+    """One line, without secrets, about what failed and what to try; "" if the Hub is not the cause."""
     chain = _causes(error)
-    for told in (_of_disk, _of_offline, _of_repository, _of_status, _of_connection, _of_cache):
-        if line := told(chain):
+    for explanation in (_of_disk, _of_offline, _of_repository, _of_status, _of_connection, _of_cache):
+        if line := explanation(chain):
             return line
     return ""
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the Hub was not reached at all, or may not be."""
+    """Whether the Hub could not be reached, or must not be (offline mode)."""
     chain = _causes(error)
     return bool(_of_offline(chain)) or (not _statuses(chain) and bool(_of_connection(chain)))
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether asking the Hub again would only give the same answer: it said no, or is out of reach."""
+    """Whether a retry would give the same answer: the Hub refused, or cannot be reached."""
     statuses = _statuses(_causes(error))
     return is_unreachable(error) if not statuses else 400 <= statuses[0] < 500 and statuses[0] not in (408, 429)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, short, in one line and without secrets."""
+    """Message of an error: one short line without secrets."""
     return textwrap.shorten(scrub(str(error)), 200, placeholder=" …") or type(error).__name__
 
 
@@ -132,7 +132,7 @@ def scrub(text: str) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what led to it, outermost first."""
+    """The error and its causes, outermost first."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:
@@ -148,7 +148,7 @@ def _statuses(chain: list[BaseException]) -> list[int]:
 
 
 def _named(error: BaseException, *names: str) -> bool:
-    """Whether a class of the error has one of the names: which HTTP library the client uses is its own affair."""
+    """Whether a class of the error has one of the names, whichever HTTP library the client uses."""
     return any(base.__name__ in names for base in type(error).__mro__)
 
 
@@ -166,25 +166,23 @@ def _of_disk(chain: list[BaseException]) -> str:
 
 def _of_offline(chain: list[BaseException]) -> str:
     if any(_named(error, "OfflineModeIsEnabled") for error in chain):
-        return "HF_HUB_OFFLINE is set, and the cache alone does not suffice; unset it and try again with a network."
+        return "HF_HUB_OFFLINE is set, and the cache does not have it; unset it and try again with a network."
     return ""
 
 
 def _of_repository(chain: list[BaseException]) -> str:
-    """The Hub's own words for what is missing or closed."""
+    """What the Hub reports as missing or closed."""
     for error in chain:
         if _named(error, "GatedRepoError"):
             return f"it is gated; ask for access on its page, then {_LOG_IN}."
         if _named(error, "DisabledRepoError"):
             return "the Hub has disabled it; choose another."
         if _named(error, "RepositoryNotFoundError"):
-            return (
-                f"the Hub has none of this name, or it is private and you may not see it; check the name, or {_LOG_IN}."
-            )
+            return f"there is none of this name on the Hub, or it is private; check the name, or {_LOG_IN}."
         if _named(error, "RevisionNotFoundError"):
-            return "it has no such revision; give a branch, tag or commit that it has, or leave @revision out."
+            return "it has no such revision; give an existing branch, tag or commit, or leave @revision out."
         if _named(error, "RemoteEntryNotFoundError"):
-            return "it does not hold the file that is needed; check the id and the revision."
+            return "it does not have the required file; check the id and the revision."
         if _named(error, "HFValidationError"):
             return f"{one_line(error)}; expected user/repo."
         if _named(error, "LocalTokenNotFoundError"):
@@ -202,15 +200,15 @@ def _of_status(chain: list[BaseException]) -> str:
             return f"the Hub does not accept your token; {_LOG_IN} to a valid one."
         if status == 403:
             return (
-                "your token is not allowed to; use one with the needed rights "
+                "your token does not have the permission; use one that does "
                 "(https://huggingface.co/settings/tokens), or another user/repo."
             )
         if status == 429:
             wait = str(response.headers.get("Retry-After", ""))
             when = f"in {wait} seconds" if wait.isdecimal() else "in a few minutes"
-            return f"the Hub limits how often you may ask (429); try again {when}, or {_LOG_IN} for a higher limit."
+            return f"the Hub limits the rate of requests (429); try again {when}, or {_LOG_IN} for a higher limit."
         if status >= 500:
-            return f"the Hub has a problem of its own ({status}); try again later (https://status.huggingface.co)."
+            return f"the Hub has an internal error ({status}); try again later (https://status.huggingface.co)."
         return f"the Hub refused ({status}): {one_line(error)}"
     return ""
 
@@ -218,25 +216,25 @@ def _of_status(chain: list[BaseException]) -> str:
 def _of_connection(chain: list[BaseException]) -> str:
     from huggingface_hub import constants
 
-    place = scrub(constants.ENDPOINT)
+    endpoint = scrub(constants.ENDPOINT)
     for error in chain:
-        if "Consistency check failed" in str(error):  # the client has no class for it; this chooses words only
-            return "the transfer broke off; run the same command again, whole files are kept."
+        if "Consistency check failed" in str(error):  # the client has no class for it; only the wording depends on it
+            return "the transfer was interrupted; run the same command again, complete files are kept."
         if _named(error, "TimeoutException", "TimeoutError"):
-            return f"{place} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."
+            return f"{endpoint} does not answer in time; try again, or set HF_HUB_OFFLINE=1 to use the cache."
         if _named(error, "RemoteProtocolError", "ReadError", "WriteError"):
-            return "the connection was lost during the transfer; run the same command again, whole files are kept."
+            return "the connection was lost during the transfer; run the same command again, complete files are kept."
         if _named(error, "TransportError", "ConnectionError", "gaierror"):
             return (
-                f"{place} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
+                f"{endpoint} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
                 "HF_HUB_OFFLINE=1 to use the cache."
             )
         if _named(error, "FileMetadataError"):
-            return f"{place} does not answer as a Hub does; check HF_ENDPOINT and the proxy."
+            return f"{endpoint} does not answer as a Hub does; check HF_ENDPOINT and the proxy."
     return ""
 
 
 def _of_cache(chain: list[BaseException]) -> str:
     if any(_named(error, "LocalEntryNotFoundError") for error in chain):
-        return "the Hub cannot be reached, and the cache does not hold it; check the network and try again."
+        return "the Hub cannot be reached, and the cache does not have it; check the network and try again."
     return ""

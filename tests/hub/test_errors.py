@@ -40,16 +40,16 @@ def said(error: pytest.ExceptionInfo[AdaNATError], *words: str) -> None:
     [
         ("tester/nothing", None, ("none of this name", "hf auth login", "no folder tester/nothing")),
         ("tester/toy@never", None, ("no such revision", "leave @revision out")),
-        ("tester/other", None, ("is no model of this toolkit", INDEX)),
+        ("tester/other", None, ("is not a model of adanat", INDEX)),
         ("tester/gated", None, ("gated", "ask for access")),
         (
             "tester/toy",
             Fault(INDEX, 401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
             ("token", "HF_TOKEN"),
         ),
-        ("tester/toy", Fault(INDEX, 403), ("not allowed", "settings/tokens")),
-        ("tester/toy", Fault(INDEX, 429, {"Retry-After": "7"}), ("limits how often", "in 7 seconds")),
-        ("tester/toy", Fault(INDEX, 500), ("problem of its own (500)", "try again later")),
+        ("tester/toy", Fault(INDEX, 403), ("does not have the permission", "settings/tokens")),
+        ("tester/toy", Fault(INDEX, 429, {"Retry-After": "7"}), ("limits the rate", "in 7 seconds")),
+        ("tester/toy", Fault(INDEX, 500), ("internal error (500)", "try again later")),
         ("tester/toy", Fault(f"GET .*{INDEX}", 0), ("connection was lost", "same command again")),
         ("bad--name/toy", None, ("is not an id", "user/repo@revision")),
     ],
@@ -131,7 +131,7 @@ def test_what_keeps_a_model_from_being_pushed(
     refused("somebody/toy", "You are tester", "tester/… or group/…")
     refused("toy", "Target 'toy'", "user/repo")
     hub.faults.append(Fault("POST .*/(commit|repos)/", 403))
-    refused("tester/closed", "not allowed", "needed rights")
+    refused("tester/closed", "does not have the permission", "does not have the permission")
     monkeypatch.setenv("HF_TOKEN", "hf_another")
     refused("tester/toy", "does not accept your token")
     monkeypatch.delenv("HF_TOKEN")

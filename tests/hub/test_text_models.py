@@ -138,7 +138,11 @@ def test_a_model_without_its_encoder_asks_for_it_and_its_card_says_why_it_shows_
     with pytest.raises(AdaNATError, match=r"encoder in a folder 'clip', which did not come with it; .*--text-encoder"):
         drawn("tester/bare", tmp_path)
     given = SampleRequest(
-        tmp_path / "given", "tester/bare", prompts=("red",), num_images=1, text_encoder=str(home / "elsewhere")
+        output=tmp_path / "given",
+        model="tester/bare",
+        prompts=("red",),
+        num_images=1,
+        text_encoder=str(home / "elsewhere"),
     )
     assert sample(given, SilentReporter())["files"]
 

@@ -1,10 +1,9 @@
-"""Models and token sets on the Hugging Face Hub: fetched piece by piece, and pushed as one commit."""
+"""Models and token sets on the Hugging Face Hub: fetched file by file, and pushed as one commit."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,10 @@ _NUM_THREADS = 4
 
 
 class HubFolder(ModelFolder):
-    """A model on the Hub: a component comes into the client's cache when it is read, and no sooner.
+    """A model on the Hub: a component is fetched into the client's cache when it is read, and not before.
 
-    The revision is settled once, so all components are of one commit. Only ``model_index.json``, ``labels.json``,
-    ``README.md``, the components' JSON and safetensors, and ``features/reference.npz`` are ever asked for.
+    The revision is resolved once, so all components are from one commit. Only ``model_index.json``, ``labels.json``,
+    ``README.md``, the components' JSON and safetensors, and ``features/reference.npz`` are ever requested.
     """
 
     writable = False
@@ -40,7 +39,7 @@ class HubFolder(ModelFolder):
         """Fetch the index.
 
         Raises:
-            AdaNATError: if there is no such model, or it can be had neither from the Hub nor from the cache.
+            AdaNATError: if there is no such model, or neither the Hub nor the cache provides it.
         """
         try:
             index = fetch_file(hub_id, INDEX_FILE)
@@ -48,8 +47,8 @@ class HubFolder(ModelFolder):
             if not _is_absent(error):
                 raise
             raise AdaNATError(
-                f"{hub_id} on the Hub is no model of this toolkit: it holds no {INDEX_FILE}; give another, or convert "
-                "the authors' weights with `adanat pull NAME` or `adanat import`."
+                f"{hub_id} on the Hub is not a model of adanat: it has no {INDEX_FILE}; give another, or convert the "
+                "authors' weights with `adanat pull NAME` or `adanat import`."
             ) from error
         super().__init__(index.parent)
         self.hub_id = HubId(hub_id.repo, index.parent.name)
@@ -66,7 +65,7 @@ class HubFolder(ModelFolder):
         return self.hub_id.repo.rsplit("/", 1)[-1]
 
     def header(self, component: str) -> Header:
-        """Shapes and metadata of a component's weights, of which only the first bytes are fetched."""
+        """Shapes and metadata of a component's weights; only the header of the file is fetched."""
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
         file = f"{component}/model.safetensors"
@@ -74,14 +73,14 @@ class HubFolder(ModelFolder):
         if not self.has(component) or isinstance(try_to_load_from_cache(repo, file, revision=revision), str):
             return super().header(component)
         with hub_errors("look into", self.name):
-            told = HfApi().parse_safetensors_file_metadata(repo, file, revision=revision)
+            metadata = HfApi().parse_safetensors_file_metadata(repo, file, revision=revision)
             size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size
-        shapes = {name: tuple(tensor.shape) for name, tensor in told.tensors.items()}
-        dtypes = tuple(sorted({tensor.dtype for tensor in told.tensors.values()}))
-        return Header(shapes, dtypes, size or 0, told.metadata)
+        shapes = {name: tuple(tensor.shape) for name, tensor in metadata.tensors.items()}
+        dtypes = tuple(sorted({tensor.dtype for tensor in metadata.tensors.values()}))
+        return Header(shapes, dtypes, size or 0, metadata.metadata)
 
     def _provide(self, file: str) -> None:
-        """Bring a file of the settled commit into the cache; optional ones may be missing."""
+        """Fetch a file of the resolved commit into the cache; optional ones may be missing."""
         if (self.path / file).exists():
             return
         from huggingface_hub import try_to_load_from_cache
@@ -89,7 +88,7 @@ class HubFolder(ModelFolder):
         repo, revision = self.hub_id.repo, self.hub_id.revision
         known = try_to_load_from_cache(repo, file, revision=revision)
         if known is not None and not isinstance(known, str) and file in _OPTIONAL:
-            return  # the cache remembers that there is none
+            return  # the cache records that there is none
         try:
             fetch_file(self.hub_id, file, shown=self.name)
         except AdaNATError as error:
@@ -98,18 +97,18 @@ class HubFolder(ModelFolder):
 
 
 def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: str = "") -> Path:
-    """Bring one file into the client's cache, or find it there.
+    """Fetch one file into the client's cache, or find it there.
 
-    The client resumes a transfer that breaks off, and falls back on its cache where the Hub cannot be reached.
+    The client resumes an interrupted transfer, and uses its cache if the Hub cannot be reached.
 
     Args:
-        hub_id: where it is.
-        file: its path in the repository.
-        repo_type: of the repository.
-        shown: what to call the repository; the id by default.
+        hub_id: repository and revision.
+        file: path in the repository.
+        repo_type: "model" or "dataset".
+        shown: name of the repository in messages; the id by default.
 
     Raises:
-        AdaNATError: if it cannot be had.
+        AdaNATError: if the file cannot be fetched.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -124,25 +123,25 @@ def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: s
         except Exception as error:
             if isinstance(cached, str) and is_unreachable(error):
                 return Path(cached)
-            # What follows would ask again for most of a minute; of an absent file it makes a note in the cache.
+            # The download below would retry for most of a minute; an absent file it records in the cache.
             if is_final(error) and not isinstance(error, RemoteEntryNotFoundError):
                 raise
         return Path(hf_hub_download(repo, file, revision=revision, repo_type=repo_type))
 
 
 def commit_of(fetched: Path, file: str) -> str:
-    """The commit of a file that ``fetch_file`` has brought."""
+    """Commit of a file in the cache, as ``fetch_file`` returns it."""
     return fetched.parts[-1 - len(PurePosixPath(file).parts)]
 
 
 def fetch_folder(hub_id: HubId, patterns: Sequence[str], repo_type: RepoType = "model") -> Path:
-    """Bring the files whose names match into the client's cache.
+    """Fetch the files whose names match a pattern into the client's cache.
 
     Returns:
-        The folder that holds them.
+        Folder of the files.
 
     Raises:
-        AdaNATError: if they cannot be had.
+        AdaNATError: if they cannot be fetched.
     """
     from huggingface_hub import snapshot_download
 
@@ -158,52 +157,42 @@ def fetch_folder(hub_id: HubId, patterns: Sequence[str], repo_type: RepoType = "
         )
 
 
-@dataclass(frozen=True)
-class Upload:
-    """What to push.
+def upload(
+    hub_id: HubId, files: Mapping[str, Path], repo_type: RepoType, message: str, private: bool = False
+) -> tuple[str, str]:
+    """Push files as one commit, all or none.
 
-    Attributes:
-        hub_id: where to; its revision is a branch, made if missing.
-        files: name in the repository -> file here.
+    Args:
+        hub_id: repository and branch, which are made if missing.
+        files: path in the repository -> local file.
         repo_type: "model" or "dataset".
-        message: of the commit.
+        message: commit message.
         private: whether a new repository is private; an existing public one is refused.
-    """
-
-    hub_id: HubId
-    files: Mapping[str, Path]
-    repo_type: RepoType
-    message: str
-    private: bool = False
-
-
-def upload(request: Upload) -> tuple[str, str]:
-    """Push files as one commit: they are all there afterwards, or none.
 
     Returns:
         Address of the repository, and the commit.
 
     Raises:
-        AdaNATError: if that fails.
+        AdaNATError: if the Hub, the account or the network prevents it.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    repo, revision, repo_type = request.hub_id.repo, request.hub_id.revision, request.repo_type
+    repo, revision = hub_id.repo, hub_id.revision
     api = HfApi()
-    with hub_errors("push to", request.hub_id, repo_type):
-        address = str(api.create_repo(repo, repo_type=repo_type, private=request.private or None, exist_ok=True))
-        if request.private:
+    with hub_errors("push to", hub_id, repo_type):
+        address = str(api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True))
+        if private:
             require(
                 bool(api.repo_info(repo, repo_type=repo_type).private),
-                f"{repo} is on the Hub already and is public; nothing was pushed. Make it private on its page, or "
-                "leave --private out.",
+                f"{repo} is on the Hub already and public, so nothing was pushed; make it private there, or leave "
+                "--private out.",
             )
         if revision:
             api.create_branch(repo, branch=revision, repo_type=repo_type, exist_ok=True)
         done = api.create_commit(
             repo,
-            [CommitOperationAdd(name, str(file)) for name, file in request.files.items()],
-            commit_message=request.message,
+            [CommitOperationAdd(name, str(file)) for name, file in files.items()],
+            commit_message=message,
             repo_type=repo_type,
             revision=revision or None,
             num_threads=_NUM_THREADS,
@@ -212,7 +201,7 @@ def upload(request: Upload) -> tuple[str, str]:
 
 
 def check_account(hub_id: HubId) -> str:
-    """Make sure that there is a token, that it is valid and that its account may be the owner; returns the account.
+    """Check that there is a valid token whose account owns the repository; return the account's name.
 
     Raises:
         AdaNATError: if not.
@@ -220,16 +209,16 @@ def check_account(hub_id: HubId) -> str:
     from huggingface_hub import HfApi
 
     with hub_errors("push to", hub_id):
-        told = HfApi().whoami()
-    owner, name = hub_id.repo.partition("/")[0], str(told["name"])
-    owners = [name, *(str(group["name"]) for group in told.get("orgs", []))]
+        account = HfApi().whoami()
+    owner, name = hub_id.repo.partition("/")[0], str(account["name"])
+    owners = [name, *(str(group["name"]) for group in account.get("orgs", []))]
     expected = " or ".join(f"{one}/…" for one in owners)
     require(owner in owners, f"You are {name} on the Hub and cannot push to {hub_id.repo}; expected {expected}.")
     return name
 
 
 def _is_absent(error: AdaNATError) -> bool:
-    """Whether the repository is there, but not the file."""
+    """Whether the repository exists, but not the file."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     return isinstance(error.__cause__, RemoteEntryNotFoundError)

@@ -16,6 +16,7 @@ from adanat_cli.jobs.runtime.group import num_processes
 PATIENCE = 12.0
 """Seconds after an outside signal until a run is ended that has not reached a point to save. Schedulers kill 10 to 30
 seconds after the signal."""
+RESUMABLE = "What was saved is kept; the same command resumes a training, tokens or a measurement."
 _LONGEST_SAVE = 120.0
 _GONE = 1.0
 """Seconds between two checks whether the launcher is still there."""

@@ -9,13 +9,13 @@ from typing import Any
 from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
 from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
-from adanat_cli.core.checkpoints.hub import Upload, check_account, upload
+from adanat_cli.core.checkpoints.hub import check_account, upload
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
 from adanat_cli.core.errors import require
-from adanat_cli.core.hub import HubId
+from adanat_cli.core.hub import HubId, RepoType
 from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.runtime.group import is_main_process
@@ -55,15 +55,9 @@ def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
             files = _model_files(request, hub_id, Path(temporary), reporter)
         sizes = {name: file.stat().st_size for name, file in files.items()}
         reporter.log(f"Pushing {len(files)} files, {sum(sizes.values()) / 1e6:.1f} MB, to {hub_id}.")
-        address, commit = upload(
-            Upload(
-                hub_id,
-                files,
-                "dataset" if request.kind == "tokens" else "model",
-                request.message or f"Upload with adanat push ({request.kind})",
-                request.private,
-            )
-        )
+        repo_type: RepoType = "dataset" if request.kind == "tokens" else "model"
+        message = request.message or f"Upload with adanat push ({request.kind})"
+        address, commit = upload(hub_id, files, repo_type, message, request.private)
     return {
         "url": address,
         "repo": hub_id.repo,
