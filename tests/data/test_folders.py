@@ -308,7 +308,7 @@ def test_images_without_a_caption_are_counted_and_those_not_named_left_out(tmp_p
         ('{"file_name": 5, "text": "x"}', "row without file_name"),
         ('{"file_name": "1.png", "text": "x"', "cannot be read as JSON"),
         ("[" * 9999, "cannot be read as JSON"),
-        ('["1.png"]', "expected a JSON object a line"),
+        ('["1.png"]', "expected one JSON object per line"),
         ('{"file_name": "1.png", "text": "x"}', "does not name, such as 2.png"),
         ("\udcff", "cannot be read"),
     ],
@@ -332,7 +332,7 @@ def test_text_files_beside_images_are_captions(tmp_path: Path, encoding: str) ->
     for name, text in (("a/1", "a red café"), ("a/2", "two\r\ncaptions\n"), ("b/3", "3 birds")):
         (tmp_path / f"{name}.txt").write_bytes(text.encode(encoding))
     assert captions(tmp_path) == [("a red café",), ("two", "captions"), ("3 birds",)]
-    assert opened(tmp_path).notes == ("captions from .txt files beside the images, folders are no classes",)
+    assert opened(tmp_path).notes == ("captions from .txt files beside the images, folders are not classes",)
 
 
 def test_boxes_beside_images_are_no_captions(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_boxes_beside_images_are_no_captions(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "1.txt").write_text("0 0.5 0.5 0.25 1e-3\n3 0.1 0.1 0.2 0.2\n")
     assert classes(tmp_path) == ["a: a/1.png", "b: b/1.png"]
-    assert opened(tmp_path).notes == ("the .txt files beside the images hold numbers, no captions",)
+    assert opened(tmp_path).notes == ("the .txt files beside the images hold numbers, not captions",)
 
 
 @pytest.mark.parametrize("name", ["1.TXT", "1.png.txt", "1.Caption"])

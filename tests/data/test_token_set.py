@@ -99,7 +99,7 @@ def test_encoded_captions_are_read_from_beside_the_shards(tmp_path: Path) -> Non
     states = np.arange(12 * 6, dtype=np.float16).reshape(12, 3, 2)
     write_states(states_file(tmp_path / "tokens-00000-of-00002.parquet"), [states[:3], states[3:7]], (7, 3, 2))
     write_states(tmp_path / NULL_STATES, [-np.ones((1, 3, 2))], (1, 3, 2))
-    with pytest.raises(AdaNATError, match=r"tokens-00001-of-00002.states.npy holds no encoded captions"):
+    with pytest.raises(AdaNATError, match=r"tokens-00001-of-00002.states.npy does not hold the encoded captions"):
         TokenSet.open(tmp_path)
     write_states(states_file(tmp_path / "tokens-00001-of-00002.parquet"), [states[7:11]], (4, 3, 2))
     with pytest.raises(AdaNATError, match=r"expected \(5, 3, 2\) in float16"):
@@ -139,7 +139,7 @@ def test_incomplete_foreign_and_damaged_sets_are_refused(tmp_path: Path) -> None
     write_set(tmp_path)
     file = tmp_path / "tokens-00001-of-00002.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(AdaNATError, match="not a whole shard"):
+    with pytest.raises(AdaNATError, match="not a complete shard"):
         TokenSet.open(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_a_shard_whose_description_cannot_be_is_refused(tmp_path: Path, changes:
     table = pq.read_table(file)
     info = json.dumps({**json.loads(table.schema.metadata[b"adanat"]), **changes})
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"adanat": info}), file)
-    with pytest.raises(AdaNATError, match="not a whole shard"):
+    with pytest.raises(AdaNATError, match="not a complete shard"):
         TokenSet.open(tmp_path)
 
 
@@ -263,5 +263,5 @@ def test_one_wrong_value_in_a_shards_description_is_one_line(tmp_path: Path, key
 def test_a_column_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
     file = write_set(tmp_path) / "tokens-00000-of-00002.parquet"
     file.write_bytes(file.read_bytes().replace(b"label", b"lab\xff\xff"))
-    with pytest.raises(AdaNATError, match="not a whole shard"):
+    with pytest.raises(AdaNATError, match="not a complete shard"):
         read_header(file)

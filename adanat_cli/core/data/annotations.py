@@ -1,4 +1,4 @@
-"""What files beside the images of a folder say: metadata of Hugging Face's imagefolder, and captions one by one."""
+"""Labels and captions in files beside images: metadata of Hugging Face's imagefolder, or a text file per image."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _NUM_PEEKED = 50
 
 @dataclass(frozen=True)
 class Annotated:
-    """Images of a folder, and what is said of them.
+    """Images of a folder with the labels or captions from files beside them.
 
     Attributes:
         files: from the root of the layout.
         labels: of each; None where captions are the condition.
         captions: row to captions; None where labels are the condition.
-        notes: where this comes from and what was left out, for people.
+        notes: which files were read and what was left out, for people.
     """
 
     files: list[str]
@@ -92,19 +92,19 @@ def _read_metadata(layout: Layout, config: DataConfig) -> Annotated | None:
 
 
 def _label_of(file: str, rows: list[dict[str, Any]], label: tuple[str, ...], shown: str) -> RawLabel:
-    told = {read_label(inside(row, label)): None for row in rows}
+    labels = {read_label(inside(row, label)): None for row in rows}
     require(
-        len(told) == 1,
-        f"{shown} gives {printable(file)} several labels ({listed([str(each) for each in told])}); expected one.",
+        len(labels) == 1,
+        f"{shown} gives {printable(file)} several labels ({listed([str(one) for one in labels])}); expected one.",
     )
-    return next(iter(told))
+    return next(iter(labels))
 
 
 def _file_of(row: dict[str, Any], table: str, root: Path) -> str:
     name = next((row[key] for key in _FILE_NAMES if isinstance(row.get(key), str) and row[key]), None)
     require(
         name is not None,
-        f"{root / table} has a row without file_name, which says what image it is of; it has {listed([*row])}.",
+        f"{root / table} has a row without file_name, the image that it describes; it has {listed([*row])}.",
     )
     folder = posixpath.dirname(table)
     file = inside_folder(f"{folder}/" if folder else "", str(name))
@@ -115,11 +115,7 @@ def _file_of(row: dict[str, Any], table: str, root: Path) -> str:
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a metadata file.
-
-    Raises:
-        AdaNATError: if it cannot be read.
-    """
+    """Rows of a metadata file."""
     require(table.is_file(), f"{table} is a pipe, a device or a link to nothing; replace it by the file itself.")
     refuse_pointer(table)
     try:
@@ -135,7 +131,7 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
         raise AdaNATError(f"{table} cannot be read: {str(error).splitlines()[0]}.") from error
     for line in text_lines(text):
         row = parse_json(line, str(table))
-        require(isinstance(row, dict), f"{table} holds {line[:40]!r}; expected a JSON object a line.")
+        require(isinstance(row, dict), f"{table} holds {line[:40]!r}; expected one JSON object per line.")
         yield row
 
 
@@ -158,9 +154,9 @@ def _find_captions(layout: Layout) -> Annotated | None:
         return None
     peeked = found[:: max(1, len(found) // _NUM_PEEKED)]
     if not any(re.search(r"[^\W\d_]{2}", text) for path in peeked for text in _texts(layout.root, path)):
-        layout.part.notes.append(f"the {kinds} files beside the images hold numbers, no captions")
+        layout.part.notes.append(f"the {kinds} files beside the images hold numbers, not captions")
         return None
-    notes = [f"captions from {kinds} files beside the images" + (", folders are no classes" if has_classes else "")]
+    notes = [f"captions from {kinds} files beside the images" + (", folders are not classes" if has_classes else "")]
     return Annotated(layout.part.files, None, partial(_captions, layout.root, beside), notes)
 
 
@@ -172,4 +168,4 @@ def _texts(root: Path, file: str) -> tuple[str, ...]:
     try:
         return tuple(text_lines(decode_text(read_bytes(root / file, _LARGEST_CAPTION))))
     except ValueError as error:
-        raise AdaNATError(f"{root / file} is no caption: {error}; expected UTF-8 or UTF-16 text.") from error
+        raise AdaNATError(f"{root / file} is not a caption: {error}; expected UTF-8 or UTF-16 text.") from error

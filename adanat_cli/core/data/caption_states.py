@@ -16,7 +16,7 @@ from adanat_cli.core.errors import AdaNATError
 States = np.ndarray[tuple[int, ...], np.dtype[np.float16]]
 
 NULL_STATES = "null.states.npy"
-"""(1, L, D), of the empty prompt."""
+"""File of the (1, L, D) states of the empty prompt."""
 
 
 def states_file(shard: Path) -> Path:
@@ -45,7 +45,7 @@ class CaptionStates:
     Attributes:
         parts: (n, L, D) float16 of each shard, mapped into memory.
         starts: number of the first caption of each shard, and the number of all.
-        null: (L, D), of the empty prompt.
+        null: (L, D) float16, states of the empty prompt.
     """
 
     parts: tuple[States, ...]
@@ -70,25 +70,27 @@ class CaptionStates:
         """Return (B, L, D) of captions by number; -1 is the empty prompt."""
         states = np.empty((len(numbers), *self.null.shape), np.float16)
         states[numbers < 0] = self.null
-        places = np.searchsorted(self.starts, numbers, side="right") - 1
-        for part in np.unique(places[numbers >= 0]):
-            here = (places == part) & (numbers >= 0)
-            states[here] = self.parts[part][numbers[here] - self.starts[part]]
+        shards = np.searchsorted(self.starts, numbers, side="right") - 1
+        for shard in np.unique(shards[numbers >= 0]):
+            here = (shards == shard) & (numbers >= 0)
+            states[here] = self.parts[shard][numbers[here] - self.starts[shard]]
         return states
 
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> States:
-    advice = "run the same `adanat tokenize --encode-captions` again"
     expected = _header(shape)
     try:
         with file.open("rb") as opened:
             found = opened.read(len(expected))
-        # What it must begin with is known, so a stranger's header is compared, not parsed.
+        # The header is known, so that of an untrusted file is compared, not parsed.
         if found != expected or file.stat().st_size != len(expected) + 2 * math.prod(shape):
             raise ValueError(f"expected {shape} in float16")
         return np.memmap(file, "<f2", "r", len(expected), shape)
     except (OSError, ValueError) as error:
-        raise AdaNATError(f"{file} holds no encoded captions ({error}); {advice}.") from error
+        raise AdaNATError(
+            f"{file} does not hold the encoded captions ({error}); run the same `adanat tokenize --encode-captions` "
+            "again."
+        ) from error
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

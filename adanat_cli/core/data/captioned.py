@@ -173,7 +173,7 @@ def read_caption_list(path: Path) -> list[str]:
     """Captions of a TSV with a header and no images, as Conceptual Captions' validation is published.
 
     Raises:
-        AdaNATError: if it cannot be read, or there is no column ``caption``.
+        AdaNATError: if it cannot be read, or has no column ``caption``.
     """
     try:
         lines = decode_text(read_bytes(path, _LARGEST_LIST)).split("\n")

@@ -55,7 +55,7 @@ def find_columns(features: Mapping[str, Any], config: DataConfig) -> Columns:
     """
     image = config.image_column or image_column(features)
     require(
-        bool(image), f"{config.source} has no image column; it has {', '.join(features)} (name it: --image-column)."
+        bool(image), f"{config.source} has no image column; it has {', '.join(features)} (name it with --image-column)."
     )
     label, caption = find_conditions(features, config, (is_number, _is_word), _is_caption)
     require(image in features, f"{config.source} has no column {image!r}; it has {', '.join(features)}.")
@@ -64,7 +64,7 @@ def find_columns(features: Mapping[str, Any], config: DataConfig) -> Columns:
 
 
 def refuse_column(config: DataConfig) -> None:
-    """Refuse a column of images where there are no columns, so that it would choose nothing."""
+    """Refuse --image-column with data that has no columns."""
     require(
         not config.image_column,
         f"--image-column has no meaning with {config.source}, which has no columns; leave it out.",
@@ -72,7 +72,7 @@ def refuse_column(config: DataConfig) -> None:
 
 
 Fits: TypeAlias = Callable[[Any], bool]
-"""Tells whether a column's type, or a value, is fit for a use."""
+"""Tells whether a column's type, or a value, can serve as a label or a caption."""
 
 
 def find_conditions(
@@ -100,18 +100,18 @@ def find_conditions(
     unfit = () if label or (caption and not config.label_column) else _find(features, names, lambda _: True)
     require(
         not unfit,
-        f"Column {'.'.join(unfit)!r} of {config.source} holds {told(_feature_at(features, unfit))}; expected whole "
-        "numbers or names as labels (name another: --label-column, or --caption-column for captions).",
+        f"Column {'.'.join(unfit)!r} of {config.source} holds {shortened(_feature_at(features, unfit))}; expected "
+        "whole numbers or names as labels (name another with --label-column, or --caption-column for captions).",
     )
     require(
         bool(caption) or not config.caption_column,
-        f"Column {config.caption_column!r} of {config.source} holds no text; name another: --caption-column.",
+        f"Column {config.caption_column!r} of {config.source} holds no text; name another with --caption-column.",
     )
     return label, caption
 
 
-def told(feature: Any) -> str:
-    """A type or a value of a stranger in a few words."""
+def shortened(feature: Any) -> str:
+    """An untrusted type or value in a few words."""
     return "missing" if feature is None else textwrap.shorten(printable(str(feature)[:1000]), 80, placeholder=" …")
 
 
@@ -151,7 +151,7 @@ def _is_word(feature: Any) -> bool:
 
 
 def dtype_of(feature: Any) -> str:
-    """The type of single values, "" for others."""
+    """The type of a column of single values; "" for lists and structs."""
     return str(feature.dtype) if isinstance(feature, datasets.Value) else ""
 
 
@@ -176,12 +176,12 @@ def _find(features: Any, names: tuple[str, ...], fits: Fits) -> tuple[str, ...]:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """One caption, several captions of one image, as texts or as structs with one, or none."""
+    """Captions of one image from a text, a struct that holds one, or a list of either."""
     if isinstance(value, dict):
         value = next((value[name] for name in _TEXT_NAMES if value.get(name)), None)
     if isinstance(value, list):
         return tuple(text for part in value for text in texts(part))
-    # Half a surrogate pair, as JSON can hold it, is no character.
+    # Half a surrogate pair, which JSON can hold, is not a character.
     text = _HALF.sub("\ufffd", value).strip() if isinstance(value, str) else ""
     return (text,) if text else ()
 

@@ -18,11 +18,11 @@ _IMAGENET = ("imagenet64", "ILSVRC/imagenet-1k")
 
 
 def open_folder(config: DataConfig) -> TableSource:
-    """Open a folder of images with what is told of them, wherever that is: in folders, also of splits, or in files.
+    """Open a folder of images with their labels or captions, which class folders or files beside them hold.
 
     Raises:
         MissingSplit: if there are other splits but not this one.
-        AdaNATError: if there are no images, or what they are of cannot be told.
+        AdaNATError: if there are no images, or it is not clear what their folders mean.
     """
     refuse_column(config)
     layout = read_layout(config.place, config.split)
@@ -40,11 +40,11 @@ def open_folder(config: DataConfig) -> TableSource:
     captions = annotated.captions if annotated else None
 
     def fetch(row: int) -> Row:
-        # Token sets list what cannot be read by name: where the folder lies tells nobody more.
+        # Token sets list unreadable images by name; the path of the data set is not part of it.
         name = printable(layout.part.within(files[row]))
         return Row(layout.root / files[row], captions(row) if captions else (), name)
 
-    # Captions may lie in any of the files beside the images; what those say of labels is in the labels.
+    # Captions may lie in any of the files beside the images; labels in them are compared as labels.
     read = [*files, *(layout.listing.others if captions else ())]
     return TableSource(
         config=config,

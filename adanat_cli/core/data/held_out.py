@@ -1,4 +1,4 @@
-"""Real images to measure with: the validation part of the data, or a share that is kept from a training."""
+"""Real images to measure with: the validation split of the data, or a share held back from training."""
 
 from __future__ import annotations
 

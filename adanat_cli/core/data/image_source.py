@@ -25,7 +25,7 @@ from adanat_cli.core.hub import looks_like_hub_id
 
 
 def preset_note(config: DataConfig) -> str:
-    """Say that a preset was taken and not a folder here of the same name; "" if there is no such folder."""
+    """Say that a preset was taken instead of a folder of the same name; "" if there is no such folder."""
     hidden = bool(config.preset) and not config.data_dir and Path(config.preset).exists()
     return f"{config.preset} is a preset; ./{config.preset} takes what lies here under this name" if hidden else ""
 
@@ -40,7 +40,7 @@ class ImageSource(ABC):
         num_classes: classes of the numbering, of which not all need occur.
         has_captions: whether captions, not labels, are the condition.
         notes: what was left out or decided when it was opened, for people.
-        files: what is read on disk or by address; None where the Hub or a library keeps it.
+        files: files on disk or by address; None where the Hub or a library keeps the data.
         has_words: whether labels may be words, whose ids follow from those that occur in this split.
     """
 
@@ -75,7 +75,7 @@ class ImageSource(ABC):
 
     @property
     def name(self) -> str:
-        """The data in a word: a preset, a Hub id, or the last part of where it lies, which itself is never told."""
+        """The data in a word: a preset, a Hub id, or the last part of its path, whose rest is never shown."""
         source = self.config.source
         if "://" in source:
             return printable(source.rsplit("/", 1)[-1])
@@ -104,14 +104,14 @@ class ImageSource(ABC):
 
     def renumber(self, train: dict[int, str]) -> Self:
         """Return the same images with the ids that the train split has for the classes' names."""
-        # Words that are numbers all of them are ids here, and names where others occur.
+        # Numbers count as ids where all words are numbers, and as names where other words occur.
         here = {label: str(label) for label in self.class_counts()} | self.class_names
         ids, names = numbered_as(here, train)
         num_classes = max(self.num_classes, max(names) + 1)
         return dataclasses.replace(self._relabel(ids), class_names=names, num_classes=num_classes)
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this data from other data, wherever it lies."""
+        """Return what distinguishes this data from other data, wherever it lies."""
         files = {"files_digest": self.files.digest()} if self.files else {}
         return {"source": self.name, "split": self.config.split, "image_size": self.config.image_size, **files}
 
@@ -135,7 +135,7 @@ class ImageSource(ABC):
             AdaNATError: if the source is a stream.
         """
         raise AdaNATError(
-            f"Image {index} of {self.config.source} cannot be read by itself: it is a stream; read Parquet or a "
+            f"Image {index} of {self.config.source} cannot be read on its own from a stream; read Parquet or a "
             "folder without --streaming."
         )
 
@@ -227,7 +227,7 @@ class TableSource(ImageSource):
         return dataclasses.replace(self.files, names=[*kept, *names[len(self.labels) :]]).digest()
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this data from other data, wherever it lies."""
+        """Return what distinguishes this data from other data, wherever it lies."""
         checksum = zlib.crc32(np.ascontiguousarray(self.labels[self.rows]).tobytes())
         return {**super().identity(), "source_images": self.num_images, "labels_crc32": checksum}
 
@@ -240,7 +240,7 @@ class StreamSource(ImageSource):
         stream: opens the rows anew.
         has_labels: whether rows without a label are an error.
         classes: labels to keep; empty keeps all.
-        stride, kept_back: of these, every so many-th is kept back, and this is the part of those, or of the others.
+        stride, kept_back: every ``stride``-th of these is held back; the source is those, or the others.
     """
 
     stream: Callable[[], Iterator[Row]]
@@ -285,7 +285,7 @@ class StreamSource(ImageSource):
         return dataclasses.replace(self, stream=rows)
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this data from other data, wherever it lies."""
+        """Return what distinguishes this data from other data, wherever it lies."""
         share = {"share": [self.stride, self.kept_back]} if self.stride else {}
         return {**super().identity(), "classes": sorted(self.classes), **share}
 
@@ -298,9 +298,9 @@ def stream_source(
     num_classes: int = 0,
     **fields: Any,
 ) -> StreamSource:
-    """Make a source of the rows of a stream, which tells by its columns whether these have labels or captions."""
+    """Make a source of the rows of a stream, whose columns decide whether they have labels or captions."""
     num_classes = config.num_classes or num_classes or len(class_names) or (0 if columns.label else 1)
-    require(num_classes > 0, f"The stream {config.source} does not tell its classes; give --num-classes.")
+    require(num_classes > 0, f"The stream {config.source} does not list its classes; give --num-classes.")
     return StreamSource(
         config=config,
         stream=stream,

@@ -31,7 +31,7 @@ def with_image(file: bytes | Path, use: Callable[[Image.Image], _T]) -> _T:
     """Open an encoded image, whose pixels are not decoded yet, and return what ``use`` makes of it.
 
     A PNG with more text or a larger colour profile than Pillow reads is opened without them. Pillow's errors pass
-    through; ``why_unreadable`` tells them.
+    through; ``why_unreadable`` puts them into words.
 
     Raises:
         OSError: if the file cannot be opened, or is a pipe or a device, which might never end.
@@ -52,7 +52,7 @@ def with_image(file: bytes | Path, use: Callable[[Image.Image], _T]) -> _T:
 
 
 def why_unreadable(file: bytes | Path, error: Exception) -> str:
-    """Say in a few words what is wrong with an image, and not where it lies."""
+    """Say in a few words what is wrong with an image, without its path."""
     if isinstance(error, UnidentifiedImageError):
         with _opened(file) as stream:
             head = stream.read(len(LFS_POINTER))
@@ -115,21 +115,21 @@ def _formats() -> tuple[str, ...]:
 
 
 def _without_texts(chunks: bytes) -> bytes:
-    """Return a PNG, given without its signature, of the chunks that pixels depend on."""
-    kept, place = [_PNG], 0
-    while place < len(chunks):
-        stop = place + 12 + int.from_bytes(chunks[place : place + 4], "big")
-        if chunks[place + 4 : place + 8] not in _NOT_PIXELS:
-            kept.append(chunks[place:stop])
-        place = stop
+    """Return a PNG of those chunks that pixels depend on, from all that follows its signature."""
+    kept, start = [_PNG], 0
+    while start < len(chunks):
+        stop = start + 12 + int.from_bytes(chunks[start : start + 4], "big")
+        if chunks[start + 4 : start + 8] not in _NOT_PIXELS:
+            kept.append(chunks[start:stop])
+        start = stop
     return b"".join(kept)
 
 
 def _resample_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """Return a box of an image resampled to ``size``, without the rest, which a very long picture's would not fit."""
+    """Return a box of an image resampled to ``size``; the whole of a very long picture would not fit into memory."""
     across, down = image.width / size[0], image.height / size[1]  # the image's pixels per resampled one
     part = [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
-    # Pillow rounds a box to 24 bits, so it is cut near its place first; a bicubic step looks at most 4 pixels far.
+    # Pillow rounds a box to 24 bits, so its surroundings are cut out first; a bicubic step looks at most 4 pixels far.
     left, top = max(0, int(part[0]) - 8), max(0, int(part[1]) - 8)
     near = image.crop((left, top, min(image.width, int(part[2]) + 9), min(image.height, int(part[3]) + 9)))
     inside = (part[0] - left, part[1] - top, min(near.width, part[2] - left), min(near.height, part[3] - top))
@@ -154,7 +154,7 @@ def _deep_grey(image: Image.Image) -> Image.Image:
     elif image.mode == "F" and most <= 1:
         factor = 255
     grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS):  # a few at a time, since floats take eight times the room
+    for top in range(0, len(values), _ROWS):  # a few at a time, since floats take eight times the memory
         rows = np.nan_to_num(values[top : top + _ROWS].astype(np.float64) / divisor * factor)
         grey[top : top + _ROWS] = rows.round().clip(0, 255)
     return Image.fromarray(grey)

@@ -22,7 +22,7 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 def read_label(value: Any) -> RawLabel:
-    """Read 3, 3.0, "3" and True as class ids, "cat" as a word; None, "", NaN, 0.5 and lists are no labels."""
+    """Read 3, 3.0, "3" and True as class ids, "cat" as a word; None, "", NaN, 0.5 and lists are not labels."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, str):
@@ -146,5 +146,5 @@ def refuse_large(config: DataConfig, num_classes: int) -> None:
     require(
         num_classes <= _MAX_UNASKED,
         f"{config.source} has labels up to {num_classes - 1}; number the classes from 0, or give --num-classes "
-        f"{num_classes} if there are really so many.",
+        f"{num_classes} if there really are that many.",
     )

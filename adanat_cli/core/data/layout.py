@@ -17,11 +17,11 @@ from adanat_cli.core.errors import MissingSplit, printable, require
 
 @dataclass
 class Part:
-    """Images below one folder, and what is to be said of them.
+    """Images below one folder, with notes on them for people.
 
     Attributes:
         base: that folder, from the one that was opened: "", or with "/" at its end.
-        files: the images, from there as well.
+        files: the images, from the one that was opened as well.
         notes: what was left out or decided, for people.
     """
 
@@ -38,7 +38,7 @@ class Part:
         return [file for file in self.files if "/" not in self.within(file)]
 
     def folders(self, level: int = 0) -> dict[str, list[str]]:
-        """Images by the folder that they lie in, so many levels down."""
+        """Images by the name of their folder at a level below the part's own."""
         found: dict[str, list[str]] = {}
         for file in self.files:
             parts = self.within(file).split("/", level + 1)
@@ -78,7 +78,7 @@ def read_layout(root: Path, split: str) -> Layout:
 
     Raises:
         MissingSplit: if there are other splits but not this one.
-        AdaNATError: if there are no images, or what they mean cannot be told.
+        AdaNATError: if there are no images, or it is not clear what their folders mean.
     """
     listing = list_files(root)
     require(
@@ -114,10 +114,10 @@ def number_folders(layout: Layout) -> tuple[list[str], ClassIds, dict[int, str],
     if strange := sorted(set(folders) - set(ids)):
         train_ids = ids
         ids, names, num_classes = number_names(sorted({*train_ids, *strange}))
-        told = [f"{printable(name)}/" if name else "images without a folder" for name in strange]
+        shown = [f"{printable(name)}/" if name else "images without a folder" for name in strange]
         require(
             all(ids[name] == label for name, label in train_ids.items()),
-            f"{layout.folder} has {listed(told)}, which the train split lacks; expected the same class folders in "
+            f"{layout.folder} has {listed(shown)}, which the train split lacks; expected the same class folders in "
             "every split.",
         )
     others = [part.within(file) for file in layout.listing.others if file.startswith(part.base)]
@@ -130,7 +130,7 @@ def number_folders(layout: Layout) -> tuple[list[str], ClassIds, dict[int, str],
 
 
 def _pass_lone_folders(part: Part) -> Part:
-    """Go down while the images lie in folders of one folder that is no split."""
+    """Go down while nearly all images lie in folders of a single folder that is not a split."""
     while len(folders := part.folders()) == 1:
         (name,) = folders
         inside = Part(f"{part.base}{name}/", folders[name])
@@ -146,7 +146,7 @@ def _pass_lone_folders(part: Part) -> Part:
 def _splits_above(part: Part, root: Path) -> dict[str, Part]:
     """Folders named after splits; one such name among others is a class: trains are a thing to photograph."""
     folders = part.folders()
-    named = {name: told for name in folders if (told := split_of_folder(name))}
+    named = {name: split for name in folders if (split := split_of_folder(name))}
     if len(set(named.values())) < min(len(folders), 2):
         for name in named:
             require(
@@ -162,22 +162,22 @@ def _splits_above(part: Part, root: Path) -> dict[str, Part]:
     if strays := part.strays():
         notes.append(_left_out(strays, part, "the folders of the splits"))
     splits: dict[str, Part] = {}
-    for name, told in named.items():
-        require(told not in splits, f"{root} has several folders of the {told} split, among them {name}; keep one.")
-        splits[told] = _pass_lone_folders(Part(f"{part.base}{name}/", folders[name], list(notes)))
+    for name, split in named.items():
+        require(split not in splits, f"{root} has several folders of the {split} split, among them {name}; keep one.")
+        splits[split] = _pass_lone_folders(Part(f"{part.base}{name}/", folders[name], list(notes)))
     return splits
 
 
 def _splits_inside(part: Part) -> dict[str, Part]:
-    """Splits that every class folder has by itself."""
+    """Splits as folders in each of the class folders."""
     folders = part.folders(1)
     named = {name: split_of_folder(name) for name in folders}
     if len(set(named.values())) < 2 or "" in named.values():
         return {}
     notes = [*part.notes, f"the folders {listed(sorted(map(printable, folders)))} in the class folders are the splits"]
     splits: dict[str, Part] = {}
-    for name, told in named.items():
-        splits.setdefault(told, Part(part.base, [], list(notes))).files.extend(folders[name])
+    for name, split in named.items():
+        splits.setdefault(split, Part(part.base, [], list(notes))).files.extend(folders[name])
     return splits
 
 

@@ -133,7 +133,7 @@ class SkippedImages:
             AdaNATError: if more than the tolerated share is unreadable.
         """
         self.reasons.update(reasons)
-        # The first images of a stream are too few to tell a share from.
+        # The first images of a stream are too few for a share.
         total = self.num_images or max(self.num_seen, self._FIRST_OF_STREAM)
         if len(self.reasons) > self.max_bad * total:
             raise AdaNATError(

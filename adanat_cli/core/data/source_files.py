@@ -1,4 +1,4 @@
-"""The files that a data set lies in: listed, kept within its folders, and told from others."""
+"""The files of a data set: listing them, keeping within its folders, and a digest that shows changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".jxl"),
 )
 _LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
-"""Folders that systems and programs leave beside data, beside hidden ones."""
+"""Folders, other than hidden ones, that systems and programs leave beside data."""
 _MOST_OTHERS = 200_000
-"""Files and folders that may lie between few images, before a folder is taken for something else."""
+"""Files and folders that may lie between a few images before a folder is refused."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class SourceFiles:
     by_row: bool = False
 
     @classmethod
-    def of(cls, place: Path, files: Iterable[Path]) -> SourceFiles:
-        """Those files of a data set at a place: a folder, or its only file."""
-        root = (place if place.is_dir() else place.parent).resolve()
+    def of(cls, path: Path, files: Iterable[Path]) -> SourceFiles:
+        """Describe files of the data set at a path, which is a folder or the only file."""
+        root = (path if path.is_dir() else path.parent).resolve()
         return cls(root, [os.path.relpath(file.absolute(), root.absolute()).replace(os.sep, "/") for file in files])
 
     def digest(self) -> str:
-        """Digest of names, sizes and times: cheap, other after a change, and the same where the folder is moved.
+        """Digest names, sizes and times of modification: cheap, and the same after the folder has moved.
 
         Moving and copying with times (``mv``, ``cp -p``, ``rsync -a``) keeps it; a copy with new times counts as
         other data, since files of equal size are not read to compare them. Addresses count by their last parts.
@@ -58,15 +58,15 @@ class SourceFiles:
                 continue
             try:
                 status = (self.root / name).stat()
-                told = f"{status.st_size}\0{status.st_mtime_ns}"
-            except (OSError, ValueError):  # a list names it and it is not there, which its reader tells of
-                told = ""
-            digest.update(name.encode(errors="surrogatepass") + f"\0{told}\n".encode())
+                state = f"{status.st_size}\0{status.st_mtime_ns}"
+            except (OSError, ValueError):  # a list names it and it is missing, which its reader reports
+                state = ""
+            digest.update(name.encode(errors="surrogatepass") + f"\0{state}\n".encode())
         return digest.hexdigest()[:16]
 
 
 def file_within(folders: Sequence[str], path: str) -> Path | None:
-    """The file at a path that a stranger wrote, unless it leads out of the folders."""
+    """The file at an untrusted path, or None if that leads out of the folders."""
     for folder in folders:
         file = Path(os.path.abspath(os.path.join(folder, path)))
         if file.is_relative_to(os.path.abspath(folder)):
@@ -75,11 +75,11 @@ def file_within(folders: Sequence[str], path: str) -> Path | None:
 
 
 def inside_folder(folder: str, name: str) -> str:
-    """Return a file's path below the root of a data set, as its lists name it; "" if it leads out of that.
+    """Return the path below the root of a data set of a file that a list names; "" if it leads out of the data set.
 
     Args:
-        folder: of the list, from the root: "", or with "/" at its end.
-        name: as listed.
+        folder: the list's own folder below the root: "", or with "/" at its end.
+        name: the file as listed.
     """
     path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
     try:
@@ -91,7 +91,7 @@ def inside_folder(folder: str, name: str) -> str:
 
 @dataclass
 class Listing:
-    """What lies below a folder, with "/" between names; hidden files, litter and what links lead back to left out.
+    """Files below a folder, with "/" between names; without hidden files, litter, and folders that links repeat.
 
     Attributes:
         images: files with a suffix of images, sorted.
@@ -105,11 +105,10 @@ class Listing:
 
 
 def list_files(root: Path) -> Listing:
-    """List the files below a folder; every folder is read once, in its own place where a link leads there too.
+    """List the files below a folder; each folder is read once, under its own path where links lead there as well.
 
     Raises:
-        AdaNATError: if a folder cannot be read, or the files are so many and so few of them images that this is some
-            other place.
+        AdaNATError: if a folder cannot be read, or hardly any of many files is an image.
     """
     require(root.resolve() != Path(root.resolve().anchor), f"{root} is the whole file system; give a folder of images.")
     listing, seen, links = Listing(), {_identity(root)}, deque[str]()
@@ -119,7 +118,7 @@ def list_files(root: Path) -> Listing:
         if not folders:
             link = links.popleft()
             if (identity := _identity(root / link)) in seen | above:
-                listing.notes.append(f"the link {link} leads to what is read already")
+                listing.notes.append(f"the link {link} leads to a folder that is read already")
                 continue
             seen.add(identity)
             folders.append(link)
@@ -145,7 +144,7 @@ def list_files(root: Path) -> Listing:
 
 
 def _entries(root: Path, folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, without hidden files and litter, in an order that no disk decides."""
+    """Entries of a folder without hidden files and litter, sorted by name."""
     try:
         with os.scandir(root / folder) as entries:
             kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER]

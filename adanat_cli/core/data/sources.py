@@ -76,7 +76,7 @@ def _open(config: DataConfig) -> ImageSource:
 
 
 def _numbered_as_train(source: ImageSource) -> ImageSource:
-    """Give words as labels the ids that they have in the train split; those that it lacks get the next ones."""
+    """Give labels that are words the ids of the train split; words that it lacks get the next ones."""
     if not source.has_words or source.config.split == "train":
         return source
     try:
@@ -93,16 +93,16 @@ def _numbered_as_train(source: ImageSource) -> ImageSource:
 
 
 def _refuse_missing(config: DataConfig) -> None:
-    """Refuse a path that leads nowhere; what may be an id on the Hub is for the Hub to tell."""
+    """Refuse a path that does not exist, unless it may be an id on the Hub."""
     place = config.place
     require(
         bool(config.data_dir) or "://" not in config.source,
-        f"{hide_secrets(config.source)} is an address that is not read; expected http:// or https:// and a tar, or "
-        "fetch it and give the file.",
+        f"{hide_secrets(config.source)} is an address that cannot be read; expected http:// or https:// and a tar, "
+        "or download it and give the file.",
     )
     require(
         bool(config.data_dir) or not _RANGE.search(config.source),
-        f"{place} does not exist; ranges in braces are read of addresses only: give the folder of the files.",
+        f"{place} does not exist; ranges in braces are for addresses only: give the folder of the files.",
     )
     folder, _, revision = config.source.partition("@")
     here = not revision and os.path.isdir(folder.split("/")[0])
@@ -114,17 +114,17 @@ def _refuse_missing(config: DataConfig) -> None:
     )
 
 
-def _tables_or_tars(place: Path, split: str) -> list[Path]:
+def _tables_or_tars(root: Path, split: str) -> list[Path]:
     """Find the Parquet files or the tars of a split, in order; none if there are neither.
 
     Raises:
         AdaNATError: if there are such files, but of other splits only, or images lie beside them in other forms.
     """
-    if place.is_file():
-        return [place] if place.name.endswith(_TABLES + _TARS) else []
-    tables, tars = _files(place, _TABLES), _files(place, _TARS)
-    # Tables without images tell of images elsewhere, as img2dataset writes them beside its tars.
-    elsewhere = _class_folders(place) if tables or tars else []
+    if root.is_file():
+        return [root] if root.name.endswith(_TABLES + _TARS) else []
+    tables, tars = _files(root, _TABLES), _files(root, _TARS)
+    # Tables without images describe images elsewhere, as those that img2dataset writes beside its tars.
+    elsewhere = _class_folders(root) if tables or tars else []
     described = [file.name for file in tables] == ["metadata.parquet"]
     if all(map(lacks_images, tables)) and (tars or elsewhere or described):
         tables = []
@@ -133,26 +133,26 @@ def _tables_or_tars(place: Path, split: str) -> list[Path]:
     names = [files[0].name for files in (tables, tars) if files] + elsewhere
     require(
         len(names) == 1,
-        f"{place} holds images in several forms ({', '.join(names[:3])}); give one of them, or move the others away.",
+        f"{root} holds images in several forms ({', '.join(names[:3])}); give one of them, or move the others away.",
     )
-    return files_of_split(tables or tars, split, place, "validation-00000.parquet")
+    return files_of_split(tables or tars, split, root, "validation-00000.parquet")
 
 
-def _files(place: Path, ends: tuple[str, ...]) -> list[Path]:
+def _files(root: Path, ends: tuple[str, ...]) -> list[Path]:
     return [
         file
         for folder in (".", "data", "train", "val", "validation", "test")
-        for file in sorted((place / folder).glob("*"))
+        for file in sorted((root / folder).glob("*"))
         if file.name.endswith(ends) and not file.name.startswith(".") and file.is_file()
     ]
 
 
-def _class_folders(place: Path) -> list[str]:
-    """The first two folders below that hold images, if there are two: those of classes, not some picture of a card."""
+def _class_folders(root: Path) -> list[str]:
+    """The first two folders below that hold images, if there are two; a single one may hold a card's pictures."""
     found: list[str] = []
-    for folder, _, names in os.walk(place):
-        if folder != str(place) and any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-            found.append(f"{os.path.relpath(folder, place)}/")
+    for folder, _, names in os.walk(root):
+        if folder != str(root) and any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            found.append(f"{os.path.relpath(folder, root)}/")
         if len(found) == 2:
             return found
     return []

@@ -17,7 +17,7 @@ _FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img",
 
 
 def split_of(name: str) -> str:
-    """Return the split that a word of a file or folder name tells (``val-00000-of-00001`` …), or ""."""
+    """Return the split that a word of a file or folder name stands for (``val-00000-of-00001`` …), or ""."""
     words = re.split(r"[-_.]", name.lower())
     return next((_SPLITS[word] for word in words if word in _SPLITS), "")
 
@@ -25,16 +25,16 @@ def split_of(name: str) -> str:
 def split_of_folder(name: str) -> str:
     """Return the split that a folder is named after and nothing else (``training_set``, ``val2017``), or ""."""
     words = [word for word in re.split(r"[-_. ]|(?<=[a-z])(?=[A-Z])", name) if word]
-    told = [word.lower() for word in words if word.lower() not in _FILLERS and not word.isdigit()]
-    found = _WORD.fullmatch(told[0]) if len(told) == 1 else None
+    left = [word.lower() for word in words if word.lower() not in _FILLERS and not word.isdigit()]
+    found = _WORD.fullmatch(left[0]) if len(left) == 1 else None
     return _SPLITS[found[1]] if found else ""
 
 
 def files_of_split(files: Sequence[Path], split: str, folder: Path, example: str) -> list[Path]:
-    """Choose the files that their own name, or that of a folder in ``folder``, gives to a split; others are train.
+    """Choose the files of a split by their own names or those of the folders around them; others count as train.
 
     Raises:
-        MissingSplit: if there are none; it tells a file name as ``example``.
+        MissingSplit: if there are none; the message names ``example`` as one that would count.
     """
     splits: dict[str, list[Path]] = {}
     for file in files:

@@ -26,8 +26,8 @@ from adanat_cli.core.data.columns import (
     image_column,
     inside,
     is_number,
+    shortened,
     texts,
-    told,
 )
 from adanat_cli.core.data.described import listed
 from adanat_cli.core.data.image_source import ImageSource, TableSource, stream_source
@@ -43,7 +43,7 @@ Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
 _SCHEMA_ERRORS = (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError)
-"""What ``datasets`` raises on descriptions of columns that make no sense, as well."""
+"""Those, and what ``datasets`` raises on descriptions of columns that make no sense."""
 
 
 def open_parquet(config: DataConfig, files: list[Path]) -> ImageSource:
@@ -86,8 +86,8 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
                 continue
             require(
                 isinstance(kind, datasets.Value) and is_number(kind) and dtype_of(there).startswith(("int", "uint")),
-                f"Column {name!r} is {told(there)} in {file.name}, but {told(kind)} in {files[0].name}; write both "
-                "the same way.",
+                f"Column {name!r} is {shortened(there)} in {file.name}, but {shortened(kind)} in {files[0].name}; "
+                "write both the same way.",
             )
             needed[name] = datasets.Value("int64")
     return needed
@@ -103,7 +103,7 @@ def _features(file: Path) -> datasets.Features:
 
 
 def lacks_images(file: Path) -> bool:
-    """Whether no column of a Parquet file can be one of images; a damaged one is for its reader to tell of."""
+    """Whether no column of a Parquet file can be one of images; damage is left for its reader to report."""
     try:
         return not image_column(_features(file))
     except _SCHEMA_ERRORS:
@@ -147,7 +147,7 @@ def _load_from_hub(config: DataConfig) -> Table:
 
 
 def _splits_on_hub(name: str, revision: str) -> list[str]:
-    """Names of the splits, as far as the Hub tells."""
+    """Names of the splits; none if the Hub does not list them."""
     try:
         return list(datasets.get_dataset_split_names(name, revision=revision or None))
     except (*_LOAD_ERRORS, datasets.exceptions.DatasetsError):
@@ -210,7 +210,7 @@ def _open(
     config: DataConfig, opened: Table, files: SourceFiles | None = None, all_columns: Sequence[str] = ()
 ) -> ImageSource:
     """Make a source of a table or stream, which may lack some of the columns that its files have."""
-    require(bool(opened.features), f"Data {config.source} does not tell its columns; read it without --streaming.")
+    require(bool(opened.features), f"Data {config.source} does not list its columns; read it without --streaming.")
     columns = find_columns(opened.features, config)
     table = _Rows(_as_bytes(opened, columns), columns, _roots(config), config.source)
     if isinstance(opened, datasets.IterableDataset):
@@ -280,11 +280,7 @@ class _Rows:
         return texts(inside({name: self.table.data.column(name)[row].as_py()}, path))
 
     def stream(self) -> Iterator[Row]:
-        """Yield the rows of a stream from the start.
-
-        Raises:
-            AdaNATError: if the stream breaks off.
-        """
+        """Yield the rows of a stream from the start."""
         number = 0
         try:
             for number, values in enumerate(self.table):
@@ -298,11 +294,8 @@ class _Rows:
         """Read the class ids of all rows; labels that are words become classes in the order of their names.
 
         Returns:
-            (rows,) ids, -1 where a row has no label and 0 where the table has none; class id to name, and the number
-            of classes where labels are words.
-
-        Raises:
-            AdaNATError: if a value can be no label.
+            (rows,) ids, -1 where a row has no label and 0 where the table has none; class id to name; and the number
+            of classes if labels are words, else 0.
         """
         path = self.columns.label
         if not path:
@@ -320,8 +313,8 @@ class _Rows:
         wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
         require(
             not wrong,
-            f"Column {'.'.join(path)!r} of {self.shown} holds {told(wrong[:1])}; expected whole numbers or names as "
-            "labels.",
+            f"Column {'.'.join(path)!r} of {self.shown} holds {shortened(wrong[:1])}; expected whole numbers or names "
+            "as labels.",
         )
         ids, names, num_classes = class_ids(raw, self.shown)
         return ids[pc.index_in(column, pa.array(values, column.type)).to_numpy()], names, num_classes
@@ -332,8 +325,7 @@ class _Rows:
         if isinstance(image, dict):
             path, image = image.get("path") or "", image.get("bytes")
         file = image or (file_within(self.roots, path) if path else None)
-        # Token sets list what cannot be read by name: where it lay on the machine that wrote the table tells nobody
-        # more.
+        # Token sets list unreadable images by name; the folder on the machine that wrote the table is not part of it.
         name = Path(path).name if Path(path).is_absolute() else path
         name = f"{name} (row {number})" if name else f"row {number}"
         captions = texts(inside(values, self.columns.caption))

@@ -70,7 +70,7 @@ def _content(read: Callable[[int], bytes], kind: str) -> Any:
 
 
 def _members(tar: str) -> Iterator[tuple[str, Callable[[int], bytes]]]:
-    """Names of the files in a tar, each with what reads so many bytes of it; nothing at all of larger ones."""
+    """Yield the files in a tar: name, and a call that reads them up to a limit in bytes; nothing of larger ones."""
     with open_address(tar) if is_address(tar) else open(tar, "rb") as raw, _archive(raw, tar) as archive:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # they would pile up
@@ -111,7 +111,7 @@ class _Checked(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or (header.type in _NAMES_AHEAD and header.size > _MOST_TEXT):
-            raise tarfile.ReadError("a header of it is damaged: no name takes so many bytes")
+            raise tarfile.ReadError("a header is damaged: its name would take too many bytes")
         return header
 
     @classmethod

@@ -27,7 +27,7 @@ def open_tars(config: DataConfig, tars: list[str], files: SourceFiles) -> Stream
     Args:
         config: what was asked for.
         tars: paths or addresses.
-        files: the same, as they are told from others.
+        files: the same, for the data's identity.
 
     Raises:
         AdaNATError: if a tar cannot be read, or it is not clear what its members are.
@@ -58,7 +58,7 @@ def _is_closed(kind: str) -> bool:
 def _classes(
     config: DataConfig, tars: list[str], label: tuple[str, ...], first: list[Sample]
 ) -> tuple[dict[RawLabel, int], dict[int, str], int]:
-    """Look up all labels, as ``number_labels``; not where the first are numbers and their number is given or far."""
+    """Number the labels of all tars, unless the first ones are numbers and the classes known or the tars remote."""
     words = [word for sample in first if isinstance(word := read_label(inside(sample, label)), str)]
     if not words and (config.num_classes or is_address(tars[0])):
         return {}, {}, 0
@@ -77,11 +77,7 @@ def _classes(
 
 
 def _rows(tars: list[str], columns: Columns, ids: dict[RawLabel, int]) -> Iterator[Row]:
-    """Yield all rows in order.
-
-    Raises:
-        AdaNATError: if a tar cannot be read to its end, or is no webdataset.
-    """
+    """Yield all rows in order."""
 
     def holds_image(kind: str) -> bool:
         return kind == columns.image if columns.image else is_image(kind)
@@ -101,7 +97,7 @@ def _rows(tars: list[str], columns: Columns, ids: dict[RawLabel, int]) -> Iterat
 
 
 def _refuse_unclear(config: DataConfig, tars: list[str], known: Sample) -> None:
-    """Images without labels and captions are one class only if nothing else could tell more."""
+    """Refuse images without labels and captions where other members or folders may hold some."""
     closed = [kind for kind in known if _is_closed(kind)]
     require(
         not closed,

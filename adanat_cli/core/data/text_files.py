@@ -1,4 +1,4 @@
-"""Text files of users: UTF-8 or UTF-16, with or without a byte-order mark, lines as editors and shells count them."""
+"""Text files of users: UTF-8 or UTF-16 with or without a byte-order mark, and lines as editors count them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = {  # UTF-32 first: its mark begins like that of UTF-16
 
 
 LFS_POINTER = b"version https://git-lfs"
-"""What a file begins with that Git has not fetched."""
+"""How a file begins that Git LFS has not fetched."""
 _FIELD = re.compile(r'(?:^|\t)(?:"([^"]*(?:""[^"]*)*)"(?=\t|$)|([^\t]*))')
 _HEAD = 2**16
 
@@ -34,7 +34,7 @@ def decode_text(content: bytes) -> str:
             return content.decode(encoding)
     if b"\0" not in content:
         return content.decode("utf-8")
-    # UTF-16 without a mark: of two bytes, the high one is the one that is mostly zero.
+    # UTF-16 without a mark: the high byte of each pair is mostly zero.
     high_first = content[::2].count(0) > content[1::2].count(0)
     return content.decode("utf-16-be" if high_first else "utf-16-le")
 
@@ -43,20 +43,20 @@ def text_lines(text: str) -> list[str]:
     r"""Lines without the blanks around them, and without empty ones.
 
     Only ``\n`` and ``\r\n`` end a line, unlike in ``str.splitlines``, which also cuts sentences at U+2028 or a
-    vertical tab. A mark inside, as files put one after the other have it, is no part of a line.
+    vertical tab. A byte-order mark inside, as concatenated files have it, is not part of a line.
     """
     lines = (line.lstrip("\ufeff").strip() for line in text.split("\n"))
     return [line for line in lines if line]
 
 
 def fields_of(line: str) -> list[str]:
-    """Fields between tabs; those in quotes without them, as spreadsheets write what holds quotes or tabs."""
+    """Split a line at tabs; fields lose the quotes that spreadsheets put around those with quotes or tabs."""
     found = (field.groups() for field in _FIELD.finditer(line))
     return [plain if quoted is None else quoted.replace('""', '"') for quoted, plain in found]
 
 
 def first_fields(path: Path) -> list[str]:
-    """Fields of a table's first line, whatever its encoding."""
+    """Read the fields of a table's first line, in any encoding."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     encoding = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "utf-8")
@@ -64,11 +64,7 @@ def first_fields(path: Path) -> list[str]:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse a file that Git LFS has not fetched.
-
-    Raises:
-        AdaNATError: if it is one, or cannot be read.
-    """
+    """Refuse a file that Git LFS has not fetched, or that cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))

@@ -32,7 +32,6 @@ def token_set_card(info: TokenSetInfo, num_images: int, repo: str = "") -> str:
     if info.has_flips:
         columns += ", `tokens_flipped` (of the mirrored image)"
     columns += ", `caption`" if info.condition == "text" else f", `label` (of {info.num_classes} classes)"
-    place = repo or "."
     repo_name, _, revision = repo.partition("@")
     pinned = f', revision="{revision}"' if revision else ""
     loading = f'load_dataset("{repo_name or "parquet"}"{pinned}, split="train")'
@@ -50,7 +49,7 @@ Columns: {columns}.
 ## Use{"" if repo else ", from within this folder"}
 
 ```bash
-adanat pretrain-nat --dataset <its name> --tokens {place} --model <model with this tokenizer>
+adanat pretrain-nat --dataset <its name> --tokens {repo or "."} --model <model with this tokenizer>
 ```
 
 ```python

@@ -152,7 +152,7 @@ def _check_whole(folder: Path, files: Sequence[Path]) -> tuple[TokenSetInfo, Map
     summary = read_summary(folder)
     require(
         summary.get("num_shards") == len(files),
-        f"{folder} holds {len(files)} shards, but {SUMMARY} tells of {summary.get('num_shards')}; run the same "
+        f"{folder} holds {len(files)} shards, but {SUMMARY} lists {summary.get('num_shards')}; run the same "
         "`adanat tokenize` again.",
     )
     return first.info, summary["sha256"]

@@ -24,7 +24,7 @@ Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 SUMMARY = "token_set.json"
 """Written when all shards are there."""
 _LARGEST_SUMMARY = 2**28
-"""Bytes; it names every image that could not be read."""
+"""Bytes; it lists all images that could not be read."""
 _AGAIN = "remove it and run the same `adanat tokenize` again, or fetch it again"
 
 
@@ -36,7 +36,7 @@ class TokenSetInfo:
         image_size: side of the images, in pixels.
         grid: (h, w) tokens of an image; N = h * w.
         codebook_size: K.
-        tokenizer_fingerprint: of the tokenizer's weights.
+        tokenizer_fingerprint: hash of the tokenizer's weights.
         condition: "class" or "text".
         num_classes: classes of the label numbering.
         has_flips: whether the flipped images' ids are there too.
@@ -65,7 +65,7 @@ class TokenSetInfo:
         for name, value in sizes.items():
             require_within(name, value, 1, 2**20)
         require_within("codebook_size", self.codebook_size, 1, 2**16)
-        require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens an image are too many.")
+        require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens per image; expected at most 1,048,576.")
         require(self.condition in ("class", "text"), f"condition is {self.condition!r}; expected class or text.")
 
     @property
@@ -84,7 +84,7 @@ class Shard:
     """One file of a set: the images of a fixed range of the source.
 
     Attributes:
-        plan: what decides the content of every shard, for telling one run's shards from another's.
+        plan: settings that decide the content of all shards, to tell one run's shards from another's.
         start, stop: range of the source, before unreadable images are left out.
         skipped: unreadable images, name to reason.
         skipped_at: their positions in the source.
@@ -107,10 +107,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard says of itself without its rows; see ``Shard``.
+    """The metadata of a shard; see ``Shard``.
 
     Attributes:
-        skipped_at: None in shards of older editions, which do not tell.
+        skipped_at: None in shards of older versions, which do not record it.
     """
 
     info: TokenSetInfo
@@ -156,7 +156,7 @@ def _ids_array(ids: Ids, kind: pa.DataType) -> pa.Array:
 
 
 def _label_feature(info: TokenSetInfo) -> dict[str, Any]:
-    """ClassLabel where every id of the numbering has a name of its own."""
+    """A ClassLabel in which each class id has a name of its own."""
     names = [info.class_names.get(label, "") for label in range(info.num_classes)]
     occurrences = Counter(names)
     distinct = [
@@ -166,10 +166,10 @@ def _label_feature(info: TokenSetInfo) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> ShardHeader:
-    """Read what a shard says of itself.
+    """Read the metadata of a shard.
 
     Raises:
-        AdaNATError: if the file is damaged or is no shard of a token set.
+        AdaNATError: if the file is damaged or is not a shard of a token set.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -179,7 +179,7 @@ def read_header(path: Path) -> ShardHeader:
         return build(ShardHeader, about, str(path))
     except (AdaNATError, OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise AdaNATError(
-            f"{path} is not a whole shard of a token set; remove it and run `adanat tokenize` again."
+            f"{path} is not a complete shard of a token set; remove it and run `adanat tokenize` again."
         ) from error
 
 
@@ -195,7 +195,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def recorded_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a token set by its name, as the summary notes it; empty where it notes none.
+    """Return the sha256 of each file of a token set by its name, as recorded in the summary; empty if it has none.
 
     Raises:
         AdaNATError: if the summary is damaged.
@@ -210,14 +210,10 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def check_sha256(file: Path, sha256: str | None) -> None:
-    """Refuse a file that is not what was written; None where that was not noted.
-
-    Raises:
-        AdaNATError: if it is not.
-    """
+    """Refuse a file whose hash is not the recorded one; None where none was recorded."""
     require(
         sha256 is None or sha256 == sha256_of(file),
-        f"{file} is not what was written (its sha256 is another than that in token_set.json); {_AGAIN}.",
+        f"{file} is not what was written (its sha256 differs from that in token_set.json); {_AGAIN}.",
     )
 
 
@@ -226,8 +222,8 @@ def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.T
 
     Args:
         file: the shard.
-        info: of its set.
-        sha256: that the set's summary notes; None where it notes none, as in sets of older editions.
+        info: what the ids of its set mean.
+        sha256: hash in the set's summary; None where it has none, as in sets of older versions.
 
     Raises:
         AdaNATError: if the shard is damaged, or holds ids that the tokenizer or the classes do not have.
@@ -251,7 +247,7 @@ def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.T
 def _check_column(file: Path, table: pa.Table, name: str, *kinds: pa.DataType) -> None:
     require(name in table.column_names, f"{file} has no column {name}; {_AGAIN}.")
     column = table[name]
-    # Names within a list are no part of its type.
+    # The name of a list's items does not count.
     require(
         any(_plain(column.type) == _plain(kind) for kind in kinds) and column.null_count == 0,
         f"Column {name} of {file} is {column.type} with {column.null_count} empty rows; expected {kinds[0]}; {_AGAIN}.",
