@@ -203,7 +203,7 @@ def remove_folder(path: Path) -> None:
     ("damage", "words"),
     [
         (change_one_bit, "its weights do not match the hash"),
-        (damage_weights, "not a whole safetensors file"),
+        (damage_weights, "not a complete safetensors file"),
         (remove_weights, "does not exist"),
         (remove_config, "does not exist"),
         (remove_folder, "lists nat, but that folder is missing"),
@@ -221,7 +221,7 @@ def test_a_damaged_component_is_said_in_one_line(
 @pytest.mark.parametrize("content", [b"", b"\xff" * 16, b"\x02\0\0\0\0\0\0\0[]", b"\x02\0\0\0\0\0\0\0{}rest"])
 def test_a_header_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(AdaNATError, match="not a whole safetensors file"):
+    with pytest.raises(AdaNATError, match="not a complete safetensors file"):
         read_header(tmp_path / "a.safetensors")
 
 

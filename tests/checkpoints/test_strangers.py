@@ -167,7 +167,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
 def test_weights_of_no_floats_are_refused_without_reading_them(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = ModelFolder(tmp_path)
     folder.write("nat", NAT.to_dict(), {name: tensor.to(dtype) for name, tensor in UViT(NAT).state_dict().items()})
-    with pytest.raises(AdaNATError, match="expected floats"):
+    with pytest.raises(AdaNATError, match="expected floating-point numbers"):
         describe(str(folder.path))
 
 

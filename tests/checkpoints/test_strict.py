@@ -63,8 +63,11 @@ def test_names_and_shapes_must_fit(change: dict[str, Tensor | None], words: str)
     [
         (torch.full((2, 3), torch.nan), r"linear\.weight holds values that are not finite"),
         (torch.full((2, 3), 1e300, dtype=torch.float64), r"linear\.weight holds values that are not finite"),
-        (torch.ones(2, 3, dtype=torch.int64), r"linear\.weight is of type int64; expected floats"),
-        (torch.ones(2, 3, dtype=torch.complex64), r"linear\.weight is of type complex64; expected floats"),
+        (torch.ones(2, 3, dtype=torch.int64), r"linear\.weight is of type int64; expected floating-point numbers"),
+        (
+            torch.ones(2, 3, dtype=torch.complex64),
+            r"linear\.weight is of type complex64; expected floating-point numbers",
+        ),
     ],
 )
 def test_weights_are_finite_floats(value: Tensor, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Which weights of a foreign file are meant: files hold averages beside live weights, and names carry prefixes."""
+"""Which weights of a foreign file to take: averages or live weights, below any prefix of their names."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from adanat_cli.core.errors import AdaNATError, printable
 
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)([._]|$)", re.IGNORECASE)
 _WRAPPED = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What PyTorch's wrappers put between the names of modules, wherever they wrap one."""
+"""Prefixes that PyTorch's wrappers add to the names of wrapped modules."""
 _UNDOTTED = "model_ema."
-"""Latent diffusion's programs keep the average of ``encoder.conv_in.weight`` as ``model_ema.encoderconv_inweight``."""
+"""Latent diffusion stores the average of ``encoder.conv_in.weight`` as ``model_ema.encoderconv_inweight``."""
 
 
 def entries(weights: ForeignWeights, marks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Find everything in a file that holds weights of some names, below whatever prefix.
+    """Find all state dicts in a file that contain weights of given names, below any prefix.
 
     Args:
         weights: the file.
-        marks: names that a network is known by.
+        marks: names by which a network is recognised.
 
     Returns:
-        Entry -> the state dict, without the prefix. An entry is a place in the file, then the prefix: "model",
-        "state_dict.module", "policy_old.actor"; "" where the file is the state dict.
+        Entry -> state dict without the prefix. An entry is a location in the file, then the prefix: "model",
+        "state_dict.module", "policy_old.actor"; "" if the file is the state dict.
     """
     found = {}
-    for place, stored in weights.state_dicts.items():
+    for location, stored in weights.state_dicts.items():
         tensors = _dotted({_WRAPPED.sub("", name): tensor for name, tensor in stored.items()})
         heads = [name[: -len(marks[0])] for name in tensors if name.endswith(marks[0])]
         prefixes = [head for head in heads if head[-1:] in ("", ".") and all(head + mark in tensors for mark in marks)]
         for prefix in prefixes:
             inner = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-            found[".".join(filter(None, (place, prefix[:-1])))] = {
+            found[".".join(filter(None, (location, prefix[:-1])))] = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(prefix) and not (inner and name.startswith(inner))
@@ -44,7 +44,7 @@ def entries(weights: ForeignWeights, marks: Sequence[str]) -> dict[str, dict[str
 
 
 def within(found: Collection[str], wanted: str) -> list[str]:
-    """Return the wanted entry, else those that lie in it; "" wants all, and "." the file itself."""
+    """Return the wanted entry, else those within it; "" stands for all, and "." for the file itself."""
     exact = wanted.strip(".")
     if wanted and exact in found:
         return [exact]
@@ -52,20 +52,20 @@ def within(found: Collection[str], wanted: str) -> list[str]:
 
 
 def is_averaged(entry: str) -> bool:
-    """Whether an entry calls itself an average over training."""
+    """Whether an entry is named as an average over training."""
     return bool(_AVERAGED.search(entry))
 
 
 def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
-    """Take the average where there is one.
+    """Choose the average if there is one.
 
     Args:
         found: entries, at least one.
         source: the file, for the message.
-        preferred: part of an entry that goes before others.
+        preferred: part of an entry's name that is preferred to others.
 
     Raises:
-        AdaNATError: if several are left.
+        AdaNATError: if several remain.
     """
     best = sorted(found, key=lambda entry: _rank(entry, preferred))
     rest = [entry for entry in best if _rank(entry, preferred) == _rank(best[0], preferred)]
@@ -77,7 +77,7 @@ def choose(found: Sequence[str], source: str, preferred: str = "") -> str:
 
 
 def shown(entry: str) -> str:
-    """An entry as a message says it."""
+    """Name of an entry in a message."""
     return printable(entry[:100]) or ". (the file itself)"
 
 
@@ -86,7 +86,7 @@ def _rank(entry: str, preferred: str) -> tuple[bool, bool]:
 
 
 def _dotted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the dots back to names of averages that have lost them."""
+    """Restore the dots in the names of averages."""
     live = {name.replace(".", ""): name for name in tensors if _UNDOTTED not in name}
     renamed = {}
     for name, tensor in tensors.items():

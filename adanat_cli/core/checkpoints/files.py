@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, synced, then renamed."""
+"""Files that are either complete or absent: written under a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 _LITTER = re.compile(r"\..+\.\d+\.(part|old)")
 _FOREIGN_LITTER = re.compile(r"\.tmp\w{6}")
-"""How the safetensors library calls what it has not written whole yet."""
-_PLACES = (
+"""Temporary names of the safetensors library."""
+_SUBFOLDERS = (
     *("checkpoints", "samples", "plots", "discriminator", "features", "features/*", "policies"),
     *("model", "model/features", "model/policies"),
 )
-"""Folders within an output into which files are written."""
+"""Folders within an output that files are written to."""
 _FORMATS = {
     "float64": "F64",
     "float32": "F32",
@@ -48,7 +48,7 @@ _FORMATS = {
 
 @contextmanager
 def writing(path: Path | str, advice: str = "choose a folder that you can write to") -> Iterator[None]:
-    """Tell in one line what keeps ``path`` from being written.
+    """Say in one line why ``path`` cannot be written.
 
     Raises:
         AdaNATError: if the block raises an ``OSError``.
@@ -65,7 +65,7 @@ def writing(path: Path | str, advice: str = "choose a folder that you can write 
 
 
 def check_picture(path: Path, option: str) -> None:
-    """Refuse a place for a PNG that cannot become one, before the work for it is done.
+    """Refuse a path that cannot be written as a PNG, before the work for it is done.
 
     Raises:
         AdaNATError: naming the option.
@@ -73,27 +73,27 @@ def check_picture(path: Path, option: str) -> None:
     with writing(path):
         require(not path.is_dir(), f"{option} {path} is a folder; expected a file such as grid.png.")
         _check_kind(path)
-    require(path.suffix.lower() == ".png", f"{option} {path} would hold a PNG; expected a name that ends in .png.")
+    require(path.suffix.lower() == ".png", f"{option} {path} would be a PNG; expected a name that ends in .png.")
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse to take the name of a device or pipe, which renaming would do to /dev/null for the whole machine."""
+    """Refuse a device or pipe: the rename would replace, say, /dev/null for the whole machine."""
     is_known = path.is_file() or path.is_dir() or not path.exists()
     require(is_known, f"Cannot write {path}: it is a device or a pipe, not a file; choose another name.")
 
 
 def temporary_name(path: Path, suffix: str = "part") -> Path:
-    """The hidden neighbour under which this process writes a file or folder; ``clear_litter`` knows such names."""
+    """Hidden temporary name beside ``path``, unique to this process; ``clear_litter`` recognises such names."""
     return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
 
 
 @contextmanager
 def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary neighbour of ``path`` that takes its name when the block ends well.
+    """Yield a temporary path beside ``path`` that is renamed to it when the block succeeds.
 
     Args:
-        path: of the file.
-        durable: whether it must survive a power cut from then on, which waits for the disk.
+        path: the file.
+        durable: whether to wait until the file is on the disk, so that it survives a power cut.
 
     Raises:
         AdaNATError: if the folder cannot be written.
@@ -104,7 +104,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
             _check_kind(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            # Some writers make files that only their owner can read.
+            # Some libraries write files that only their owner can read.
             temporary.chmod(0o666 & ~_umask())
             if durable:
                 sync(temporary)
@@ -117,7 +117,7 @@ def atomic_path(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until the content of a file or folder is on the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -129,17 +129,17 @@ def sync(path: Path) -> None:
 
 
 def clear_litter(folder: Path, name: str = "") -> None:
-    """Remove what writers that were killed have left under temporary names; nobody else may be writing there.
+    """Remove the temporary files of killed processes; no other process may be writing there.
 
     Args:
         folder: output of a job.
-        name: of the one file of it that is to be written; "" clears the whole folder.
+        name: name of the only file to clear up after; "" for the whole folder.
     """
     pattern = f".{glob.escape(name) or '*'}.*"
     litter = [path for path in folder.glob(pattern) if _LITTER.fullmatch(path.name)]
     if not name:
-        places = [place for pattern in _PLACES for place in folder.glob(pattern)]
-        inside = [path for place in places for path in place.glob(".*")]
+        subfolders = [subfolder for pattern in _SUBFOLDERS for subfolder in folder.glob(pattern)]
+        inside = [path for subfolder in subfolders for path in subfolder.glob(".*")]
         litter += [path for path in inside if _LITTER.fullmatch(path.name) or _FOREIGN_LITTER.fullmatch(path.name)]
     for path in litter:
         if path.is_dir() and not path.is_symlink():
@@ -153,11 +153,11 @@ def check_writable(folder: Path, advice: str = "choose another --output folder")
     """Make a folder and write to it, so that a mistake shows before the work is done.
 
     Args:
-        folder: to be written to later.
-        advice: what to try where it cannot be.
+        folder: the folder.
+        advice: what to try if it cannot be written to.
 
     Raises:
-        AdaNATError: if that fails.
+        AdaNATError: if it cannot be written to.
     """
     with writing(f"to {folder}", advice):
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,17 +173,17 @@ def _umask() -> int:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write readable JSON, whole or not at all."""
+    """Write indented JSON, completely or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write safetensors, whole or not at all; the same content gives the same bytes.
+    """Write safetensors, completely or not at all; the same content gives the same bytes.
 
-    The library's own writer shuffles the metadata, and holds all tensors twice.
+    The library's own writer shuffles the metadata, and keeps all tensors in memory twice.
     """
-    # Wide numbers first, so that all are aligned.
+    # Wide number formats first, so that all are aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
@@ -201,8 +201,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's numbers as they lie in memory, row by row."""
-    import torch  # here, so that reading JSON needs no PyTorch
+    """Bytes of a tensor in row-major order."""
+    import torch  # here, so that writing JSON needs no PyTorch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
@@ -217,17 +217,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load, load_file
 
     if not path.is_file():
-        raise AdaNATError(f"{path} does not exist.")
+        raise AdaNATError(f"{path} does not exist; fetch or write it again.")
     try:
-        # The library opens files by names that are text; others' bytes it takes as well.
+        # The library opens only files whose names are valid text; others are read as bytes.
         is_text = os.fsencode(path) == str(path).encode(errors="replace")
         return load_file(path) if is_text else load(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise AdaNATError(f"{path} is not a whole safetensors file: {error}.") from error
+        raise AdaNATError(f"{path} is not a complete safetensors file ({error}); fetch or write it again.") from error
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and float32 (or integer) values, independent of file layout."""
+    """sha256 of names, shapes and float32 (or integer) values, independent of file layout."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu()

@@ -1,4 +1,4 @@
-"""Other people's weight files, read without ever running what a pickle asks for."""
+"""Weight files of others, read without ever running code of a pickle."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _PLAIN = re.compile(
     r"|torch\.nn\.parameter\.Parameter|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
     r"|torch\._tensor\._rebuild_from_type_v2"
 )
-"""What may be rebuilt: tensors, plain values, and the settings that AdaNAT's training checkpoints hold."""
+"""Classes and functions that may be used: for tensors, plain values and the settings in AdaNAT's checkpoints."""
 
 _MAX_STRUCTURE = 8 * 2**20
-"""Bytes of names and settings beside the weights; the published files have less than half a megabyte."""
+"""Bytes of names and settings beside the weights; published files have less than half a megabyte."""
 _MAX_HEADER = 10**8
 """Bytes of a safetensors header, by its specification."""
-_MAX_DEPTH, _MAX_PLACES = 5, 1000
-"""Mappings within mappings, of which the innermost holds weights; and how many of these are looked at."""
+_MAX_DEPTH, _MAX_LOCATIONS = 5, 1000
+"""Nesting depth and number of the mappings that are searched for weights."""
 _OLD_PYTORCH = re.compile(rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.")
-"""How files begin that PyTorch wrote before it wrote zip archives."""
+"""First bytes of PyTorch's format before zip archives (before 1.6)."""
 _OLD_PICKLES = 5
 
 Tensors = dict[str, Tensor]
@@ -46,13 +46,13 @@ Format = Literal["safetensors", "archive", "old"]
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """What a foreign file holds.
+    """The content of a foreign file.
 
     Attributes:
         path: the file.
-        sha256: of the file's bytes.
-        state_dicts: place in the file -> names with tensors; "" for a file that is one state dict, "model" or
-            "ema.module" for one within others.
+        sha256: hash of the file's bytes.
+        state_dicts: location in the file -> name -> tensor; the location is "" for a file that is one state dict, such
+            as "model" or "ema.module" for nested ones.
         arguments: settings that the training program stored, if any.
     """
 
@@ -63,10 +63,10 @@ class ForeignWeights:
 
 
 def read_foreign(path: Path) -> ForeignWeights:
-    """Load a file and find the mappings in it that hold weights.
+    """Load a file and find the mappings of weights in it.
 
     Raises:
-        AdaNATError: if the file is missing, damaged, holds no weights, or needs code to be run.
+        AdaNATError: if the file is missing or damaged, has no weights, or would run code.
     """
     tree = load_foreign(path)
     state_dicts: dict[str, Tensors] = {}
@@ -75,7 +75,7 @@ def read_foreign(path: Path) -> ForeignWeights:
         found = f"entries {', '.join(map(repr, list(tree)[:5]))}" if isinstance(tree, dict) else type(tree).__name__
         raise AdaNATError(
             f"{path} holds no state dict of weights; found {found[:200]}, expected names with tensors, possibly under "
-            "entries such as model or state_dict."
+            "entries such as model or state_dict; give another file."
         )
     arguments = tree.get("args", {})
     arguments = vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
@@ -85,11 +85,11 @@ def read_foreign(path: Path) -> ForeignWeights:
 def load_foreign(path: Path) -> Any:
     """Load safetensors or a PyTorch file, whatever its suffix, to the CPU.
 
-    Only tensors, plain values and ``argparse.Namespace`` are rebuilt; a pickle that asks for anything else is refused
+    Only tensors, plain values and ``argparse.Namespace`` are rebuilt; a pickle that names anything else is refused
     before it can run. Weights stay on disk until they are used, except those of PyTorch's format before 1.6.
 
     Raises:
-        AdaNATError: if the file is missing, damaged, or needs more than that.
+        AdaNATError: if the file is missing, damaged, or needs anything else.
     """
     form = _format(path)
     if form == "safetensors":
@@ -98,16 +98,16 @@ def load_foreign(path: Path) -> Any:
         asked = _asked_by_archive(path) if form == "archive" else _asked_by_old(path)
     except AdaNATError:
         raise
-    except Exception as error:  # what a damaged pickle or archive does to its reader is not specified
+    except Exception as error:  # a damaged pickle or archive may raise any exception
         raise AdaNATError(_damaged(path, error)) from error
     unknown = next((name for name in asked if not _PLAIN.fullmatch(name)), None)
     require(
         unknown is None,
         f"{path} is refused: beside tensors it asks for {unknown and unknown[:80]}, and anything but tensors and "
-        "plain values could run code on loading; give a file that holds weights only, or convert it to safetensors "
-        "where you trust it.",
+        "plain values could run code on loading; give a file of weights only, or, if you trust it, convert it to "
+        "safetensors.",
     )
-    # PyTorch takes the suffix's word for safetensors, and maps files by names in UTF-8 only.
+    # PyTorch goes by the suffix .safetensors, and memory-maps only files whose names are UTF-8.
     if form == "archive":
         _check_sums(path)
     mapped = form == "archive" and path.suffix != ".safetensors" and str(path).isprintable()
@@ -129,10 +129,10 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 def _format(path: Path) -> Format:
-    """Tell the format by how the file begins.
+    """Determine the format from the first bytes of the file.
 
     Raises:
-        AdaNATError: if it is none that is read here.
+        AdaNATError: if the format is not supported.
     """
     try:
         status = path.stat()
@@ -162,7 +162,7 @@ def _format(path: Path) -> Format:
 
 
 class _Structure(io.BufferedReader):
-    """A file of which only names and settings may be read, a few megabytes."""
+    """A file that raises an error after a few megabytes, enough for names and settings."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -184,12 +184,12 @@ class _Structure(io.BufferedReader):
 def _too_large(path: Path) -> str:
     return (
         f"{path} is refused: beside its tensors it holds over {_MAX_STRUCTURE >> 20} MB of names and settings; give a "
-        "file that holds weights only."
+        "file of weights only."
     )
 
 
 def _asked_by_archive(path: Path) -> list[str]:
-    """Names of what the pickle of a PyTorch archive asks for; the archive's size is checked before it is read."""
+    """Names in the pickle of a PyTorch archive; the size of the archive is checked before it is read."""
     with _Structure(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         require(
@@ -205,19 +205,19 @@ def _asked_by_archive(path: Path) -> list[str]:
         pickles = [member for member in structure if member.filename.endswith("/data.pkl")]
         require(len(pickles) == 1, f"{path} is an archive, but not one that torch.save wrote; give a file of weights.")
         if not pickles[0].CRC:
-            del pickles[0].CRC  # check sums were switched off when it was saved; without one, none is compared
+            del pickles[0].CRC  # checksums were switched off when it was saved; without one, none is compared
         return _asked(io.BytesIO(archive.read(pickles[0])), 1)
 
 
 def _check_sums(path: Path) -> None:
-    """Compare an archive, whose structure is known to be small, with the check sums that torch.save put into it.
+    """Compare an archive, whose structure is known to be small, with the checksums of torch.save in it.
 
     Raises:
-        AdaNATError: if a member differs, so that weights are not those that were saved.
+        AdaNATError: if a member differs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            summed = [member for member in archive.infolist() if member.CRC]  # 0 where they were switched off
+            summed = [member for member in archive.infolist() if member.CRC]  # 0 if they were switched off
             require(
                 sum(member.file_size for member in summed) <= path.stat().st_size,
                 f"{path} is refused: its members overlap; fetch or save it again.",
@@ -225,7 +225,7 @@ def _check_sums(path: Path) -> None:
             for member in summed:
                 with archive.open(member) as content:
                     while content.read(2**20):
-                        pass  # at a member's end the reader compares
+                        pass  # at the end of a member the reader compares
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise AdaNATError(_damaged(path, error)) from error
 
@@ -236,7 +236,7 @@ def _asked_by_old(path: Path) -> list[str]:
 
 
 def _asked(file: IO[bytes], num_pickles: int) -> list[str]:
-    """Names of the classes and functions that pickles name, without loading anything."""
+    """Names of the classes and functions in pickles, without loading anything."""
     asked = []
     for _ in range(num_pickles):
         operations = pickletools.genops(file)
@@ -244,14 +244,14 @@ def _asked(file: IO[bytes], num_pickles: int) -> list[str]:
     return asked
 
 
-def _collect(node: Any, place: str, depth: int, state_dicts: dict[str, Tensors], seen: dict[int, Tensors]) -> None:
-    """Note every mapping that holds tensors; what others lead to, too, is looked through once."""
+def _collect(node: Any, location: str, depth: int, state_dicts: dict[str, Tensors], seen: dict[int, Tensors]) -> None:
+    """Collect all mappings with tensors; one that is reached by several paths is searched once."""
     if not isinstance(node, dict) or depth > _MAX_DEPTH:
         return
     known = id(node) in seen
     if not known:
         seen[id(node)] = {str(name): value.detach() for name, value in node.items() if isinstance(value, Tensor)}
-    if seen[id(node)] and len(state_dicts) < _MAX_PLACES:
-        state_dicts[place] = seen[id(node)]
+    if seen[id(node)] and len(state_dicts) < _MAX_LOCATIONS:
+        state_dicts[location] = seen[id(node)]
     for name, value in () if known else node.items():
-        _collect(value, f"{place}.{name}" if place else str(name), depth + 1, state_dicts, seen)
+        _collect(value, f"{location}.{name}" if location else str(name), depth + 1, state_dicts, seen)

@@ -1,4 +1,4 @@
-"""What a safetensors file holds, read from its header alone: no tensor is loaded and no PyTorch is needed."""
+"""The header of a safetensors file: read without loading a tensor, and without PyTorch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class Header:
-    """Names, shapes and metadata of one safetensors file.
+    """Names, shapes and metadata in one safetensors file.
 
     Attributes:
         shapes: tensor name -> shape.
-        dtypes: the number formats that occur, such as "F32", sorted.
-        num_bytes: of the whole file.
-        metadata: what the writer noted.
+        dtypes: number formats that occur, such as "F32", sorted.
+        num_bytes: size of the whole file.
+        metadata: name -> text.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -38,15 +38,15 @@ class Header:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers held, over all tensors."""
+        """Number of values in all tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def check(self, sizes: Sizes, source: str) -> None:
-        """Refuse weights that cannot be those of a configuration, which costs nothing beside building a network.
+        """Refuse weights that do not fit a configuration, before a network is built.
 
         Args:
-            sizes: what the configuration expects; nothing is checked where it expects nothing.
-            source: where the weights are, for the message.
+            sizes: expected sizes; nothing is checked if they are empty.
+            source: where the weights are from, for the message.
 
         Raises:
             AdaNATError: naming the first tensor or list of layers that differs, or the number format.
@@ -58,8 +58,8 @@ class Header:
                 f"Weights of {source} do not fit the network that its config.json describes: {name} is "
                 f"{found or 'missing'} instead of {expected}; one of the files is damaged or of another version.",
             )
-        strange = sorted(set(self.dtypes) - _FLOATS) if sizes else []
-        require(not strange, f"Weights of {source} are of type {', '.join(strange)}; expected floats.")
+        others = sorted(set(self.dtypes) - _FLOATS) if sizes else []
+        require(not others, f"Weights of {source} are of type {', '.join(others)}; expected floating-point numbers.")
 
     def _num_parts(self, name: str) -> int:
         """Length of a numbered list of layers."""
@@ -69,26 +69,26 @@ class Header:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a header says of one tensor."""
+    """Description of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
     def num_bytes(self) -> int:
-        """Length of its values."""
+        """Size of its values."""
         if min(self.shape, default=0) < 0 or self.dtype not in _BITS:
             raise ValueError(f"a tensor of shape {self.shape} and type {self.dtype}")
         return math.prod(self.shape) * _BITS[self.dtype] // 8
 
 
 def read_header(path: Path) -> Header:
-    """Read the header and check that the file is as long as it says.
+    """Read the header and check it against the length of the file.
 
     Raises:
-        AdaNATError: if the file is missing, cut short or of another format.
+        AdaNATError: if the file is missing, truncated or of another format.
     """
-    require(path.is_file(), f"{path} does not exist.")
+    require(path.is_file(), f"{path} does not exist; fetch or write it again.")
     try:
         num_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -107,6 +107,6 @@ def read_header(path: Path) -> Header:
         if num_bytes != 8 + num_header_bytes + end:
             raise ValueError(f"{num_bytes} bytes instead of {8 + num_header_bytes + end}")
     except (AdaNATError, OSError, ValueError, struct.error) as error:
-        raise AdaNATError(f"{path} is not a whole safetensors file ({error}); fetch or write it again.") from error
+        raise AdaNATError(f"{path} is not a complete safetensors file ({error}); fetch or write it again.") from error
     dtypes = tuple(sorted({entry.dtype for entry in entries.values()}))
     return Header({name: entry.shape for name, entry in entries.items()}, dtypes, num_bytes, metadata)

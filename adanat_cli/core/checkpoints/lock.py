@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on what a run writes, which the system frees however the run ends."""
+"""One writer at a time: a lock on the output of a run, which the system frees however the run ends."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from adanat_cli.core.errors import AdaNATError
 
 _SUFFIX, _PAUSE = ".lock", 0.1
 _held: set[Path] = set()
-"""What this process holds: a job that calls another for the same folder holds it already."""
+"""Locks of this process: a job that calls another for the same folder has locked it already."""
 
 
 @contextmanager
 def locked(folder: Path, name: str = "", patience: float = 0) -> Iterator[None]:
     """Keep other processes from writing into a folder, or to one file of it, inside the block.
 
-    The folder is made if need be, and removed again if nothing was put into it.
+    The folder is made if it is missing, and removed again if it is empty at the end.
 
     Args:
-        folder: to write into.
-        name: of the one file to write; "" for the whole folder.
-        patience: seconds to wait for another process that holds it.
+        folder: folder to write into.
+        name: name of the only file to write; "" for the whole folder.
+        patience: seconds to wait while another process holds the lock.
 
     Raises:
-        AdaNATError: if another process holds it, or the folder cannot be written.
+        AdaNATError: if another process holds the lock, or the folder cannot be written to.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     check_writable(folder)
     path = folder.resolve() / (f".{name}{_SUFFIX}" if name else _SUFFIX)
     if path in _held:
@@ -45,26 +45,26 @@ def locked(folder: Path, name: str = "", patience: float = 0) -> Iterator[None]:
     finally:
         _held.discard(path)
         with suppress(OSError):
-            path.unlink()  # while it is held, so that nobody else's is removed
+            path.unlink()  # while it is locked, so that no other process's lock is removed
         os.close(file)
-        for place in missing:
+        for parent in missing:
             with suppress(OSError):
-                place.rmdir()
+                parent.rmdir()
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but perhaps a lock."""
+    """Whether a folder is empty except for a lock file."""
     return all(child.name == _SUFFIX for child in folder.iterdir())
 
 
 def _take(path: Path, shown: Path, deadline: float) -> int:
-    """Open and lock a file, and write into it who holds it."""
+    """Open and lock a file, and write the holder's process number into it."""
     while True:
         with writing(path):
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        # The one who held it before may have removed the file in between.
+        # The previous holder may have removed the file in between.
         if (free := _lock(file)) and _is_there(file, path):
-            with suppress(OSError):  # a full disk: it is held all the same
+            with suppress(OSError):  # a full disk: it is locked all the same
                 os.truncate(file, 0)
                 os.write(file, f"process {os.getpid()} on {platform.node()}".encode())
             return file
@@ -80,7 +80,7 @@ def _take(path: Path, shown: Path, deadline: float) -> int:
 
 
 def _lock(file: int) -> bool:
-    """Lock an open file unless another process has; a file system without locks lets everyone in."""
+    """Lock an open file unless another process has; always succeeds on a file system without locks."""
     if sys.platform == "win32":
         return True
     import fcntl

@@ -1,4 +1,4 @@
-"""Values that may leave this machine: files of it are named by their last name, not by where they lie."""
+"""Values that may leave this machine: local paths are reduced to their last part."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from typing import Any
 _PATH = re.compile(
     r"(?P<head>(?:[\w.-]+[=:])?)(?P<path>(?:/(?!/)|\.{1,2}/|~[\w.-]*/|[A-Za-z]:[\\/](?!/)|\\\\).*)", re.DOTALL
 )
-"""A path that is absolute, of a home or beside the working directory; also after ``dino=`` or ``table:``."""
+"""A path that is absolute or begins with ``./``, ``../`` or ``~``; also after ``dino=`` or ``table:``."""
 _WITHIN = re.compile(r"(?<![\w:/.~-])~?(?:/[\w.@%+-]+){2,}/?")
-"""An absolute path within a sentence; neither an address nor a Hub id."""
+"""An absolute path within a sentence; neither a URL nor a Hub id."""
 
 
 def portable(values: Any) -> Any:
-    """Return JSON values in which a path of this machine is its last name.
-
-    Args:
-        values: of mappings, lists, tuples and scalars; lists and tuples become lists.
-    """
+    """Return JSON values with every local path reduced to its last part; tuples become lists."""
     if isinstance(values, Mapping):
         return {key: portable(value) for key, value in values.items()}
     if isinstance(values, list | tuple):

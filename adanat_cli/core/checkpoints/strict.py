@@ -1,4 +1,4 @@
-"""Networks around given weights: every name and shape must fit, and nothing is initialised in vain."""
+"""Networks built around given weights: all names and shapes must fit, and no time is spent on initialization."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], sour
 
     Args:
         build: makes the module, with any values.
-        tensors: its whole state dict.
-        source: where the weights came from, for the message.
+        tensors: complete state dict.
+        source: where the weights are from, for the message.
 
     Raises:
-        AdaNATError: if a name is missing or unknown, a shape differs, or values are no finite floats where a network
-            computes with floats.
+        AdaNATError: if a name is missing or unknown, a shape or type differs, or values are not finite.
     """
     module = _without_values(build)
     _check(module, tensors, source)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if any(name not in state for name, _ in [*module.named_parameters(), *module.named_buffers()]):
-        module = build()  # buffers that the state dict leaves out need their values
+        module = build()  # buffers that are not in the state dict need their values
         module.load_state_dict(state)
     else:
         module.load_state_dict(state, assign=True)
@@ -38,7 +37,7 @@ def load_strict(build: Callable[[], Module], tensors: Mapping[str, Tensor], sour
 
 
 def check_weights(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse a state dict whose names or shapes are not exactly those of the module, or that holds no numbers.
+    """Refuse a state dict whose names, shapes or types are not those of the module, or with values that are not finite.
 
     Raises:
         AdaNATError: naming the first that differ.
@@ -47,16 +46,15 @@ def check_weights(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor],
 
 
 def _without_values(build: Callable[[], Module]) -> Module:
-    """Build on tensors that take no memory."""
+    """Build on the meta device, whose tensors take no memory."""
     with torch.device("meta"), _SkipInitialization():
         return build()
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Leave out what would fill tensors in place.
+    """Skip functions that fill tensors in place.
 
-    On tensors without memory it has no effect, but PyTorch loads its compiler, which takes a second, to
-    find that out.
+    On meta tensors they have no effect, but make PyTorch load its compiler, which takes a second.
     """
 
     def __torch_function__(
@@ -69,7 +67,7 @@ class _SkipInitialization(TorchFunctionMode):
 
 
 def _check(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Compare names, shapes and number formats, then look for values that are not finite."""
+    """Compare names, shapes and types, then look for values that are not finite."""
     state = module.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -92,7 +90,7 @@ def _check(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         floats = tensor.is_floating_point()
         if floats != state[name].is_floating_point() or tensor.is_complex():
             kind = str(tensor.dtype).removeprefix("torch.")
-            expected_kind = "floats" if state[name].is_floating_point() else "whole numbers"
+            expected_kind = "floating-point numbers" if state[name].is_floating_point() else "integers"
             raise AdaNATError(f"Weights of {source} are damaged: {name} is of type {kind}; expected {expected_kind}.")
         if floats and not bool(tensor.float().isfinite().all()):
             raise AdaNATError(

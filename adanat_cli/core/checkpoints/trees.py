@@ -1,4 +1,4 @@
-"""Whole training states (weights, optimizer, counters) in one safetensors file, without pickle."""
+"""Training states (weights, optimizer, counters) in one safetensors file, without pickle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _STRUCTURE, _HASH = "structure", "sha256"
 
 
 def save_tree(path: Path, tree: dict[str, Any]) -> None:
-    """Write nested dicts and lists of tensors and JSON values with a hash of all, whole or not at all."""
+    """Write nested dicts and lists of tensors and JSON values with their hash, completely or not at all."""
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_split(tree, "", tensors))
     save_tensors(path, tensors, {_STRUCTURE: structure, _HASH: _hash(structure, tensors)})
 
 
 def load_tree(path: Path) -> dict[str, Any]:
-    """Read what ``save_tree`` wrote.
+    """Read a file of ``save_tree``.
 
     Raises:
         AdaNATError: if the file is missing, damaged or of another kind.
@@ -37,26 +37,26 @@ def load_tree(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         structure = metadata[_STRUCTURE]
-        # States of earlier editions have none.
+        # States of earlier versions have no hash.
         whole = metadata.get(_HASH) in (None, _hash(structure, tensors))
         tree = _join(parse_json(structure, "its structure", infinite=True), tensors)
     except (AdaNATError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        raise AdaNATError(f"{path} is not a training state of this toolkit.") from error
-    require(whole, f"{path} is damaged: its content does not have the hash that was written with it.")
-    require(isinstance(tree, dict), f"{path} is not a training state of this toolkit.")
+        raise AdaNATError(f"{path} is not a training state of adanat; give a file of a run folder.") from error
+    require(whole, f"{path} is damaged: its content does not match the hash that was written with it; remove it.")
+    require(isinstance(tree, dict), f"{path} is not a training state of adanat; give a file of a run folder.")
     return dict(tree)
 
 
 def check_tree(tree: Any, expected: Any, name: str = "") -> None:
-    """Compare a saved state with that of freshly built networks, which it is to replace.
+    """Compare a saved state with that of newly built networks.
 
     Args:
-        tree: what was saved; it may hold more, such as an optimizer's moments.
-        expected: what has to be there, with tensors of these shapes and number formats.
-        name: where the two are within the whole.
+        tree: saved state; it may have further parts, such as an optimizer's moments.
+        expected: required parts, with tensors of these shapes and types.
+        name: path of ``tree`` within the whole state.
 
     Raises:
-        AdaNATError: naming the first part that is missing or has another form.
+        AdaNATError: naming the first part that is missing or differs.
     """
     if isinstance(expected, Tensor):
         there = isinstance(tree, Tensor) and (tree.shape, tree.dtype) == (expected.shape, expected.dtype)
@@ -81,7 +81,7 @@ def _hash(structure: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _split(node: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Move the tensors of a tree into ``tensors``, leaving their names in place."""
+    """Move the tensors of a tree into ``tensors``, and put their names in their places."""
     if isinstance(node, Tensor):
         tensors[name] = node
         return {_TENSOR: name}

@@ -174,9 +174,9 @@ def test_a_policys_own_number_of_steps_is_used_and_another_is_warned_of(tmp_path
     [
         (lambda tensor: tensor * torch.nan, "holds values that are not finite"),
         (lambda tensor: tensor.double() * 1e300, "holds values that are not finite"),
-        (lambda tensor: tensor.char(), "is of type int8; expected floats"),
-        (lambda tensor: tensor.bool(), "is of type bool; expected floats"),
-        (lambda tensor: tensor.to(torch.complex64), "is of type complex64; expected floats"),
+        (lambda tensor: tensor.char(), "is of type int8; expected floating-point numbers"),
+        (lambda tensor: tensor.bool(), "is of type bool; expected floating-point numbers"),
+        (lambda tensor: tensor.to(torch.complex64), "is of type complex64; expected floating-point numbers"),
         (lambda tensor: torch.zeros(1).expand(2000, 512), "more than the file can hold"),
     ],
 )

@@ -75,7 +75,7 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
 def test_damage_is_told_in_one_line(model: ModelFolder) -> None:
     weights = model.path / "nat" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(AdaNATError, match="not a whole safetensors file") as caught:
+    with pytest.raises(AdaNATError, match="not a complete safetensors file") as caught:
         describe(str(model.path))
     assert "\n" not in str(caught.value)
 
