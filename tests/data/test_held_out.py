@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adanat_cli.core.config import data_config
-from adanat_cli.core.data.held_out import measured_on, open_parts
+from adanat_cli.core.data.held_out import measured_on, open_disjoint
 from adanat_cli.core.data.labels import numbered_as
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
@@ -22,7 +22,7 @@ from tests.image_files import png, write_class_folder
 
 
 def parts(place: Path, **fields: object) -> tuple[ImageSource, ImageSource]:
-    return open_parts(config(place, **fields), lambda source: source.keep(()))
+    return open_disjoint(config(place, **fields), lambda source: source.keep(()))
 
 
 def test_a_validation_part_is_what_is_held_out(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_stream_keeps_every_tenth_image_back(tmp_path: Path) -> None:
 
 def test_classes_are_chosen_before_a_share_is_kept_back(tmp_path: Path) -> None:
     write_class_folder(tmp_path, 60, ("a", "b", "c"))
-    training, measured = open_parts(config(tmp_path), lambda source: source.keep((1,)))
+    training, measured = open_disjoint(config(tmp_path), lambda source: source.keep((1,)))
     assert (training.num_images, measured.num_images) == (18, 2)
     assert {record.label for record in measured.read()} == {1}
 
@@ -84,7 +84,7 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_digits_keep_their_own_validation_part() -> None:
-    training, measured = open_parts(data_config("digits"), lambda source: source)
+    training, measured = open_disjoint(data_config("digits"), lambda source: source)
     assert (training.num_images, measured.num_images) == (1438, 359)
     assert measured_on(measured) == "held-out images"
 

@@ -67,18 +67,18 @@ def _read_metadata(layout: Layout, config: DataConfig) -> Annotated | None:
         for row in _rows(layout.root / table):
             known.update({key: value for key, value in row.items() if known.get(key) in (None, "")})
             file = _file_of(row, table, layout.root)
-            if file.startswith(layout.part.base):
+            if file.startswith(layout.branch.base):
                 rows.setdefault(file, []).append(row)
     if not rows:
         return None
     label, caption = find_conditions(known, config, (is_label,), lambda value: bool(texts(value)))
     shown = listed(tables)
     if not label and not caption:
-        layout.part.notes.append(f"{shown} has neither captions nor labels, but {', '.join(known)}")
+        layout.branch.notes.append(f"{shown} has neither captions nor labels, but {', '.join(known)}")
         return None
     files = sorted(rows)
     notes = [f"{'labels' if label else 'captions'} from {shown}"]
-    if unnamed := sorted(set(layout.part.files) - set(files)):
+    if unnamed := sorted(set(layout.branch.files) - set(files)):
         require(
             len(unnamed) <= len(files) / 2,
             f"{layout.folder} holds {len(unnamed)} images that {shown} does not name, such as "
@@ -145,19 +145,19 @@ def _find_captions(layout: Layout) -> Annotated | None:
         return None
     beside = [
         next((found[stem] for found in stems for stem in (posixpath.splitext(file)[0], file) if stem in found), "")
-        for file in layout.part.files
+        for file in layout.branch.files
     ]
     found = [path for path in beside if path]
     kinds = "/".join(sorted({posixpath.splitext(path)[1].lower() for path in found}))
-    has_classes = bool(layout.part.folders())
+    has_classes = bool(layout.branch.folders())
     if not found or (has_classes and 2 * len(found) < len(beside)):
         return None
     peeked = found[:: max(1, len(found) // _NUM_PEEKED)]
     if not any(re.search(r"[^\W\d_]{2}", text) for path in peeked for text in _texts(layout.root, path)):
-        layout.part.notes.append(f"the {kinds} files beside the images hold numbers, not captions")
+        layout.branch.notes.append(f"the {kinds} files beside the images hold numbers, not captions")
         return None
     notes = [f"captions from {kinds} files beside the images" + (", folders are not classes" if has_classes else "")]
-    return Annotated(layout.part.files, None, partial(_captions, layout.root, beside), notes)
+    return Annotated(layout.branch.files, None, partial(_captions, layout.root, beside), notes)
 
 
 def _captions(root: Path, beside: list[str], row: int) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def open_folder(config: DataConfig) -> TableSource:
 
     def fetch(row: int) -> Row:
         # Token sets list unreadable images by name; the path of the data set is not part of it.
-        name = printable(layout.part.within(files[row]))
+        name = printable(layout.branch.within(files[row]))
         return Row(layout.root / files[row], captions(row) if captions else (), name)
 
     # Captions may lie in any of the files beside the images; labels in them are compared as labels.
@@ -55,7 +55,7 @@ def open_folder(config: DataConfig) -> TableSource:
         num_classes=count_classes(config, labels, num_classes),
         has_captions=captions is not None,
         read_captions=captions,
-        notes=(*layout.part.notes, *(annotated.notes if annotated else ())),
+        notes=(*layout.branch.notes, *(annotated.notes if annotated else ())),
         files=SourceFiles(layout.root.resolve(), read, by_row=True),
         has_words=annotated is not None and captions is None,
     )

@@ -11,15 +11,15 @@ from adanat_cli.core.errors import MissingSplit, require
 _STRIDE = 10
 
 
-def open_parts(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -> tuple[ImageSource, ImageSource]:
+def open_disjoint(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -> tuple[ImageSource, ImageSource]:
     """Open the images to train on and those to measure with, which have none in common.
 
-    Where the data has no validation part, every tenth image, class by class, is kept back to measure with. Other
+    Where the data has no validation part, every tenth image, class by class, is held back to measure with. Other
     trainings, such as those of a tokenizer, may have seen them, so ``measured_on`` does not call them held out.
 
     Args:
-        config: of the training part.
-        keep: chooses among the images of a part, before any is kept back.
+        config: the data to train on.
+        keep: chooses among the images of either, before any is held back.
 
     Raises:
         AdaNATError: if the data cannot be opened, or there are too few images to keep some back.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adanat_cli.core.config.base import require_within
@@ -200,8 +201,7 @@ def recorded_hashes(folder: Path) -> dict[str, str]:
     Raises:
         AdaNATError: if the summary is damaged.
     """
-    hashes: dict[str, str] = read_summary(folder)["sha256"]
-    return hashes
+    return dict(read_summary(folder)["sha256"])
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -261,14 +261,8 @@ def _plain(kind: pa.DataType) -> tuple[Any, ...]:
 
 
 def _check_range(file: Path, column: pa.ChunkedArray, what: str, limit: int, there: str) -> None:
-    """Refuse values outside 0 … limit - 1, chunk by chunk."""
-    for values in _numbers(column):
-        least, most = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-        wrong = least if least < 0 else most
-        require(least >= 0 and most < limit, f"{file} holds {what} {wrong}, but the {there}; {_AGAIN}.")
-
-
-def _numbers(column: pa.ChunkedArray) -> Iterator[np.ndarray[Any, np.dtype[Any]]]:
-    for chunk in column.chunks:
-        values = chunk.flatten() if pa.types.is_fixed_size_list(chunk.type) else chunk
-        yield values.to_numpy(zero_copy_only=False)
+    """Refuse values outside 0 … limit - 1."""
+    bounds = pc.min_max(pc.list_flatten(column) if pa.types.is_fixed_size_list(column.type) else column).as_py()
+    least, most = bounds["min"] or 0, bounds["max"] or 0  # None if there are no values
+    wrong = least if least < 0 else most
+    require(least >= 0 and most < limit, f"{file} holds {what} {wrong}, but the {there}; {_AGAIN}.")

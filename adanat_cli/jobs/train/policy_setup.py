@@ -22,7 +22,7 @@ from adanat_cli.core.config import (
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.captions import caption_pool
 from adanat_cli.core.data.described import listed
-from adanat_cli.core.data.held_out import open_parts
+from adanat_cli.core.data.held_out import open_disjoint
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.generation.tables import read_autonat, read_table
@@ -57,7 +57,7 @@ class Setup:
         folder: the model.
         model: its networks.
         held_out_model: the same, with the held-out images' captions as prompts.
-        source, held_out: real images of the model's classes, to train on and to measure with (``open_parts``).
+        source, held_out: real images of the model's classes, to train on and to measure with (``open_disjoint``).
         networks: loads or trains the small networks.
         accelerator: devices and processes, all of which must come to what is made at the same time.
     """
@@ -203,7 +203,7 @@ def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) ->
     tokenizer = read_config(folder, "tokenizer", tokenizer_config)
     data = request.data.replace(image_size=tokenizer.image_size)
     seen = folder.labels()
-    source, held_out = open_parts(data, lambda part: _keep(_fitting(part, folder, nat), seen, folder))
+    source, held_out = open_disjoint(data, lambda part: _keep(_fitting(part, folder, nat), seen, folder))
     for images, part in ((source, "training"), (held_out, "held-out")):
         require(
             images.num_images is None or images.num_images >= 2,
