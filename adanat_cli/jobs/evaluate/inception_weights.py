@@ -82,20 +82,21 @@ def clean_weights(path: Path | None = None) -> Path:
     kept = cache_folder() / name
     advice = f"fetch {CLEAN_URL} and name it with --inception, or put it at {kept}"
     if path is not None:
-        found = path / name if path.is_dir() else path
+        found = _file(path, name)
         require(
             found.name == name, f"Protocol clean needs clean-fid's {name}, under that name, and got {path}; {advice}."
         )
     else:
         variable = os.environ.get(INCEPTION_VARIABLE)
-        candidates = [Path(variable) / name, Path(variable)] if variable else []
-        found = next((file for file in candidates if file.is_file() and file.name == name), kept)
+        found = _file(Path(variable), name) if variable else kept
+        if found.name != name or not found.is_file():
+            found = kept
     require(found.is_file(), f"Protocol clean needs {found}, which does not exist; {advice}.")
     return found
 
 
 def published_hash(name: str) -> str:
-    """First digits of the sha256, in which the name of a published file ends; "" if it does not."""
+    """Return the digits of the sha256 at the end of a published file's name; "" if there are none."""
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
     return match[1] if match else ""
 
@@ -107,9 +108,14 @@ def _named(path: Path | None, name: str) -> Path | None:
     path = path if path is not None else Path(variable) if variable else None
     if path is None:
         return None
-    file = path / name if path.is_dir() else path
+    file = _file(path, name)
     require(file.is_file(), f"{file}, which {by} names, does not exist; give {name}, or leave it out to download it.")
     return file
+
+
+def _file(path: Path, name: str) -> Path:
+    """Return the file at a path, which is a file or a folder that holds one of the name."""
+    return path / name if path.is_dir() else path
 
 
 def _download(url: str, target: Path, reporter: Reporter) -> None:
