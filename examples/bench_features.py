@@ -1,8 +1,8 @@
-"""How fast the feature pass of `adanat evaluate` is here, and how much memory it takes.
+"""Measure speed and memory of the feature pass of `adanat evaluate` on this machine.
 
     python examples/bench_features.py --protocol adm --num-images 500
 
-The weights are random, which changes neither figure, so nothing is downloaded.
+The weights are random, which affects neither, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 
 
 class RandomImages:
-    """Images of random bytes; image i does not depend on how many there are."""
+    """Images of random bytes."""
 
     missing_labels = "they are noise"
     origin = "noise"
@@ -41,7 +41,7 @@ class RandomImages:
         self.num_images, self._size, self._device = num_images, size, device
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
-        """Yield images start … stop - 1."""
+        """Yield images start … stop - 1, (B, 3, H, W) bytes."""
         at_once = images_to_read(self._size, self._size, self._device)
         for first in range(start, stop, at_once):
             shape = (min(at_once, stop - first), 3, self._size, self._size)
@@ -49,12 +49,12 @@ class RandomImages:
             yield ImageBatch(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others."""
+        """Return what identifies these images."""
         return {"noise": self._size}
 
 
 def random_extractor(protocol: str, size: int, device: torch.device) -> Extractor:
-    """An extractor with the network of a protocol and fresh weights."""
+    """Return an extractor with a randomly initialised network."""
     if protocol == "small":
         config = FeatureConfig(image_size=size, num_classes=1000, channels=(32, 64, 128, 256))
         return SmallExtractor(FeatureNetwork(config).eval().to(device), "random")

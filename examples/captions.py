@@ -1,14 +1,13 @@
-"""Text to image in miniature: pictures of a few shapes, captions that say what is drawn, and prompts that rule it.
+"""Text to image in miniature: pictures of a few shapes, with captions that describe them.
 
     python examples/captions.py [FOLDER]
 
-Makes a set of small pictures (one to three shapes of one of six colours, two captions each), and a CLIP of two layers
-with random weights as the text encoder, so that nothing is downloaded. Then it runs the commands: tokens are the mean
-colours of 2 x 2 pixels, a small NAT is trained on them and their captions, a policy learns to generate in four steps,
-and every combination of number, colour and shape is drawn by its prompt. At the end it measures in how many pictures
-the colour, and in how many the number of shapes, is what the prompt says, and runs ``adanat evaluate`` on the same
-prompts. Its CLIP score is there to show the command: by a CLIP of random weights the number means nothing.
-``--quick`` is the short form that the tests run.
+Nothing is downloaded: the data set is made here (one to three shapes in one of six colours, two captions for each
+picture), and so is the text encoder, a CLIP of two layers with random weights. The tokens are the mean colours of 2 x 2
+pixels. A small NAT is trained on tokens and captions, a policy learns to generate in four steps, and all combinations
+of number, colour and shape are drawn from their prompts. The script then measures the fraction of pictures with the
+prompt's colour, and with its number of shapes, and runs ``adanat evaluate`` on the same prompts. The CLIP score only
+shows the command: that of a random CLIP means nothing. ``--quick`` is the short form that the tests run.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +55,16 @@ SHAPES = {
 SMALL_SHAPES = {"square": ("##", "##"), "corner": ("##", "#."), "stripe": ("##", "..")}
 PLURALS = {"square": "squares", "cross": "crosses", "ring": "rings", "corner": "corners", "stripe": "stripes"}
 PATCH = 2
-"""Pixels of a cell, which is a token."""
+"""Side of a token, in pixels."""
 LENGTH = 6
-"""Tokens of a prompt: start, at most four words, and end."""
+"""Text tokens of a prompt: start, at most four words, and end."""
 What = tuple[str, str, str]
-"""Number, colour and shape."""
+"""Number, colour and shape of a picture, in words."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What there is to draw; the shapes are as wide as a quarter of a picture."""
+    """The pictures that can be drawn; a shape fills a quarter of a picture."""
 
     colours: tuple[str, ...] = tuple(COLOURS)
     numbers: tuple[str, ...] = tuple(NUMBERS)
@@ -74,15 +73,15 @@ class World:
 
     @property
     def size(self) -> int:
-        """Of a picture, in pixels."""
+        """Side of a picture, in pixels."""
         return 2 * PATCH * len(self.masks["square"])
 
     def combinations(self) -> list[What]:
-        """Every number, colour and shape."""
+        """Return all combinations of number, colour and shape."""
         return list(product(self.numbers, self.colours, self.shapes))
 
     def draw(self, what: What, rng: np.random.Generator) -> Picture:
-        """(H, W, 3) bytes: shapes in random quarters of a black picture."""
+        """Return (H, W, 3) bytes: shapes in random quarters of a black picture."""
         number, colour, shape = what
         mask = np.array([[cell == "#" for cell in row] for row in self.masks[shape]]).repeat(PATCH, 0).repeat(PATCH, 1)
         pixels, half = np.zeros((self.size, self.size, 3), np.uint8), self.size // 2
@@ -92,7 +91,7 @@ class World:
         return pixels
 
     def seen(self, picture: Picture) -> tuple[str, int]:
-        """The colour of most lit pixels of a picture, and how many of its quarters are lit."""
+        """Return the most frequent colour of a picture's lit pixels, and the number of quarters that are lit."""
         lit, half = picture.max(-1) > 127, self.size // 2
         if not lit.any():
             return "", 0
@@ -104,39 +103,39 @@ class World:
 
 
 SMALL = World(("red", "green", "blue", "yellow"), ("one", "two"), tuple(SMALL_SHAPES), SMALL_SHAPES)
-"""Of the short form: 4 x 4 cells."""
+"""The pictures of the short form: 4 x 4 tokens."""
 
 
 def captions(what: What) -> list[str]:
-    """What is drawn, in two ways of saying it."""
+    """Return two captions of a picture."""
     number, colour, shape = what
     noun = shape if number == "one" else PLURALS[shape]
     return [f"{number} {colour} {noun}", f"{number} {noun} of {colour}"]
 
 
 def write_pictures(folder: Path, world: World, num_images: int) -> Path:
-    """Write Parquet files of the train and validation split, with two captions for each picture."""
+    """Write Parquet files of the training and validation split, with two captions for each picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    every = world.combinations()
-    for split, total, seed in (("train", num_images, 0), ("validation", max(num_images // 8, len(every)), 1)):
+    combinations = world.combinations()
+    for split, total, seed in (("train", num_images, 0), ("validation", max(num_images // 8, len(combinations)), 1)):
         rng = np.random.default_rng(seed)
         images, texts = [], []
-        for place in range(total):
+        for what in islice(cycle(combinations), total):
             file = io.BytesIO()
-            Image.fromarray(world.draw(every[place % len(every)], rng)).save(file, "PNG")
+            Image.fromarray(world.draw(what, rng)).save(file, "PNG")
             images.append({"bytes": file.getvalue(), "path": None})
-            texts.append(captions(every[place % len(every)]))
+            texts.append(captions(what))
         pq.write_table(pa.table({"image": images, "captions": texts}), folder / f"{split}.parquet")
     return folder
 
 
 def write_encoder(folder: Path, image_size: int, width: int = 32) -> Path:
-    """Write a CLIP of two layers with random weights, whose vocabulary is the captions'."""
+    """Write a CLIP of two layers with random weights and the captions' vocabulary."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = ["<pad>", "<unk>", "of", *NUMBERS, *COLOURS, *PLURALS, *PLURALS.values(), "<start>", "<end>"]
-    ids = {word: place for place, word in enumerate(words)}
+    ids = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -169,7 +168,7 @@ def write_encoder(folder: Path, image_size: int, width: int = 32) -> Path:
 
 
 def adanat(*arguments: object) -> dict[str, Any]:
-    """Run a command and return its result."""
+    """Run a command in this process, and return its JSON result."""
     print("adanat", *arguments, flush=True)
     done = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "--json"])
     if done.exit_code:
@@ -179,19 +178,19 @@ def adanat(*arguments: object) -> dict[str, Any]:
 
 
 def measure(samples: Path, world: World) -> dict[str, float]:
-    """In how many pictures colour and number are what the prompt says."""
+    """Return the fractions of pictures with the colour and the number of their prompts."""
     with np.load(samples / "samples.npz", allow_pickle=False) as arrays:
         pictures, prompts = arrays["arr_0"], arrays["arr_1"]
-    seen, asked = [world.seen(picture) for picture in pictures], world.combinations()
-    pairs = list(zip(seen, (asked[prompt] for prompt in prompts), strict=True))
-    return {
-        "colour": float(np.mean([is_there[0] == wanted[1] for is_there, wanted in pairs])),
-        "number": float(np.mean([is_there[1] == NUMBERS[wanted[0]] for is_there, wanted in pairs])),
-    }
+    combinations, right_colour, right_number = world.combinations(), [], []
+    for picture, prompt in zip(pictures, prompts, strict=True):
+        (colour, number), wanted = world.seen(picture), combinations[prompt]
+        right_colour.append(colour == wanted[1])
+        right_number.append(number == NUMBERS[wanted[0]])
+    return {"colour": float(np.mean(right_colour)), "number": float(np.mean(right_number))}
 
 
 def train(folder: Path, world: World, quick: bool) -> str:
-    """Make the data, turn it into tokens, train the NAT; returns its model folder."""
+    """Make the data, tokenize it and train the NAT; return the model folder."""
     pictures = write_pictures(folder / "pictures", world, 480 if quick else 5400)
     encoder = write_encoder(folder / "clip", world.size)
     data = ("--dataset", pictures, "--image-size", world.size)
@@ -202,13 +201,13 @@ def train(folder: Path, world: World, quick: bool) -> str:
     size = ("--size", "nano", "--steps", 240, "--batch-size", 48) if quick else ("--size", "micro", "--steps", 4000)
     rates = ("--learning-rate", 4e-3, "--warmup-steps", 10, "--beta1", 0.9, "--beta2", 0.98, "--ema-decay", 0.95)
     rates += ("--decay", "constant", "--code-init", 0, "--held-out", 0 if quick else 0.01)
-    slower = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)
-    made_of = ("--dataset", pictures, "--tokens", folder / "tokens", "--model", tokenizer, "--precision", "fp32")
-    return str(adanat("pretrain-nat", *made_of, *size, *rates, *slower, "--output", folder / "nat")["model"])
+    long = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)
+    inputs = ("--dataset", pictures, "--tokens", folder / "tokens", "--model", tokenizer, "--precision", "fp32")
+    return str(adanat("pretrain-nat", *inputs, *size, *rates, *long, "--output", folder / "nat")["model"])
 
 
-def write_hasty_features(folder: Path, world: World, model: str) -> None:
-    """Give the model a small network to measure with, so that train-policy need not train one at length."""
+def write_quick_features(folder: Path, world: World, model: str) -> None:
+    """Give the model a feature network after 20 updates, so that train-policy does not train one at length."""
     source = open_source(data_config(str(folder / "pictures"), image_size=world.size))
     words = telling_words(caption_pool(source, 0))
     config = FeatureConfig(image_size=world.size, num_classes=len(words), channels=(16, 32))
@@ -217,32 +216,22 @@ def write_hasty_features(folder: Path, world: World, model: str) -> None:
 
 
 def run(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
-    """Train, draw and measure; returns shares of right colours and numbers by schedule."""
+    """Train, draw and measure; return the fractions of right colours and numbers for each schedule."""
     world = SMALL if quick else World()
     model = train(folder, world, quick)
     if quick:
-        write_hasty_features(folder, world, model)
-    few = ("--updates", 1, "--trajectories", 16, "--eval-images", 32) if quick else ("--updates", 20)
-    small = (
-        "--recipe",
-        "default",
-        "--hidden-width",
-        32,
-        "--discriminator",
-        "pyramid",
-        "--discriminator-updates",
-        2 if quick else 10,
-    )
-    policy = ("--dataset", folder / "pictures", "--model", model, "--steps", 4, *few, *small)
-    adanat("train-policy", *policy, "--install", "--output", folder / "policy")
+        write_quick_features(folder, world, model)
+    inputs = ("--dataset", folder / "pictures", "--model", model, "--steps", 4, "--recipe", "default")
+    length = ("--updates", 1, "--trajectories", 16, "--eval-images", 32) if quick else ("--updates", 20)
+    small = ("--hidden-width", 32, "--discriminator", "pyramid", "--discriminator-updates", 2 if quick else 10)
+    adanat("train-policy", *inputs, *length, *small, "--install", "--output", folder / "policy")
     prompts = folder / "prompts.txt"
     prompts.write_text("".join(f"{captions(what)[0]}\n" for what in world.combinations()))
-    asked = ("--prompts", prompts, "--num-images", 2 * len(world.combinations()), "--format", "npz")
+    images = ("--prompts", prompts, "--num-images", 2 * len(world.combinations()), "--format", "npz")
     results = {}
     for schedule, steps in (("cosine", 8), ("learned", 4)):
         output = folder / f"samples-{schedule}"
-        how = ("--steps", steps, "--schedule", schedule, "--output", output)
-        adanat("sample", "--model", model, *asked, *how)
+        adanat("sample", "--model", model, *images, "--steps", steps, "--schedule", schedule, "--output", output)
         results[schedule] = measure(output, world)
     evaluate(folder, world, model, prompts)
     draw_grid(folder / "captions.png", folder / "samples-cosine", world)
@@ -250,26 +239,27 @@ def run(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
 
 
 def evaluate(folder: Path, world: World, model: str, prompts: Path) -> None:
-    """Measure both schedules against the held-out pictures; the CLIP, whose weights are random, is no judge."""
+    """Measure both schedules against the validation pictures."""
     held_out = ("--dataset", folder / "pictures", "--image-size", world.size, "--split", "validation")
     adanat("stats", *held_out, "--model", model, "--output", folder / "stats.npz")
-    asked = ("--prompts", prompts, "--num-samples", 10 * len(world.combinations()), "--clip", folder / "clip")
-    how = ("--steps", 4, "--schedule", "cosine", "--schedule", "learned", "--output", folder / "evaluation")
-    for row in adanat("evaluate", "--model", model, "--ref", folder / "stats.npz", *asked, *how)["results"]:
+    images = ("--prompts", prompts, "--num-samples", 10 * len(world.combinations()), "--clip", folder / "clip")
+    schedules = ("--steps", 4, "--schedule", "cosine", "--schedule", "learned", "--output", folder / "evaluation")
+    for row in adanat("evaluate", "--model", model, "--ref", folder / "stats.npz", *images, *schedules)["results"]:
         distance, score = (row["metrics"][name] for name in ("fid", "clip_score"))
-        print(f"{row['name']}: distance {distance:.3f}; CLIP score {score:.1f}, of a CLIP of random weights")
+        print(f"{row['name']}: distance {distance:.3f}; CLIP score {score:.1f}, by a CLIP of random weights")
 
 
 def draw_grid(path: Path, samples: Path, world: World) -> None:
-    """Draw one picture of every prompt, with the prompt above it."""
+    """Draw one picture of each prompt, with the prompt as its title."""
     from matplotlib.figure import Figure
 
-    asked = world.combinations()
+    combinations = world.combinations()
     with np.load(samples / "samples.npz", allow_pickle=False) as arrays:
-        pictures = arrays["arr_0"][: len(asked)]
-    columns = 9 if len(asked) % 9 == 0 else 8
-    figure = Figure(figsize=(1.4 * columns, 1.6 * len(asked) / columns), layout="constrained")
-    for axes, picture, what in zip(figure.subplots(len(asked) // columns, columns).flat, pictures, asked, strict=True):
+        pictures = arrays["arr_0"][: len(combinations)]
+    columns = 9 if len(combinations) % 9 == 0 else 8
+    rows = len(combinations) // columns
+    figure = Figure(figsize=(1.4 * columns, 1.6 * rows), layout="constrained")
+    for axes, picture, what in zip(figure.subplots(rows, columns).flat, pictures, combinations, strict=True):
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(captions(what)[0], fontsize=7)
         axes.set_axis_off()
@@ -277,13 +267,13 @@ def draw_grid(path: Path, samples: Path, world: World) -> None:
 
 
 def main() -> None:
-    """Run and print the shares."""
+    """Run, and print the fractions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/captions"))
     parser.add_argument("--quick", action="store_true")
-    asked = parser.parse_args()
-    for schedule, shares in run(asked.folder, asked.quick).items():
-        print(f"{schedule}: right colour {shares['colour']:.0%}, right number {shares['number']:.0%}")
+    options = parser.parse_args()
+    for schedule, right in run(options.folder, options.quick).items():
+        print(f"{schedule}: right colour {right['colour']:.0%}, right number {right['number']:.0%}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The paper in miniature: every way of choosing a schedule, on scikit-learn's digits.
+"""The paper in miniature: ways to choose a schedule, compared on scikit-learn's digits.
 
     python examples/digits.py [FOLDER] [--seeds 1] [--steps 4]
 
-``digits.sh`` trains a small NAT on 1,438 digits; then, for a few steps of generation, the fixed schedule is compared
-with its best over a small grid, a searched table, a static policy and adaptive policies with the adversarial and the
-FID reward. All are measured on held-out digits, with other random numbers than they were made with, in the features of
-a small classifier that is no part of the discriminator. It can be stopped and started again.
+``digits.sh`` trains a small NAT on 1,438 digits. Then, for a few generation steps, the fixed schedule is compared with
+the best of a small grid, a searched table, a static policy, and adaptive policies with the adversarial and the FID
+reward. All are measured against held-out digits, with random seeds not used in training, in the features of a small
+classifier that is not part of the discriminator. The same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVALUATION_SEED = 10_000
 
 
 def adanat(*words: object) -> dict[str, Any]:
-    """Run a command as in a shell; returns what it prints with --json."""
+    """Run a command as in a shell, and return its JSON result."""
     line = [sys.executable, "-m", "adanat_cli", *map(str, words), "--json"]
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -45,59 +45,59 @@ def adanat(*words: object) -> dict[str, Any]:
 
 
 def measure(model: Path, schedule: str, steps: int, seed: int, num_images: int, folder: Path) -> dict[str, float]:
-    """Distance, accuracy, precision and recall of new images against held-out ones."""
-    found = adanat(
+    """Return distance, accuracy, precision and recall of new images against held-out ones."""
+    result = adanat(
         *("evaluate", "--model", model, "--ref", folder / "held-out.npz", "-n", num_images, "--steps", steps),
         *("--schedule", schedule, "--seed", EVALUATION_SEED + seed),
         *("--output", folder / "evaluations" / f"{model.parent.name}-{schedule}-{seed}"),
     )
-    metrics = found["results"][0]["metrics"]
+    metrics = result["results"][0]["metrics"]
     return {name: metrics[key] for name, key in MEASURES.items()}
 
 
 def main() -> None:
-    """Train what is not trained yet, measure, and print the table."""
+    """Train whatever is not trained yet, measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/digits"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--quick", action="store_true", help="Hardly train the policies.")
-    asked = parser.parse_args()
-    folder, model = asked.folder, asked.folder / "nat" / "model"
+    parser.add_argument("--quick", action="store_true", help="Train the policies for two updates only.")
+    options = parser.parse_args()
+    folder, model = options.folder, options.folder / "nat" / "model"
     if not model.exists():
         subprocess.run([str(Path(__file__).with_name("digits.sh")), str(folder)], check=True)
     rows: dict[str, list[dict[str, float]]] = {"fixed (cosine)": []}
-    for seed in range(asked.seeds):
-        for way in asked.ways:
+    for seed in range(options.seeds):
+        for way in options.ways:
             output = folder / f"{way.split(' of')[0].replace(', ', '-').replace(' ', '-').lower()}-{seed}"
-            # The first brings the network to measure with, which all others then share.
+            # The first policy installs the feature network in the model; the others use it, too.
             install = [] if (model / "features").exists() else ["--install"]
             adanat(
-                *("train-policy", "--dataset", "digits", "--model", model, "--steps", asked.steps, "--seed", seed),
-                *("--output", output, *WAYS[way], *(QUICK if asked.quick else ()), *install),
+                *("train-policy", "--dataset", "digits", "--model", model, "--steps", options.steps, "--seed", seed),
+                *("--output", output, *WAYS[way], *(QUICK if options.quick else ()), *install),
             )
             if not (folder / "held-out.npz").exists():
-                where = ("--dataset", "digits", "--split", "validation", "--protocol", "small", "--model", model)
-                adanat("stats", *where, "--output", folder / "held-out.npz")
+                held_out = ("--dataset", "digits", "--split", "validation", "--protocol", "small", "--model", model)
+                adanat("stats", *held_out, "--output", folder / "held-out.npz")
             if len(rows["fixed (cosine)"]) == seed:
-                rows["fixed (cosine)"].append(measure(model, "cosine", asked.steps, seed, asked.images, folder))
-            found = measure(output / "model", "learned", asked.steps, seed, asked.images, folder)
-            rows.setdefault(way, []).append(found)
+                rows["fixed (cosine)"].append(measure(model, "cosine", options.steps, seed, options.images, folder))
+            measured = measure(output / "model", "learned", options.steps, seed, options.images, folder)
+            rows.setdefault(way, []).append(measured)
         (folder / "results.json").write_text(json.dumps(rows, indent=1))
         draw_bars(folder / "results.png", rows)
         show(rows)
 
 
 def draw_bars(path: Path, rows: dict[str, list[dict[str, float]]]) -> None:
-    """Draw the distances, a dot a seed."""
+    """Draw the mean distances as bars, with a dot for each seed."""
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
-    for place, found in enumerate(rows.values()):
-        distances = [row["distance"] for row in found]
-        axes.bar(place, mean(distances), color="C0", alpha=0.5)
-        axes.plot([place] * len(distances), distances, "k.")
+    for index, seeds in enumerate(rows.values()):
+        distances = [row["distance"] for row in seeds]
+        axes.bar(index, mean(distances), color="C0", alpha=0.5)
+        axes.plot([index] * len(distances), distances, "k.")
     axes.set_xticks(range(len(rows)), [way.replace(", ", "\n") for way in rows], fontsize=8)
     axes.set_ylabel("Fréchet distance, held out")
     figure.savefig(path, dpi=120)
@@ -107,13 +107,13 @@ def show(rows: dict[str, list[dict[str, float]]]) -> None:
     """Print means and standard deviations over the seeds."""
     table = Table("schedule", "distance", "against fixed", *list(MEASURES)[1:])
     fixed = mean(row["distance"] for row in rows["fixed (cosine)"])
-    for way, found in rows.items():
+    for way, seeds in rows.items():
         cells = []
         for key in MEASURES:
-            values = [row[key] for row in found]
+            values = [row[key] for row in seeds]
             spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.3g}{spread}")
-        change = mean(row["distance"] for row in found) / fixed - 1
+        change = mean(row["distance"] for row in seeds) / fixed - 1
         table.add_row(way, cells[0], f"{change:+.0%}", *cells[1:])
     Console(width=110).print(table)
 
