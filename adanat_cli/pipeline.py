@@ -5,25 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from adanat_cli.core.config import NATConfig, Precision
+from PIL import Image
+
+from adanat_cli.core.config import Precision
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
-from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, resolve_model
-from adanat_cli.jobs.resolve.schedules import build_schedule, choose_schedule, settle_schedule
-from adanat_cli.jobs.resolve.text_encoders import encoder_of
-from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
-from adanat_cli.jobs.sample.conditions import make_conditions
-from adanat_cli.jobs.sample.sample import Sampler, check_model
-from adanat_cli.jobs.sample.trace import Tracer, trace_values
+from adanat_cli.jobs.resolve.models import resolve_model
+from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
+from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.sample.sampler import Sampler
+from adanat_cli.jobs.sample.trace import Trace
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from adanat_cli.core.checkpoints.folder import ModelFolder
-    from adanat_cli.core.text.encoder import TextEncoder
 
 _NUM_IMAGES = 16
 
@@ -40,13 +36,13 @@ class Samples:
         schedule: what the steps followed, in words.
     """
 
-    images: list[Image]
+    images: list[Image.Image]
     labels: list[int]
     trace: list[list[dict[str, Any]]]
     schedule: str
 
 
-class Pipeline:
+class Pipeline(Sampler):
     """A model, loaded and ready to draw.
 
     Example:
@@ -61,11 +57,8 @@ class Pipeline:
         Raises:
             AdaNATError: if a network is missing, damaged, or does not belong to the other.
         """
-        self.folder = folder
-        self.device = pick_device(device)
-        self.nat = load_nat(folder, self.device)
-        self.tokenizer = load_tokenizer(folder, self.device)
-        self.precision = sampling_precision(precision, self.device)
+        super().__init__(folder, pick_device(device), precision)
+        self.load()
 
     @classmethod
     def from_pretrained(
@@ -90,16 +83,6 @@ class Pipeline:
             )
             name = str(HubId(hub_id.repo, revision))
         return cls(resolve_model(name), device or "", precision)
-
-    @cached_property
-    def text_encoder(self) -> TextEncoder:
-        """Of a text-conditional model; loaded on first use, and replaceable (``adanat_cli.core.text.encoder``)."""
-        return encoder_of(self.folder, self.config, "", self.device)
-
-    @property
-    def config(self) -> NATConfig:
-        """Shape of the NAT."""
-        return self.nat.config
 
     def sample(
         self,
@@ -136,25 +119,23 @@ class Pipeline:
         require(total >= 1, f"num_images is {total}; expected at least 1.")
         require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
         choice = choose_schedule(schedule, num_steps, temperature, guidance)
-        config = check_model(self.folder, choice)
-        encoder = self.text_encoder if config.condition == "text" and texts else None
+        self.check_steps(choice.num_steps)
         require(
-            config.condition == "text" or not texts,
+            self.config.condition == "text" or not texts,
             f"Model {self.folder.name} draws classes, not prompts; give labels, as ids or names.",
         )
-        conditions = make_conditions(self.folder, config, asked, texts, "", seed, self.device, encoder, warnings.warn)
+        conditions = self.conditions(asked, texts, seed, warnings.warn)
         choice, line = settle_schedule(choice, self.folder)
-        steps = build_schedule(choice, self.folder, config.grid, self.device)
-        sampler = Sampler(self.nat, self.tokenizer, steps, seed, self.device, self.precision, conditions.null())
-        images: list[Image] = []
+        steps = self.schedule(choice)
+        images: list[Image.Image] = []
         traces: list[list[dict[str, Any]]] = []
         for first in range(0, total, batch_size):
             batch = range(first, min(first + batch_size, total))
-            tracer = Tracer(len(batch)) if trace else None
-            images += _pictures(sampler(conditions.batch(batch, self.device), first, tracer))
-            if tracer is not None:
-                traces += [trace_values(tracer.steps, row) for row in range(len(batch))]
-        return Samples(images, [conditions.number(index) for index in range(total)], traces, line)
+            kept = Trace(len(batch)) if trace else None
+            images += map(Image.fromarray, self.images(steps, conditions, seed, batch, kept))
+            if kept:
+                traces += map(kept.values, range(len(batch)))
+        return Samples(images, conditions.numbers(range(total)).tolist(), traces, line)
 
 
 def _listed(values: Any, name: str) -> list[str]:
@@ -165,10 +146,3 @@ def _listed(values: Any, name: str) -> list[str]:
     listed = [str(value) for value in ([values] if isinstance(values, int | str) else values)]
     require(bool(listed), f"{name} is empty; expected at least one, or None.")
     return listed
-
-
-def _pictures(pixels: Any) -> list[Image]:
-    """(B, H, W, 3) bytes as PIL images."""
-    from PIL import Image
-
-    return [Image.fromarray(image) for image in pixels]

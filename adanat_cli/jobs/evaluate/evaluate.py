@@ -17,17 +17,18 @@ from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
-from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
+from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.sample_file import SampleFile
-from adanat_cli.jobs.resolve.models import nat_config, num_trained_on, resolve_model
+from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
-from adanat_cli.jobs.sample.conditions import make_conditions, read_prompts
+from adanat_cli.jobs.sample.conditions import Asked, read_prompts
+from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.features import LARGEST_TRAINED
 
 _MOST_SAMPLES = 10**8
@@ -204,31 +205,21 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     return folder.title if folder else "model"
 
 
-def _generator(request: EvaluateRequest, folder: ModelFolder, processes: Processes, reporter: Reporter) -> Generator:
-    """The model with its classes or prompts, both checked."""
-    config = nat_config(folder)
-    if config.condition == "text":
+def _conditions(request: EvaluateRequest, sampler: Sampler, processes: Processes, reporter: Reporter) -> Asked:
+    """The classes or prompts to measure, checked."""
+    name = sampler.folder.name
+    if sampler.config.condition == "text":
         require(
-            bool(request.prompts) or bool(request.classes),  # which make_conditions refuses
-            f"Model {folder.name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
+            bool(request.prompts) or bool(request.classes),  # which the sampler refuses
+            f"Model {name} is conditioned on text; give the prompts to measure it on: --prompts FILE, one a "
             "line (`adanat info --dataset mscoco --captions FILE` writes some), or --prompt TEXT.",
         )
         broken = [prompt for prompt in request.prompts if "\n" in prompt]
         require(not broken, f"Prompt {broken[:1]} has several lines; write it on one.")
     else:
-        acting.refuse_idle(request, f"model {folder.name}, which is conditioned on classes", acting.CLASSES)
+        acting.refuse_idle(request, f"model {name}, which is conditioned on classes", acting.CLASSES)
     with processes.state.local_main_process_first():  # it downloads a text encoder; the others find the files
-        conditions = make_conditions(
-            folder,
-            config,
-            request.classes,
-            request.prompts,
-            request.text_encoder,
-            request.seed,
-            processes.device,
-            warn=reporter.warn,
-        )
-    return Generator(folder, conditions, request.seed, request.batch_size, processes.device, request.precision)
+        return sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
 
 
 def _subjects(
@@ -245,11 +236,12 @@ def _subjects(
         if given.note:
             reporter.warn(given.note)
         return [_given(request, given)]
-    generator = _generator(request, folder, processes, reporter)
-    num_images = request.num_samples or _usual_number(folder, generator.config.condition, reporter)
+    sampler = Sampler(folder, processes.device, request.precision, request.text_encoder)
+    conditions = _conditions(request, sampler, processes, reporter)
+    num_images = request.num_samples or _usual_number(folder, sampler.config.condition, reporter)
     subjects: dict[str, Subject] = {}
-    for name, choice in _schedules(request, folder, generator.config.num_tokens):
-        images = GeneratedImages(generator, choice, num_images)
+    for name, choice in _schedules(request, sampler):
+        images = GeneratedImages(sampler, conditions, choice, num_images, request.seed, request.batch_size)
         subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
         require(
             ":" not in name or subject.folder_name not in subjects,
@@ -259,20 +251,16 @@ def _subjects(
     return list(subjects.values())
 
 
-def _schedules(request: EvaluateRequest, folder: ModelFolder, num_tokens: int) -> Iterator[tuple[str, ScheduleChoice]]:
+def _schedules(request: EvaluateRequest, sampler: Sampler) -> Iterator[tuple[str, ScheduleChoice]]:
     """Yield the name and the settled choice of each schedule to measure."""
     unused = set(request.steps)
     for argument in request.schedules or ("",):
         kind, _, file = argument.partition(":")
         for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
             choice = choose_schedule(argument, num_steps, request.temperature, request.guidance)
-            choice = settle_schedule(choice, folder)[0]
+            choice = settle_schedule(choice, sampler.folder)[0]
             unused.discard(choice.num_steps)
-            require(
-                choice.num_steps <= num_tokens,
-                f"--steps is {choice.num_steps}, but images of this model have {num_tokens} tokens; expected 1 to "
-                f"{num_tokens}.",
-            )
+            sampler.check_steps(choice.num_steps)
             yield f"{kind}:{Path(file).stem}" if file else choice.kind, choice
     require(
         not unused,

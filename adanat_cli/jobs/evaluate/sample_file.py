@@ -19,12 +19,9 @@ from adanat_cli.core.config.base import MAX_IMAGE_SIZE
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, images_to_read
+from adanat_cli.jobs.sample.npz import OF_PROMPTS
 
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-OF_PROMPTS = "of_prompts"
-"""The array of a file whose arr_1 numbers prompts, not classes."""
 
 
 class SampleFile:

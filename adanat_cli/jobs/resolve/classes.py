@@ -7,7 +7,7 @@ import random
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from adanat_cli.core.data.labels import imagenet_synsets
 from adanat_cli.core.errors import AdaNATError
@@ -45,8 +45,8 @@ def find_classes(
     return [_find_class(text.strip(), labels, num_classes, place) for text in asked]
 
 
-def assign_classes(asked: Sequence[str], names: Mapping[int, str], num_classes: int, seed: int) -> Callable[[int], int]:
-    """Return the class of image i, whatever the number of images: the given ones, or all in a seeded order, in turn.
+def classes_in_turn(asked: Sequence[str], names: Mapping[int, str], num_classes: int, seed: int) -> list[int]:
+    """Return the classes that images take in turn: those asked for, or all in a seeded order.
 
     Args:
         asked: ids or names; empty for all.
@@ -62,7 +62,7 @@ def assign_classes(asked: Sequence[str], names: Mapping[int, str], num_classes: 
         classes = sorted(names) or list(range(num_classes))
         # A shuffle, so that a few images show classes from all over the numbering.
         random.Random(seed).shuffle(classes)
-    return lambda index: classes[index % len(classes)]
+    return classes
 
 
 def shared_ids(

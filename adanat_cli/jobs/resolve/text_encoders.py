@@ -7,21 +7,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import load_tensors
 from adanat_cli.core.checkpoints.folder import FURTHER_FILES, TEXT, Component, ModelFolder
 from adanat_cli.core.config import BENCHMARKS, NATConfig, text_encoder_of
 from adanat_cli.core.data.caption_states import States
-from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import require
 from adanat_cli.core.reading import read_bytes, read_json
 from adanat_cli.core.text.encoder import TextEncoder
-
-NO_CAPTION = -1
-"""The number that stands for the empty prompt."""
 
 _CAPTIONS_AT_ONCE = 256
 
@@ -127,30 +121,3 @@ def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Iterator[States]:
     for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
         states = encoder.encode(captions[start : start + _CAPTIONS_AT_ONCE]).states
         yield states.half().cpu().numpy()
-
-
-class CaptionContext:
-    """States of a token set's captions by number: read where they were encoded, else encoded as they are needed."""
-
-    def __init__(self, tokens: TokenSet, encoder: TextEncoder | None, device: torch.device) -> None:
-        """Take a set and, if its captions are not encoded, the encoder.
-
-        Args:
-            tokens: with captions.
-            encoder: None where the set holds states.
-            device: where the NAT is.
-        """
-        self._tokens, self._encoder, self._device = tokens, encoder, device
-
-    def __call__(self, numbers: Tensor) -> Tensor:
-        """Return (B, L, D) of (B,) numbers of captions; -1 is the empty prompt."""
-        there = numbers.cpu().numpy()
-        if self._encoder is not None:
-            return self._encoder.encode(self._tokens.captions(there)).states
-        assert self._tokens.states is not None
-        return torch.from_numpy(self._tokens.states.read(there)).to(self._device, torch.float32)
-
-    @property
-    def null(self) -> Tensor:
-        """(L, D), of the empty prompt."""
-        return self(torch.from_numpy(np.array([NO_CAPTION])))[0]

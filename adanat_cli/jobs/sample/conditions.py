@@ -1,4 +1,4 @@
-"""What the images of a run are of: classes or prompts in turn, as tensors, names and parts of file names."""
+"""What images are of: classes or prompts by number, as tensors, names and parts of file names."""
 
 from __future__ import annotations
 
@@ -7,165 +7,202 @@ import os
 import re
 import sys
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import NATConfig
 from adanat_cli.core.data.text_files import decode_text, text_lines
+from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.resolve.classes import assign_classes, short_name
-from adanat_cli.jobs.resolve.text_encoders import encoder_of
+from adanat_cli.jobs.resolve.classes import short_name
+
+NO_CAPTION = -1
+"""The number of the empty prompt among a token set's captions."""
 
 _LONGEST_SLUG, _SHOWN = 48, 80
 _LARGEST_FILE = 2**26
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Conditions(Protocol):
-    """The condition of image i, which depends on i alone."""
+@dataclass(frozen=True)
+class Conditions(ABC):
+    """The condition of every image, which depends on the image's index alone, and not on the batch.
+
+    Attributes:
+        turns: (C,) int64 on the CPU, numbers of conditions; image i has ``turns[i % C]``.
+    """
+
+    turns: Tensor
 
     @property
-    def num_asked(self) -> int:
-        """How many classes or prompts take turns; 0 where the user named none."""
-
-    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
-        """(B,) labels, or (B, L, D) text states."""
-
     def null(self) -> Tensor | None:
-        """(L, D) states of the empty prompt; None for classes, whose NAT knows its null label."""
+        """(L, D) text states of the empty prompt; None for classes, whose NAT has a null label."""
+        return None
+
+    @abstractmethod
+    def encode(self, numbers: Tensor) -> Tensor:
+        """What the NAT reads for (B,) numbers: (B,) labels or (B, L, D) text states."""
 
     def number(self, index: int) -> int:
-        """The class id, or which of the prompts it is."""
+        """The number of image ``index``: its class label, or the position of its prompt."""
+        return int(self.turns[index % len(self.turns)])
 
-    def name(self, index: int) -> str:
-        """For people."""
+    def numbers(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """(B,) int64 on the CPU, the numbers of several images."""
+        return self.turns[torch.as_tensor(indices).cpu() % len(self.turns)]
 
-    def slug(self, index: int) -> str:
-        """For a file name."""
-
-    def facts(self, index: int) -> dict[str, Any]:
-        """For a trace."""
-
-    def described(self, num_images: int) -> dict[str, Any]:
-        """What the images of a run are of, for its result."""
-
-    def identity(self) -> dict[str, Any]:
-        """What tells these conditions from others, in a few JSON values."""
+    def spread(self, num_turns: int) -> Self:
+        """The same with a few of the numbers, evenly spaced over all."""
+        places = torch.linspace(0, len(self.turns) - 1, num_turns, dtype=torch.float64).round().long()
+        return replace(self, turns=self.turns[places])
 
 
 @dataclass(frozen=True)
-class ClassConditions:
-    """Classes in turn.
+class ClassConditions(Conditions):
+    """Classes by label.
 
     Attributes:
-        label_of: image to class id.
-        names: id to name.
-        num_asked: how many the user named.
-        num_in_turn: how many take turns.
+        names: label -> name.
+        named: whether the user named the classes; otherwise they are all that the model has seen.
     """
 
-    label_of: Callable[[int], int]
     names: Mapping[int, str]
-    num_asked: int
-    num_in_turn: int
+    named: bool = True
 
-    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
-        """(B,) labels."""
-        return torch.tensor([self.number(index) for index in indices], device=device)
+    def encode(self, numbers: Tensor) -> Tensor:
+        """The labels themselves, which the NAT embeds."""
+        return numbers
 
-    def null(self) -> None:
-        """The NAT knows its null label."""
-        return
-
-    def number(self, index: int) -> int:
-        """The class id."""
-        return self.label_of(index)
+    def embed(self, numbers: Tensor) -> Tensor:
+        """What a discriminator reads: the labels as well."""
+        return numbers
 
     def name(self, index: int) -> str:
-        """The class's name and id."""
+        """Name and label, such as ``golden retriever (207)``."""
         label = self.number(index)
-        return f"{short_name(self.names.get(label, '')) or f'class {label}'} ({label})"
+        return f"{self._short(label) or f'class {label}'} ({label})"
 
     def slug(self, index: int) -> str:
-        """``class207_golden-retriever``."""
+        """Part of a file name, such as ``class207_golden-retriever``."""
         label = self.number(index)
-        return "_".join(part for part in (f"class{label}", _slug(short_name(self.names.get(label, "")))) if part)
+        return "_".join(filter(None, (f"class{label}", _slug(self._short(label)))))
 
     def facts(self, index: int) -> dict[str, Any]:
-        """The class's id and name."""
+        """The class of an image as a trace records it."""
         label = self.number(index)
-        return {"class": label, "name": short_name(self.names.get(label, "")) or f"class {label}"}
+        return {"class": label, "name": self._short(label) or f"class {label}"}
 
     def described(self, num_images: int) -> dict[str, Any]:
-        """The classes that occur."""
-        used = sorted({self.number(index) for index in range(min(num_images, self.num_in_turn))})
+        """The classes of the first images as a run's result lists them."""
+        used = sorted(set(self.turns[:num_images].tolist()))
         return {"classes": {str(label): self.names.get(label, "") for label in used}}
 
     def identity(self) -> dict[str, Any]:
-        """The classes that were named, in turn."""
-        return {"classes": [self.number(index) for index in range(self.num_asked)] or "all"}
+        """Return what tells these conditions from others, as JSON values."""
+        return {"classes": self.turns.tolist() if self.named else "all"}
+
+    def _short(self, label: int) -> str:
+        return short_name(self.names.get(label, ""))
 
 
 @dataclass(frozen=True)
-class PromptConditions:
-    """Prompts in turn; a batch's are encoded when it is due, so that their number costs no memory.
+class PromptConditions(Conditions):
+    """Prompts by position; a batch is encoded when it is due.
+
+    77 states of width 768 take 237 kB in float32, a hundred times what an image's tokens do.
 
     Attributes:
         prompts: texts.
-        encoder: of the NAT.
+        encoder: the NAT's text encoder.
     """
 
     prompts: Sequence[str]
     encoder: TextEncoder
 
+    @classmethod
+    def of(cls, prompts: Sequence[str], encoder: TextEncoder) -> Self:
+        """All prompts in turn."""
+        return cls(torch.arange(len(prompts)), prompts, encoder)
+
     @property
-    def num_asked(self) -> int:
-        """How many take turns."""
-        return len(self.prompts)
-
-    def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
-        """(B, L, D) text states."""
-        return self.encoder.encode([self.name(index) for index in indices]).states.to(device)
-
     def null(self) -> Tensor:
-        """(L, D), of the empty prompt."""
+        """(L, D) text states of the empty prompt."""
         return self.encoder.null.states[0]
 
-    def number(self, index: int) -> int:
-        """Which of the prompts it is."""
-        return index % len(self.prompts)
+    def texts(self, numbers: Tensor) -> list[str]:
+        """The prompts of (B,) numbers."""
+        return [self.prompts[number] for number in numbers.tolist()]
+
+    def encode(self, numbers: Tensor) -> Tensor:
+        """(B, L, D) text states."""
+        return self.encoder.encode(self.texts(numbers)).states
+
+    def embed(self, numbers: Tensor) -> Tensor:
+        """What a discriminator reads: (B, E) pooled embeddings."""
+        return self.encoder.encode(self.texts(numbers)).pooled
 
     def name(self, index: int) -> str:
-        """The prompt."""
+        """The prompt of an image."""
         return self.prompts[self.number(index)]
 
     def slug(self, index: int) -> str:
-        """``a-red-bus-in-the-snow``."""
+        """Part of a file name, such as ``a-red-bus-in-the-snow``."""
         return _slug(self.name(index)) or f"prompt{self.number(index)}"
 
     def facts(self, index: int) -> dict[str, Any]:
-        """The prompt."""
+        """The prompt of an image as a trace records it."""
         return {"prompt": self.name(index)}
 
     def described(self, num_images: int) -> dict[str, Any]:
-        """The prompts that occur."""
+        """The prompts of the first images as a run's result lists them."""
         return {"prompts": list(self.prompts[:num_images]), "text_encoder": self.encoder.model}
 
     def identity(self) -> dict[str, Any]:
-        """Number and sha256 of the prompts, which is that of their file with one a line; and the encoder's weights."""
+        """Return number and sha256 of the prompts (that of a file with one a line), and the encoder's fingerprint."""
         content = "".join(f"{prompt}\n" for prompt in self.prompts).encode()
         return {
             "num_prompts": len(self.prompts),
             "prompts_sha256": hashlib.sha256(content).hexdigest(),
             "text_encoder": self.encoder.fingerprint,
         }
+
+
+@dataclass(frozen=True)
+class CaptionConditions(Conditions):
+    """Captions of a token set by number: their states are read where they were stored, else encoded as needed.
+
+    Attributes:
+        tokens: set with captions.
+        encoder: the NAT's text encoder; None where the set holds states.
+        device: where states that are read go to.
+    """
+
+    tokens: TokenSet
+    encoder: TextEncoder | None
+    device: torch.device
+
+    @property
+    def null(self) -> Tensor:
+        """(L, D) text states of the empty prompt."""
+        return self.encode(torch.tensor([NO_CAPTION]))[0]
+
+    def encode(self, numbers: Tensor) -> Tensor:
+        """(B, L, D) text states; those of the empty prompt for ``NO_CAPTION``."""
+        rows = numbers.cpu().numpy()
+        if self.encoder is not None:
+            return self.encoder.encode(self.tokens.captions(rows)).states
+        assert self.tokens.states is not None
+        return torch.from_numpy(self.tokens.states.read(rows)).to(self.device, torch.float32)
+
+
+Asked = ClassConditions | PromptConditions
+"""What a user can ask a model for."""
 
 
 def _slug(text: str) -> str:
@@ -203,46 +240,6 @@ def _as_text(prompt: str) -> str:
         return os.fsencode(prompt).decode("utf-8") if _SURROGATE.search(prompt) else prompt
     except ValueError as error:
         raise AdaNATError(f"Prompt {prompt!a} is not UTF-8; give it in a file: --prompts FILE.") from error
-
-
-def make_conditions(
-    folder: ModelFolder,
-    nat: NATConfig,
-    classes: Sequence[str],
-    prompts: Sequence[str],
-    text_encoder: str,
-    seed: int,
-    device: torch.device,
-    encoder: TextEncoder | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> Conditions:
-    """What a model is asked for.
-
-    Args:
-        folder: the model.
-        nat: its NAT's configuration.
-        classes: ids or names.
-        prompts: texts.
-        text_encoder: instead of the model's own; "" for that.
-        seed: of the order of classes, where none is named.
-        device: where to encode prompts.
-        encoder: the model's, if it is loaded already.
-        warn: told of prompts that the encoder does not read to their end.
-
-    Raises:
-        AdaNATError: if they do not fit the model, or its text encoder cannot be had.
-    """
-    if nat.condition == "class":
-        require(not prompts, f"Model {folder.name} is conditioned on classes; give --class instead of a prompt.")
-        names = folder.labels()
-        in_turn = len(classes) or len(names) or nat.num_classes
-        return ClassConditions(assign_classes(classes, names, nat.num_classes, seed), names, len(classes), in_turn)
-    require(not classes, f"Model {folder.name} is conditioned on text; give --prompt instead of --class.")
-    require(bool(prompts), f'Model {folder.name} is conditioned on text; say what to draw: --prompt "a red bus".')
-    encoder = encoder or encoder_of(folder, nat, text_encoder, device)
-    if warn is not None:
-        warn_of_long_ones(prompts, encoder, warn)
-    return PromptConditions(prompts, encoder)
 
 
 def warn_of_long_ones(prompts: Sequence[str], encoder: TextEncoder, warn: Callable[[str], None]) -> None:

@@ -5,64 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from adanat_cli.core.generation.actions import ACTION_NAMES, Action
+from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import Schedule
-from adanat_cli.core.generation.state import DecodingState
+from adanat_cli.jobs.sample.conditions import Conditions
 from adanat_cli.jobs.sample.pictures import image_grid, plot_text, save_figure, save_png
-from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
-from adanat_cli.jobs.train.policy_update import FrozenModel
+from adanat_cli.jobs.sample.sampler import Sampler
+from adanat_cli.jobs.sample.trace import Trace
 
 _COLUMNS, _ROWS = 10, 3
 
 
-class ActionTrace:
-    """Takes part in generation as its ``on_step`` and keeps every sample's four values."""
-
-    def __init__(self) -> None:
-        self._values: list[Tensor] = []
-
-    def __call__(self, state: DecodingState, action: Action) -> None:
-        """Keep one step's."""
-        self._values.append(action.values().cpu())
-
-    def values(self) -> Tensor:
-        """(T, B, 4), in the order of ``ACTION_NAMES``."""
-        return torch.stack(self._values)
-
-
 def draw_policy(
-    policy: Schedule, fixed: Schedule, model: FrozenModel, seed: int, samples: Path, curves: Path, title: str
-) -> Tensor:
+    sampler: Sampler,
+    conditions: Conditions,
+    policy: Schedule,
+    fixed: Schedule,
+    seed: int,
+    samples: Path,
+    curves: Path,
+    title: str,
+) -> None:
     """Draw images of both schedules from the same seeds, and the values of both over the steps.
 
     Args:
-        policy: learned.
-        fixed: what it is compared with.
-        model: generates.
+        sampler: the model.
+        conditions: a column of images each, evenly spaced over all.
+        policy: learned schedule.
+        fixed: schedule that it is compared with.
         seed: of the images.
         samples: PNG of images: rows of the fixed schedule's above rows of the policy's.
         curves: PNG of the values.
         title: over the curves.
-
-    Returns:
-        (T, B, 4) values of the policy.
     """
-    classes = model.classes[torch.linspace(0, len(model.classes) - 1, min(_COLUMNS, len(model.classes))).round().long()]
-    labels = classes.repeat(_ROWS)
-    indices, condition = torch.arange(len(labels)), model.context.condition(labels)
-    images, traces = [], []
-    for schedule in (fixed, policy):
-        traces.append(ActionTrace())
-        tracer, null = traces[-1], model.context.null
-        ids = sample_tokens(model.nat, schedule, condition, seed, indices, tracer, model.precision, null)
-        images.append(decode_tokens(model.tokenizer, ids))
-    gap = np.full_like(images[0][: len(classes)], 255)
-    save_png(samples, image_grid(np.concatenate([images[0], gap, images[1]]), len(classes)))
-    draw_curves(curves, traces[1].values(), traces[0].values(), title)
-    return traces[1].values()
+    columns = min(_COLUMNS, len(conditions.turns))
+    shown, indices = conditions.spread(columns), range(columns * _ROWS)
+    before, after = Trace(len(indices)), Trace(len(indices))
+    above, below = (
+        sampler.images(schedule, shown, seed, indices, trace) for schedule, trace in ((fixed, before), (policy, after))
+    )
+    gap = np.full_like(above[:columns], 255)
+    save_png(samples, image_grid(np.concatenate([above, gap, below]), columns))
+    draw_curves(curves, after.actions, before.actions, title)
 
 
 def draw_curves(path: Path, learned: Tensor, fixed: Tensor, title: str) -> None:

@@ -16,7 +16,7 @@ from adanat_cli.core.checkpoints.files import atomic_path, writing
 from adanat_cli.core.config.schema import conform
 from adanat_cli.core.data.source_files import IMAGE_SUFFIXES
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.jobs.resolve.classes import assign_classes
+from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.resolve.models import nat_config, resolve_model
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def _class_ids(request: SampleSettings) -> list[int]:
     nat = nat_config(folder)
     if not request.classes or nat.condition != "class":
         return []
-    label_of = assign_classes(request.classes, folder.labels(), nat.num_classes, request.seed)
-    return [label_of(index) for index in range(len(request.classes))]
+    return find_classes(request.classes, folder.labels(), nat.num_classes)
 
 
 def _read_runs(folder: Path) -> list[tuple[_Run | None, list[str]]]:

@@ -1,25 +1,166 @@
-"""From a NAT and a condition to token ids: what sampling, training and evaluation share."""
+"""A model ready to generate: from conditions to token ids and images, for sampling, training and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
+from adanat_cli.core.config import Precision
+from adanat_cli.core.errors import require
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import Prediction, Predictor, StepCallback, generate
 from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
-from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.resolve.classes import classes_in_turn
+from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config
+from adanat_cli.jobs.resolve.schedules import ScheduleChoice, build_schedule
+from adanat_cli.jobs.resolve.text_encoders import encoder_of
+from adanat_cli.jobs.runtime.devices import images_at_once, sampling_precision
+from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, Conditions, PromptConditions, warn_of_long_ones
 from adanat_cli.jobs.sample.pictures import Pixels, to_uint8
 
 _DECODED_AT_ONCE = {"cpu": 2}
 _DECODED_AT_ONCE_ON_GPU = 16
 """Images in a pass of the tokenizer: as few as keep the device busy, since the last pass of a batch is filled up."""
+
+
+class Sampler:
+    """A model ready to generate under any conditions with any schedule; networks are loaded on first use.
+
+    Attributes:
+        folder: the model.
+        config: configuration of its NAT.
+        device: where its networks are.
+        precision: number format of the NAT.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, device: torch.device, precision: Precision = "auto", text_encoder: str = ""
+    ) -> None:
+        """Check a model; nothing of it is loaded yet.
+
+        Args:
+            folder: the model.
+            device: where to generate.
+            precision: number format of the NAT.
+            text_encoder: instead of the model's own; "" for that.
+
+        Raises:
+            AdaNATError: if the NAT is missing, or does not belong to the tokenizer.
+        """
+        self.folder, self.device, self._encoder_name = folder, device, text_encoder
+        self.config = nat_config(folder)
+        self.precision = sampling_precision(precision, device)
+
+    @cached_property
+    def nat(self) -> UViT:
+        """The NAT in evaluation mode."""
+        return load_nat(self.folder, self.device)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in evaluation mode."""
+        return load_tokenizer(self.folder, self.device)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The encoder of a text-conditional model; replaceable (``adanat_cli.core.text.encoder``)."""
+        return encoder_of(self.folder, self.config, self._encoder_name, self.device)
+
+    def load(self) -> None:
+        """Load NAT and tokenizer now, so that what is wrong with them is known before the work begins."""
+        _ = self.nat, self.tokenizer
+
+    def check_steps(self, num_steps: int) -> None:
+        """Refuse more generation steps than an image has tokens.
+
+        Raises:
+            AdaNATError: saying how many there may be.
+        """
+        most = self.config.num_tokens
+        require(
+            num_steps <= most,
+            f"--steps is {num_steps}, but images of this model have {most} tokens; expected 1 to {most}.",
+        )
+
+    def conditions(
+        self, classes: Sequence[str], prompts: Sequence[str], seed: int, warn: Callable[[str], None] | None = None
+    ) -> Asked:
+        """What the model is asked for.
+
+        Args:
+            classes: ids or names; empty for all that a class-conditional model has seen.
+            prompts: texts.
+            seed: of the order of classes, where none is named.
+            warn: told of prompts that the encoder does not read to their end.
+
+        Raises:
+            AdaNATError: if they do not fit the model, or its text encoder cannot be had.
+        """
+        name = self.folder.name
+        if self.config.condition == "class":
+            require(not prompts, f"Model {name} is conditioned on classes; give --class instead of a prompt.")
+            names = self.folder.labels()
+            turns = torch.tensor(classes_in_turn(classes, names, self.config.num_classes, seed))
+            return ClassConditions(turns, names, bool(classes))
+        require(not classes, f"Model {name} is conditioned on text; give --prompt instead of --class.")
+        require(bool(prompts), f'Model {name} is conditioned on text; say what to draw: --prompt "a red bus".')
+        if warn is not None:
+            warn_of_long_ones(prompts, self.text_encoder, warn)
+        return PromptConditions.of(prompts, self.text_encoder)
+
+    def schedule(self, choice: ScheduleChoice) -> Schedule:
+        """Build what a settled choice stands for; a learned policy is loaded."""
+        return build_schedule(choice, self.folder, self.config.grid, self.device)
+
+    def token_ids(
+        self,
+        schedule: Schedule,
+        conditions: Conditions,
+        seed: int,
+        indices: Sequence[int] | Tensor,
+        on_step: StepCallback | None = None,
+    ) -> Tensor:
+        """Generate a batch of images as token ids (B, N); the arguments are those of ``sample_tokens``."""
+        return sample_tokens(self.nat, schedule, conditions, seed, indices, on_step, self.precision)
+
+    def images(
+        self,
+        schedule: Schedule,
+        conditions: Conditions,
+        seed: int,
+        indices: Sequence[int] | Tensor,
+        on_step: StepCallback | None = None,
+    ) -> Pixels:
+        """Generate a batch of images as bytes (B, H, W, 3)."""
+        return decode_tokens(self.tokenizer, self.token_ids(schedule, conditions, seed, indices, on_step))
+
+    def identity(self, choice: ScheduleChoice, conditions: Asked, seed: int) -> dict[str, Any]:
+        """Return what decides an image, as JSON values: networks, conditions, seed, number format and schedule."""
+        learned = choice.kind == "learned"
+        values: dict[str, Any] = {
+            "nat": self.folder.fingerprint("nat"),
+            "tokenizer": self.folder.fingerprint("tokenizer"),
+            **conditions.identity(),
+            "seed": seed,
+            "precision": str(self.precision).removeprefix("torch."),
+            "schedule": choice.kind,
+            "num_steps": choice.num_steps,
+            "temperature": choice.temperature,
+            "guidance": choice.guidance,
+            "table": choice.table.table.tolist() if choice.table is not None else None,
+            "policy": self.folder.fingerprint(policy_component(choice.num_steps)) if learned else None,
+        }
+        return {key: value for key, value in values.items() if value is not None}
 
 
 def predictor(
@@ -60,32 +201,31 @@ def predictor(
 def sample_tokens(
     nat: UViT,
     schedule: Schedule,
-    condition: Tensor,
+    conditions: Conditions,
     seed: int,
-    image_indices: Tensor,
+    indices: Sequence[int] | Tensor,
     on_step: StepCallback | None = None,
     precision: torch.dtype = torch.float32,
-    null_condition: Tensor | None = None,
 ) -> Tensor:
     """Generate a batch of images as token ids.
 
     Args:
         nat: in evaluation mode.
         schedule: fixed schedule or learned policy.
-        condition: (B,) int64 labels, or (B, L, D) float text states, on the NAT's device.
+        conditions: what the images are of.
         seed: of the run.
-        image_indices: (B,) int64, the images' numbers within the run; image i depends on (seed, i) only.
+        indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
         on_step: called after every step.
         precision: number format of the network.
-        null_condition: (L, D) states of the empty prompt, for text.
 
     Returns:
         (B, N) int64 in [0, K).
     """
-    config, device = nat.config, condition.device
-    state = DecodingState.start(len(condition), config.num_tokens, config.mask_id, schedule.num_steps, device)
-    noise = SeededNoise(seed, image_indices.to(device), config.num_tokens)
-    predict = predictor(nat, condition, precision, null_condition)
+    config, device = nat.config, next(nat.parameters()).device
+    state = DecodingState.start(len(indices), config.num_tokens, config.mask_id, schedule.num_steps, device)
+    noise = SeededNoise(seed, torch.as_tensor(indices, device=device), config.num_tokens)
+    condition = conditions.encode(conditions.numbers(indices).to(device)).to(device)
+    predict = predictor(nat, condition, precision, conditions.null)
     return generate(schedule, predict, state, noise, on_step).sampled_ids
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,72 +25,69 @@ _MAX_COLUMNS = 12
 """Steps in the picture; of more, an even choice is shown. The JSON holds them all."""
 
 
-@dataclass(frozen=True)
-class TracedStep:
-    """One step of the first n images of a batch, on the CPU.
-
-    Attributes:
-        action: (n, 4), in the order of ``ACTION_NAMES``.
-        token_ids: (n, N), what the step drew or kept at every position.
-        mask: (n, N) bool, True where the step masked again.
-    """
-
-    action: Tensor
-    token_ids: Tensor
-    mask: Tensor
-
-
-class Tracer:
-    """Takes part in generation as its ``on_step`` and keeps the first few images of the batch."""
+class Trace:
+    """Takes part in generation as its ``on_step`` and keeps what every step did to the first n images, on the CPU."""
 
     def __init__(self, num_images: int) -> None:
         """Prepare to keep ``num_images`` images."""
         self.num_images = num_images
-        self.steps: list[TracedStep] = []
+        self._steps: list[tuple[Tensor, ...]] = []
 
     def __call__(self, state: DecodingState, action: Action) -> None:
         """Keep what one step did."""
         kept = (action.values(), state.sampled_ids, state.mask)
-        self.steps.append(TracedStep(*(tensor[: self.num_images].cpu() for tensor in kept)))
+        self._steps.append(tuple(tensor[: self.num_images].cpu() for tensor in kept))
 
+    @property
+    def actions(self) -> Tensor:
+        """(T, n, 4), in the order of ``ACTION_NAMES``."""
+        return torch.stack([action for action, _, _ in self._steps])
 
-def trace_values(steps: Sequence[TracedStep], row: int) -> list[dict[str, Any]]:
-    """Return one image's steps as JSON values; the mask lists the positions that are masked after the step."""
-    return [
-        {
-            "step": number,
-            **dict(zip(ACTION_NAMES, map(float, step.action[row]), strict=True)),
-            "num_masked": int(step.mask[row].sum()),
-            "masked_positions": step.mask[row].nonzero()[:, 0].tolist(),
-            "token_ids": step.token_ids[row].tolist(),
-        }
-        for number, step in enumerate(steps, start=1)
-    ]
+    @property
+    def token_ids(self) -> Tensor:
+        """(T, n, N), what a step drew or kept at every position."""
+        return torch.stack([ids for _, ids, _ in self._steps])
+
+    @property
+    def masks(self) -> Tensor:
+        """(T, n, N) bool, True where a step masked again."""
+        return torch.stack([mask for _, _, mask in self._steps])
+
+    def values(self, row: int) -> list[dict[str, Any]]:
+        """Return one image's steps as JSON values, with the positions that are masked after each."""
+        return [
+            {
+                "step": number,
+                **dict(zip(ACTION_NAMES, map(float, action[row]), strict=True)),
+                "num_masked": int(mask[row].sum()),
+                "masked_positions": mask[row].nonzero()[:, 0].tolist(),
+                "token_ids": token_ids[row].tolist(),
+            }
+            for number, (action, token_ids, mask) in enumerate(self._steps, start=1)
+        ]
 
 
 def write_trace(
-    stem: Path, steps: Sequence[TracedStep], row: int, tokenizer: Tokenizer, title: str, facts: dict[str, Any]
+    stem: Path, trace: Trace, row: int, tokenizer: Tokenizer, title: str, facts: dict[str, Any]
 ) -> list[Path]:
     """Write one image's trace as ``<stem>.png`` and ``<stem>.json``; returns both paths.
 
     Args:
-        stem: path without an ending.
-        steps: what was traced.
-        row: of the image within the traced batch.
+        stem: path without a suffix.
+        trace: of the image's batch.
+        row: the image's place in the batch.
         tokenizer: decodes the ids.
         title: over the picture.
         facts: go in front of the steps in the JSON.
     """
     picture, numbers = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
-    device = next(tokenizer.parameters()).device
-    images = decode_tokens(tokenizer, torch.stack([step.token_ids[row] for step in steps]).to(device))
-    masks = torch.stack([step.mask[row] for step in steps]).numpy()  # (T, N)
+    device, grid = next(tokenizer.parameters()).device, tokenizer.config.grid
+    images = decode_tokens(tokenizer, trace.token_ids[:, row].to(device))
+    masks = trace.masks[:, row].numpy()  # (T, N)
     # What the last step masks again is never used: its ids are the image.
     masks[-1] = False
-    _draw(
-        picture, images, masks.reshape(len(steps), *tokenizer.config.grid), [step.action[row] for step in steps], title
-    )
-    write_json(numbers, {**facts, "grid": list(tokenizer.config.grid), "steps": trace_values(steps, row)})
+    _draw(picture, images, masks.reshape(len(masks), *grid), trace.actions[:, row], title)
+    write_json(numbers, {**facts, "grid": list(grid), "steps": trace.values(row)})
     return [picture, numbers]
 
 
@@ -108,9 +103,7 @@ def grey_out(images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Pixe
     return np.where(cells[..., None], np.uint8(_GREY), images)
 
 
-def _draw(
-    path: Path, images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]], actions: Sequence[Tensor], title: str
-) -> None:
+def _draw(path: Path, images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]], actions: Tensor, title: str) -> None:
     """Draw a column per step: the decided tokens, the image of all drawn ids, and the four values."""
     from matplotlib.figure import Figure  # only traces need it; a bare Figure leaves pyplot's global state alone
 

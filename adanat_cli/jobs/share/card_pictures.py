@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.errors import AdaNATError
@@ -14,12 +12,10 @@ from adanat_cli.jobs.resolve.models import load_policy, policy_config
 from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.sample.conditions import Conditions, PromptConditions, make_conditions
+from adanat_cli.jobs.sample.conditions import Asked
 from adanat_cli.jobs.sample.pictures import image_grid, save_png
-from adanat_cli.jobs.sample.policy_context import ClassContext, Context, PromptContext
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
-from adanat_cli.jobs.sample.sample import Sampler, build_sampler, check_model
-from adanat_cli.jobs.train.policy_update import FrozenModel
+from adanat_cli.jobs.sample.sampler import Sampler
 
 _SEED, _COLUMNS = 0, 8
 
@@ -43,12 +39,12 @@ class CardPictures:
     absent: str = ""
 
 
-def draw_pictures(folder: ModelFolder, made: Path, num_images: int, device: str, reporter: Reporter) -> CardPictures:
+def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: str, reporter: Reporter) -> CardPictures:
     """Draw what the model lets be drawn.
 
     Args:
         folder: the model.
-        made: folder for the pictures.
+        output: folder for the pictures.
         num_images: samples; 0 draws nothing.
         device: to draw on; "" for the best one here.
         reporter: told what is drawn.
@@ -60,12 +56,14 @@ def draw_pictures(folder: ModelFolder, made: Path, num_images: int, device: str,
         return CardPictures()
     steps = folder.policy_steps()
     choice = choose_schedule("", steps[0] if steps else None)
-    config, place = check_model(folder, choice), pick_device(device)
-    prompts = _prompts(folder) if config.condition == "text" else ()
-    if config.condition == "text" and not prompts:
+    sampler = Sampler(folder, pick_device(device))
+    sampler.check_steps(choice.num_steps)
+    of_text = sampler.config.condition == "text"
+    prompts = _prompts(folder) if of_text else ()
+    if of_text and not prompts:
         return CardPictures(absent="the model does not say which captions it was trained on.")
     try:
-        conditions = make_conditions(folder, config, (), prompts, "", _SEED, place)
+        conditions = sampler.conditions((), prompts, _SEED)
     except AdaNATError as error:
         if not prompts:
             raise
@@ -73,14 +71,13 @@ def draw_pictures(folder: ModelFolder, made: Path, num_images: int, device: str,
         return CardPictures(absent="the text encoder was not at hand when this card was written.")
     reporter.log("Drawing samples for the card.")
     settled, _ = settle_schedule(choice, folder)
-    sampler = build_sampler(folder, settled, config, _SEED, place, null=conditions.null())
-    images = sampler(conditions.batch(range(num_images), place), 0, None)
-    save_png(made / "samples.png", image_grid(images, min(_COLUMNS, num_images)))
+    images = sampler.images(sampler.schedule(settled), conditions, _SEED, range(num_images))
+    save_png(output / "samples.png", image_grid(images, min(_COLUMNS, num_images)))
     policies = {
-        policy_component(num_steps): _draw_policy(folder, num_steps, sampler, conditions, made) for num_steps in steps
+        policy_component(num_steps): _draw_policy(sampler, conditions, num_steps, output) for num_steps in steps
     }
     names = ["samples.png", *(name for pair in policies.values() for name in pair)]
-    files = {name: made / name for name in names}
+    files = {name: output / name for name in names}
     return CardPictures("samples.png", policies, files, prompts[:num_images])
 
 
@@ -91,24 +88,14 @@ def _prompts(folder: ModelFolder) -> tuple[str, ...]:
     return tuple(map(str, captions[:_COLUMNS])) if isinstance(captions, list) else ()
 
 
-def _draw_policy(
-    folder: ModelFolder, num_steps: int, sampler: Sampler, conditions: Conditions, made: Path
-) -> tuple[str, str]:
+def _draw_policy(sampler: Sampler, conditions: Asked, num_steps: int, output: Path) -> tuple[str, str]:
     """Draw one policy's values over the steps, and its samples; returns the pictures' names."""
-    component, device = policy_component(num_steps), sampler.device
-    policy = load_policy(folder, num_steps, device)
+    policy = load_policy(sampler.folder, num_steps, sampler.device)
     if policy is None:
-        raise RuntimeError(f"{component} is listed and not there")
-    context: Context
-    if isinstance(conditions, PromptConditions):
-        context = PromptContext(conditions.prompts, conditions.encoder)
-        labels = torch.arange(len(conditions.prompts), device=device)
-    else:
-        context = ClassContext()
-        labels = torch.tensor(sorted(folder.labels()) or list(range(sampler.nat.config.num_classes)), device=device)
-    model = FrozenModel(sampler.nat, sampler.tokenizer, labels, sampler.precision, context)
-    fixed = base_schedule(policy_config(folder, num_steps))
+        raise RuntimeError(f"{policy_component(num_steps)} is listed and not there")
+    in_order = replace(conditions, turns=conditions.turns.sort().values)
+    fixed = base_schedule(policy_config(sampler.folder, num_steps))
     curves, samples = f"curves-steps-{num_steps}.png", f"samples-steps-{num_steps}.png"
     title = f"Learned values over {num_steps} steps"
-    draw_policy(policy_schedule(policy), fixed, model, _SEED, made / samples, made / curves, title)
+    draw_policy(sampler, in_order, policy_schedule(policy), fixed, _SEED, output / samples, output / curves, title)
     return curves, samples

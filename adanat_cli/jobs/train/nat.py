@@ -22,8 +22,6 @@ from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.resolve.models import load_tokenizer, model_names, resolve_model, resolve_tokens
 from adanat_cli.jobs.resolve.text_encoders import (
-    NO_CAPTION,
-    CaptionContext,
     encoder_component,
     load_encoder,
     recorded_name,
@@ -32,6 +30,7 @@ from adanat_cli.jobs.resolve.text_encoders import (
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.sample.conditions import NO_CAPTION, CaptionConditions, ClassConditions, Conditions
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.averages import Meter
@@ -79,12 +78,28 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     }
     folder, state = open_run(request.output, settings, accelerator, reporter, training_length(config))
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
-    context = CaptionContext(tokens, encoder, accelerator.device) if shape.condition == "text" else None
-    trainer = NATTrainer(shape, config, accelerator, codes, context)
+    conditions: Conditions
+    if shape.condition == "text":
+        first = torch.from_numpy(tokens.first_caption[train_rows])
+        conditions = CaptionConditions(first, tokens, encoder, accelerator.device)
+    else:
+        conditions = ClassConditions(torch.from_numpy(np.unique(tokens.labels[train_rows])), tokens.info.class_names)
+    trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode)
     if not accelerator.is_main_process:
         reporter = SilentReporter()
     run = _Run(
-        request, config, accelerator, reporter, folder, trainer, tokens, train_rows, held_out, model, context, encoder
+        request,
+        config,
+        accelerator,
+        reporter,
+        folder,
+        trainer,
+        tokens,
+        train_rows,
+        held_out,
+        model,
+        conditions,
+        encoder,
     )
     if state is not None:
         run.resume(state)
@@ -137,7 +152,7 @@ class _Run(MeteredLoop):
     rows: Indices
     held_out: Indices
     model: ModelFolder
-    context: CaptionContext | None
+    conditions: Conditions
     encoder: TextEncoder | None
     measured: dict[str, float] = field(default_factory=dict)
 
@@ -183,19 +198,10 @@ class _Run(MeteredLoop):
 
     def _sample(self) -> Pixels:
         """Generate images of classes, or of captions, spread over those seen, one a column."""
-        device, null = self.accelerator.device, None
-        if self.context is None:
-            seen = np.unique(self.tokens.labels[self.rows])
-        else:
-            seen, null = self.tokens.first_caption[self.rows], self.context.null
-        columns = seen[np.linspace(0, len(seen) - 1, _GRID_COLUMNS).round().astype(int)]
-        condition = torch.from_numpy(np.tile(columns, _GRID_ROWS)).to(device)
-        indices = torch.arange(len(condition))
-        if self.context is not None:
-            condition = self.context(condition)
-        nat, seed = self.trainer.averaged, self.config.seed
-        token_ids = sample_tokens(nat, _GRID_SCHEDULE, condition, seed, indices, null_condition=null)
-        return decode_tokens(load_tokenizer(self.model, device, self.tokens.info.image_size), token_ids)
+        conditions, indices = self.conditions.spread(_GRID_COLUMNS), range(_GRID_COLUMNS * _GRID_ROWS)
+        token_ids = sample_tokens(self.trainer.averaged, _GRID_SCHEDULE, conditions, self.config.seed, indices)
+        tokenizer = load_tokenizer(self.model, self.accelerator.device, self.tokens.info.image_size)
+        return decode_tokens(tokenizer, token_ids)
 
     def export(self) -> None:
         """Write the averaged weights and the tokenizer as a model folder."""
@@ -206,9 +212,9 @@ class _Run(MeteredLoop):
             provenance = self.model.index.provenance.get("tokenizer", {})
             values = {**values, "image_size": self.tokens.info.image_size}
             exported.write("tokenizer", values, tensors, provenance=provenance)
-        if self.context is None:
-            names, seen = self.tokens.info.class_names, np.unique(self.tokens.labels[self.rows])
-            exported.write_labels({int(label): names.get(int(label), str(label)) for label in seen})
+        if isinstance(self.conditions, ClassConditions):
+            names, seen = self.conditions.names, self.conditions.turns.tolist()
+            exported.write_labels({label: names.get(label, str(label)) for label in seen})
         elif not exported.has(TEXT) and (text := encoder_component(self.encoder, self.request.tokens)):
             exported.write_all([replace(text, provenance={"copy of": self.trainer.nat.config.text_encoder})])
         exported.write(
@@ -232,10 +238,10 @@ class _Run(MeteredLoop):
 
     def _examples(self) -> dict[str, Any]:
         """A few of the captions that the NAT was trained on, for those who look for prompts."""
-        if self.context is None:
+        if isinstance(self.conditions, ClassConditions):
             return {}
-        rows = self.rows[np.linspace(0, len(self.rows) - 1, _NUM_EXAMPLES).round().astype(int)]
-        return {"captions": list(dict.fromkeys(self.tokens.captions(self.tokens.first_caption[rows])))}
+        numbers = self.conditions.spread(_NUM_EXAMPLES).turns.numpy()
+        return {"captions": list(dict.fromkeys(self.tokens.captions(numbers)))}
 
 
 def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:

@@ -24,7 +24,7 @@ from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
 from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
-from adanat_cli.jobs.sample.policy_context import PromptContext
+from adanat_cli.jobs.sample.conditions import PromptConditions
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
 from adanat_cli.jobs.train.loop import TrainingLoop, open_run
 from adanat_cli.jobs.train.policy_distance import Evaluator
@@ -133,6 +133,7 @@ class _Run(TrainingLoop):
         reward = _reward(request, setup, accelerator)
         self.trainer = PolicyTrainer(
             setup.model,
+            setup.conditions,
             self.shape,
             request.training,
             request.ppo,
@@ -142,7 +143,12 @@ class _Run(TrainingLoop):
             accelerator,
         )
         self.evaluator = Evaluator(
-            setup.held_out_model, setup.features, setup.held_out_reference, request.training.batch_size, accelerator
+            setup.model,
+            setup.held_out_conditions,
+            setup.features,
+            setup.held_out_reference,
+            request.training.batch_size,
+            accelerator,
         )
         self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
 
@@ -241,9 +247,10 @@ class _Run(TrainingLoop):
             return
         step, seed = self.trainer.step, stream_seed(Stream.POLICY_PICTURES, self.request.training.seed)
         draw_policy(
+            self.setup.model,
+            self.setup.conditions,
             PolicySchedule(self.trainer.agent.policy),
             base_schedule(self.shape),
-            self.setup.model,
             seed,
             self.folder.samples / f"step-{step:06d}.png",
             self.folder.plots / f"step-{step:06d}.png",
@@ -277,7 +284,7 @@ class _Run(TrainingLoop):
 
     def _real(self, first_batch: int) -> Iterator[Batch]:
         """Real images with their labels, or with the embeddings of their captions."""
-        accelerator, context = self.accelerator, self.setup.model.context
+        accelerator, conditions = self.accelerator, self.setup.conditions
         batches = training_batches(
             self.setup.source,
             batch_size=self.request.discriminator.batch_size // accelerator.num_processes,
@@ -288,34 +295,33 @@ class _Run(TrainingLoop):
             world_size=accelerator.num_processes,
             flips=self.request.training.flip,
         )
-        if isinstance(context, PromptContext):
-            return ((batch.images, context.encoder.encode(batch.captions).pooled) for batch in batches)
+        if isinstance(conditions, PromptConditions):
+            return ((batch.images, conditions.encoder.encode(batch.captions).pooled) for batch in batches)
         return ((batch.images, batch.labels) for batch in batches)
 
 
 def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:
     """Build what the policy is rewarded for."""
-    config, nat = request.training, setup.model.nat.config
+    config, nat, conditions = request.training, setup.model.config, setup.conditions
     if config.reward == "fid":
         group = config.fid_group if config.fid_credit == "batch" else 0
         return Frechet(setup.features, setup.reference, group, accelerator.gather, accelerator.process_index)
     if config.reward == "preference":
         from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
 
-        context = setup.model.context
-        if isinstance(context, PromptContext):
-            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), context.texts
+        if isinstance(conditions, PromptConditions):
+            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), conditions.texts
             return Preference(lambda images, numbers: scorer.score(images, texts(numbers)))
         names = setup.folder.labels()
         prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
         return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
-    size, context = setup.model.tokenizer.config.image_size, setup.model.context
-    text_width = context.encoder.pooled_width if isinstance(context, PromptContext) else 0
+    size = setup.model.tokenizer.config.image_size
+    text_width = conditions.encoder.pooled_width if isinstance(conditions, PromptConditions) else 0
     num_classes = 0 if text_width else nat.num_classes
     classifier = None
     if request.discriminator.backbone == "classifier":
         with accelerator.main_process_first():
             classifier = setup.networks.backbone(request.discriminator.channels)
     return make_adversarial(
-        request.discriminator, size, num_classes, text_width, context.embed, config.seed, accelerator, classifier
+        request.discriminator, size, num_classes, text_width, conditions.embed, config.seed, accelerator, classifier
     )

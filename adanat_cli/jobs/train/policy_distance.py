@@ -13,8 +13,8 @@ from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.jobs.runtime.devices import images_at_once
-from adanat_cli.jobs.sample.sampler import sample_tokens
-from adanat_cli.jobs.train.policy_update import FrozenModel
+from adanat_cli.jobs.sample.conditions import Conditions
+from adanat_cli.jobs.sample.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class Evaluator:
     """Generates images with a schedule and compares their features with a reference.
 
     Attributes:
-        model: NAT, tokenizer, classes and number format.
+        model: generates the images.
+        conditions: classes or prompts that take turns.
         features: network that is no part of the training.
         reference: moments of real images.
         batch_size: images at a time.
         accelerator: shares the images out over processes; None for this one alone.
     """
 
-    model: FrozenModel
+    model: Sampler
+    conditions: Conditions
     features: FeatureNetwork
     reference: FrechetReference
     batch_size: int
@@ -65,20 +67,16 @@ class Evaluator:
         world = self.accelerator.num_processes if self.accelerator else 1
         rank = self.accelerator.process_index if self.accelerator else 0
         share = -(-num_images // world)
-        indices = torch.arange(rank * share, (rank + 1) * share, device=self.model.classes.device)
-        labels = self.model.classes[indices % len(self.model.classes)]
-        parts = [
-            self._one(schedule, seed, part, labels[part - rank * share]) for part in indices.split(self.batch_size)
-        ]
+        indices = torch.arange(rank * share, (rank + 1) * share)
+        parts = [self._one(schedule, seed, part) for part in indices.split(self.batch_size)]
+        labels = self.conditions.numbers(indices).to(self.model.device)
         features, logits = (torch.cat(columns) for columns in zip(*parts, strict=True))
         if self.accelerator:
             features, logits, labels = self.accelerator.gather((features, logits, labels))
         return Generated(features[:num_images], logits[:num_images], labels[:num_images])
 
-    def _one(self, schedule: Schedule, seed: int, indices: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        model, context = self.model, self.model.context
-        condition = context.condition(labels)
-        ids = sample_tokens(model.nat, schedule, condition, seed, indices, None, model.precision, context.null)
+    def _one(self, schedule: Schedule, seed: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+        ids = self.model.token_ids(schedule, self.conditions, seed, indices)
         outputs = [self.features(images) for images in self._decoded(ids)]
         features, logits = (torch.cat(columns) for columns in zip(*outputs, strict=True))
         return features, logits

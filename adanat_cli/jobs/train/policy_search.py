@@ -41,8 +41,10 @@ def search(
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
     """
     training = request.training
-    seen = Evaluator(setup.model, setup.features, setup.reference, training.batch_size)
-    held_out = Evaluator(setup.held_out_model, setup.features, setup.held_out_reference, training.batch_size)
+    seen = Evaluator(setup.model, setup.conditions, setup.features, setup.reference, training.batch_size)
+    held_out = Evaluator(
+        setup.model, setup.held_out_conditions, setup.features, setup.held_out_reference, training.batch_size
+    )
 
     def distance(schedule: Schedule) -> float:
         return seen.distance(schedule, stream_seed(Stream.TABLE_SEARCH, training.seed), training.trajectories)

@@ -33,8 +33,6 @@ from adanat_cli.jobs.resolve.classes import same_names
 from adanat_cli.jobs.resolve.models import (
     absent,
     is_absent,
-    load_nat,
-    load_tokenizer,
     model_names,
     nat_config,
     read_config,
@@ -42,11 +40,11 @@ from adanat_cli.jobs.resolve.models import (
 )
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
-from adanat_cli.jobs.runtime.devices import pick_device, sampling_precision
+from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.sample.policy_context import PromptContext
+from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, PromptConditions
+from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.features import SmallNetworks, feature_moments, require_trainable
-from adanat_cli.jobs.train.policy_update import FrozenModel
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,17 @@ class Setup:
 
     Attributes:
         folder: the model.
-        model: its networks.
-        held_out_model: the same, with the held-out images' captions as prompts.
+        model: the same with its networks, frozen.
+        conditions, held_out_conditions: the model's classes, or captions of the images to train on and to measure with.
         source, held_out: real images of the model's classes, to train on and to measure with (``open_disjoint``).
         networks: loads or trains the small networks.
         accelerator: devices and processes, all of which must come to what is made at the same time.
     """
 
     folder: ModelFolder
-    model: FrozenModel
-    held_out_model: FrozenModel
+    model: Sampler
+    conditions: Asked
+    held_out_conditions: Asked
     source: ImageSource
     held_out: ImageSource
     networks: SmallNetworks
@@ -263,21 +262,22 @@ def prepare(
     """
     folder, nat = check_request(request)
     source, held_out = images or open_images(request, folder, nat)
-    device = accelerator.device
-    precision = sampling_precision(request.training.precision, device)
-    network, tokenizer = load_nat(folder, device).requires_grad_(False), load_tokenizer(folder, device)
-    tokenizer.requires_grad_(False)
+    model = Sampler(folder, accelerator.device, request.training.precision)
+    model.nat.requires_grad_(False)
+    model.tokenizer.requires_grad_(False)
+    conditions: Asked
+    held_out_conditions: Asked
     if nat.condition == "text":
-        encoder = encoder_of(folder, nat, request.text_encoder, device, precision)
-        pools = [caption_pool(part, request.training.seed) for part in (source, held_out)]
-        context = PromptContext([*pools[0], *pools[1]], encoder)
-        numbers = torch.arange(len(pools[0]) + len(pools[1]), device=device).split([len(pool) for pool in pools])
-        model, held_out_model = (FrozenModel(network, tokenizer, part, precision, context) for part in numbers)
+        encoder = encoder_of(folder, nat, request.text_encoder, model.device, model.precision)
+        conditions, held_out_conditions = (
+            PromptConditions.of(caption_pool(part, request.training.seed), encoder) for part in (source, held_out)
+        )
     else:
-        labels = torch.tensor(sorted(folder.labels()) or list(range(nat.num_classes)), device=device)
-        model = held_out_model = FrozenModel(network, tokenizer, labels, precision)
-    networks = SmallNetworks(request.dataset, request.output, source, held_out, device, reporter)
-    return Setup(folder, model, held_out_model, source, held_out, networks, accelerator)
+        names = folder.labels()
+        labels = torch.tensor(sorted(names) or list(range(nat.num_classes)))
+        conditions = held_out_conditions = ClassConditions(labels, names)
+    networks = SmallNetworks(request.dataset, request.output, source, held_out, model.device, reporter)
+    return Setup(folder, model, conditions, held_out_conditions, source, held_out, networks, accelerator)
 
 
 def export_policy(request: PolicySettings, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,37 +14,16 @@ from adanat_cli.core.data.batches import Batch
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent, make_optimizer
 from adanat_cli.core.ppo.rollout import Rollout, collect, join
 from adanat_cli.core.ppo.update import terminal_returns, update
-from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
-from adanat_cli.jobs.sample.policy_context import ClassContext, Context
-from adanat_cli.jobs.sample.sampler import predictor
+from adanat_cli.jobs.sample.conditions import Asked
+from adanat_cli.jobs.sample.sampler import Sampler, predictor
 from adanat_cli.jobs.train.policy_rewards import LabelledImages, PolicyReward
 
 KEPT = {"bf16": torch.bfloat16, "fp32": torch.float32, "recompute": None}
-
-
-@dataclass(frozen=True)
-class FrozenModel:
-    """What a policy is trained for.
-
-    Attributes:
-        nat: frozen, in evaluation mode.
-        tokenizer: frozen, in evaluation mode.
-        classes: (C,) int64, labels that the model has seen; for text, numbers of prompts.
-        precision: number format of the NAT.
-        context: from these to what the networks read.
-    """
-
-    nat: UViT
-    tokenizer: Tokenizer
-    classes: Tensor
-    precision: torch.dtype
-    context: Context = field(default_factory=ClassContext)
 
 
 class PolicyTrainer:
@@ -53,7 +31,8 @@ class PolicyTrainer:
 
     def __init__(
         self,
-        model: FrozenModel,
+        model: Sampler,
+        conditions: Asked,
         shape: PolicyConfig,
         training: PolicyTrainingConfig,
         ppo: PPOConfig,
@@ -65,7 +44,8 @@ class PolicyTrainer:
         """Draw fresh weights from the seed, the same in every process.
 
         Args:
-            model: NAT and tokenizer.
+            model: NAT and tokenizer, both frozen.
+            conditions: classes or prompts of the trajectories.
             shape: of the policy.
             training: settings of the run.
             ppo: settings of the policy's update.
@@ -75,7 +55,8 @@ class PolicyTrainer:
                 batch on, for the reward to learn from.
             accelerator: devices and processes.
         """
-        self.model, self.training, self.ppo, self.discriminator = model, training, ppo, discriminator
+        self.model, self.conditions, self.training = model, conditions, training
+        self.ppo, self.discriminator = ppo, discriminator
         self.reward, self._open_real, self._accelerator, self.step = reward, real, accelerator, 0
         self._real: Iterator[Batch] | None = None
         self.rollout_bytes = 0
@@ -134,8 +115,8 @@ class PolicyTrainer:
                 stream_seed(purpose, config.seed, Stream.POLICY_EXPLORATION), indices, len(ACTION_NAMES)
             )
             uniform = torch.stack([explored.uniform(step, 0) for step in range(num_steps)])  # (T, B, 4)
-            context = self.model.context
-            predict = predictor(self.model.nat, context.condition(batch), self.model.precision, context.null)
+            condition, null = self.conditions.encode(batch), self.conditions.null
+            predict = predictor(self.model.nat, condition, self.model.precision, null)
             state = DecodingState.start(len(batch), nat.num_tokens, nat.mask_id, num_steps, device)
             normal = torch.special.ndtri(uniform) * sign[:, None]
             parts.append(collect(self.agent, predict, state, noise, normal, std, KEPT[config.rollout]))
@@ -162,13 +143,11 @@ class PolicyTrainer:
 
     def _labels(self, purpose: int, total: int) -> Tensor:
         """This process's share of an update's labels: all classes (prompts) equally often, in random order."""
-        accelerator, classes = self._accelerator, self.model.classes
+        accelerator, numbers = self._accelerator, self.conditions.turns
         repeats = 2 if self.training.paired else 1
         total //= repeats
         generator = self._generator(purpose)
-        shuffled = classes.cpu()[torch.randperm(len(classes), generator=generator)].repeat(-(-total // len(classes)))[
-            :total
-        ]
+        shuffled = numbers[torch.randperm(len(numbers), generator=generator)].repeat(-(-total // len(numbers)))[:total]
         labels = shuffled[torch.randperm(total, generator=generator)].repeat_interleave(repeats)
         share = len(labels) // accelerator.num_processes
         return labels[accelerator.process_index * share :][:share].to(accelerator.device)
@@ -195,7 +174,7 @@ class PolicyTrainer:
         def compute(rows: Tensor) -> Tensor:
             device, precision = rows.device.type, self.model.precision
             with torch.amp.autocast(device, dtype=precision, enabled=precision != torch.float32):
-                condition = self.model.context.condition(labels[rows % len(labels)])
+                condition = self.conditions.encode(labels[rows % len(labels)])
                 return self.model.nat.features(token_ids[rows].long(), condition)
 
         return compute

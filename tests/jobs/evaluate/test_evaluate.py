@@ -36,13 +36,13 @@ from adanat_cli.core.metrics.scores import inception_score
 from adanat_cli.jobs.evaluate import evaluate as job
 from adanat_cli.jobs.evaluate import rows as evaluation_run
 from adanat_cli.jobs.evaluate.evaluate import evaluate
-from adanat_cli.jobs.evaluate.generated_images import GeneratedImages, Generator
+from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.models import load_features, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample.conditions import make_conditions
 from adanat_cli.jobs.sample.sample import sample
+from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.features import features_of_images
 from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
 from tests.image_files import png
@@ -315,11 +315,8 @@ evaluate(evaluate_request(folder, "two"), SilentReporter())
 
 
 def images_of(toy: Path, kind: str, num_steps: int, **scales: float) -> GeneratedImages:
-    device = torch.device("cpu")
-    folder = ModelFolder(toy / "model")
-    conditions = make_conditions(folder, NATConfig.from_dict(folder.config("nat"), "nat"), (), (), "", 0, device)
-    generator = Generator(folder, conditions, 0, 4, device)
-    return GeneratedImages(generator, choose_schedule(kind, num_steps, **scales), 4)
+    sampler = Sampler(ModelFolder(toy / "model"), torch.device("cpu"))
+    return GeneratedImages(sampler, sampler.conditions((), (), 0), choose_schedule(kind, num_steps, **scales), 4, 0, 4)
 
 
 def test_operations_of_a_step_are_those_counted_by_hand_and_double_with_guidance(toy: Path) -> None:

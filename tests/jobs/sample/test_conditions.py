@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.text.encoder import TextEncoder
@@ -78,4 +79,4 @@ def test_names_of_files_have_letters_that_the_file_system_takes(
 ) -> None:
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
     names = {0: "Zwei Käfer \udcff/日本, two beetles"}
-    assert ClassConditions(lambda _: 0, names, 1, 1).slug(0) == f"class0_{slug}"
+    assert ClassConditions(torch.tensor([0]), names).slug(0) == f"class0_{slug}"

@@ -21,6 +21,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample import npz
 from adanat_cli.jobs.sample import sample as sampling_run
 from adanat_cli.jobs.sample.sample import sample
 
@@ -191,7 +192,7 @@ def test_a_tokenizer_of_another_grid_is_refused(model: str, tmp_path: Path) -> N
 
 
 def test_labels_of_an_npz_are_written_in_parts(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_run, "_LABELS_AT_ONCE", 2)
+    monkeypatch.setattr(npz, "_LABELS_AT_ONCE", 2)
     draw(model, tmp_path, classes=("1", "2"), num_images=5, image_format="npz")
     with np.load(tmp_path / "samples.npz") as arrays:
         assert arrays["arr_1"].tolist() == [1, 2, 1, 2, 1]

@@ -9,6 +9,7 @@ from adanat_cli.core.config import NATConfig, VQAEConfig
 from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.jobs.sample.conditions import ClassConditions
 from adanat_cli.jobs.sample.sampler import decode_parts, predictor, sample_tokens
 from tests.support import fill_analytic
 
@@ -62,25 +63,26 @@ def test_a_nat_in_training_mode_is_refused() -> None:
     "schedule", [CosineSchedule(4), HaltonSchedule(4, (4, 4)), CosineSchedule(3, guidance_scale=0)]
 )
 def test_images_are_the_same_in_any_batch_and_order(schedule: CosineSchedule) -> None:
-    nat, labels, indices = fill_analytic(UViT(CLASS)), torch.arange(8), torch.arange(8)
-    whole = sample_tokens(nat, schedule, labels, 3, indices)
+    nat, conditions = fill_analytic(UViT(CLASS)), ClassConditions(torch.arange(8), {})
+    whole = sample_tokens(nat, schedule, conditions, 3, range(8))
     assert whole.min() >= 0
     assert whole.max() < 16
     for size in (1, 3):
         parts = [
-            sample_tokens(nat, schedule, labels[start : start + size], 3, indices[start : start + size])
+            sample_tokens(nat, schedule, conditions, 3, range(start, min(start + size, 8)))
             for start in range(0, 8, size)
         ]
         assert torch.equal(torch.cat(parts), whole)
     order = torch.tensor([5, 0, 7, 2, 1, 3, 6, 4])
-    assert torch.equal(sample_tokens(nat, schedule, labels[order], 3, indices[order]), whole[order])
+    assert torch.equal(sample_tokens(nat, schedule, conditions, 3, order), whole[order])
 
 
 @pytest.mark.parametrize(("guidance", "batch"), [(1.0, 6), (0.0, 3)])
 def test_a_generation_takes_exactly_one_call_a_step(guidance: float, batch: int) -> None:
     nat, calls = fill_analytic(UViT(CLASS)), []
     nat.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
-    sample_tokens(nat, CosineSchedule(5, guidance_scale=guidance), torch.arange(3), 0, torch.arange(3))
+    conditions = ClassConditions(torch.arange(3), {})
+    sample_tokens(nat, CosineSchedule(5, guidance_scale=guidance), conditions, 0, range(3))
     assert calls == [batch] * 5
 
 

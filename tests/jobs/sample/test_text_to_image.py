@@ -28,8 +28,8 @@ from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.resolve.text_encoders import CaptionContext
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.conditions import CaptionConditions
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.policy import train_policy
 from tests.clip_toy import make_clip
@@ -156,9 +156,8 @@ def test_captions_encoded_on_the_fly_are_those_that_were_stored(results: dict[st
     tokens, encoder = TokenSet.open(folder / "tokens"), TextEncoder(str(folder / "clip"))
     assert (tokens.num_captions, tokens.info.text_fingerprint) == (960, encoder.fingerprint)
     numbers = torch.tensor([5, -1, 959, 0, 5])
-    device = torch.device("cpu")
-    stored, fresh = CaptionContext(tokens, None, device), CaptionContext(tokens, encoder, device)
-    torch.testing.assert_close(stored(numbers), fresh(numbers), atol=2e-3, rtol=0)
+    stored, fresh = (CaptionConditions(numbers, tokens, each, torch.device("cpu")) for each in (None, encoder))
+    torch.testing.assert_close(stored.encode(numbers), fresh.encode(numbers), atol=2e-3, rtol=0)
     torch.testing.assert_close(stored.null, encoder.null.states[0], atol=2e-3, rtol=0)
 
 

@@ -58,7 +58,7 @@ def test_six_updates_of_the_digits_recipe_bring_the_images_nearer_to_held_out_on
     policy = load_policy(resolve_model(result["model"]), STEPS)
     assert policy is not None
     setup = prepare(replace(request, model=result["model"]), Accelerator(cpu=True), SilentReporter())
-    evaluator = Evaluator(setup.held_out_model, setup.features, setup.held_out_reference, 256)
+    evaluator = Evaluator(setup.model, setup.held_out_conditions, setup.features, setup.held_out_reference, 256)
     fixed, learned = (
         evaluator.distance(schedule, OTHER_SEED, IMAGES) for schedule in (CosineSchedule(STEPS), PolicySchedule(policy))
     )
