@@ -70,8 +70,8 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
     run = _Run(request, sampler, conditions, choice)
     run.check_output()
     reporter.log(line)
-    sampler.load()
     schedule = sampler.schedule(choice)
+    sampler.load()
     start = time.perf_counter()
     written = run.write(schedule, reporter)
     seconds = time.perf_counter() - start

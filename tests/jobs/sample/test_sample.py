@@ -185,7 +185,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
 def test_a_mistake_gets_one_clear_line_before_any_weights_are_read(
     model: str, tmp_path: Path, fields: dict, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adanat_cli.jobs.sample.sample.load_nat", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("adanat_cli.jobs.sample.sampler.load_nat", lambda *_: pytest.fail("weights were read"))
     request = SampleRequest(**{"output": tmp_path, "model": model, **fields})
     with pytest.raises(AdaNATError, match=complaint) as caught:
         sample(request, SilentReporter())
