@@ -41,6 +41,7 @@ from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.models import load_features, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.conditions import ClassConditions
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.features import features_of_images
@@ -659,14 +660,13 @@ def test_a_reference_of_other_weights_is_refused(toy: Path, tmp_path: Path) -> N
 
 
 def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
-    generator = images_of(toy, "cosine", 2).generator
-    assert generator.identity(ScheduleChoice("cosine", 2)) != generator.identity(
-        ScheduleChoice("cosine", 2, guidance=2)
-    )
+    images = images_of(toy, "cosine", 2)
+    assert dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance=2)).identity() != images.identity()
 
 
 def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:
     for num_classes, missing in ((3, ""), (1, "the model knows one class, which a classifier takes for no other")):
         config = NATConfig(codebook_size=4, grid=(4, 4), width=16, depth=2, num_heads=2, num_classes=num_classes)
-        images = GeneratedImages(SimpleNamespace(config=config), choose_schedule("", 2, None, None), 2)
+        sampler, conditions = SimpleNamespace(config=config), ClassConditions(torch.arange(num_classes), {})
+        images = GeneratedImages(sampler, conditions, choose_schedule("", 2, None, None), 2, 0, 2)
         assert images.missing_labels == missing
