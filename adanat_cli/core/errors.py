@@ -24,7 +24,7 @@ class AdaNATError(Exception):
 
 
 class MissingSplit(AdaNATError):  # noqa: N818 (what is missing is no fault of the data)
-    """The data has no part of the name that was asked for, such as a validation part."""
+    """The data lacks the requested split, such as a validation split."""
 
 
 def require(condition: bool, message: str) -> None:

@@ -46,7 +46,7 @@ def test_without_a_validation_part_a_tenth_of_every_class_is_kept_back(tmp_path:
     assert sorted(number % 3 for number in kept) == [0, 0, 1, 1, 2, 2]
     assert numbers(parts(place)[1]) == kept
     assert measured_on(measured) == "images kept from the policy's training"
-    assert "no validation part" in training.describe()
+    assert "no validation split" in training.describe()
 
 
 def test_a_stream_keeps_every_tenth_image_back(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_validation_part_that_cannot_be_read_is_an_error_and_no_reason_to_meas
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AdaNATError, match=r"holds 19 training images .* no validation part, too few"):
+    with pytest.raises(AdaNATError, match=r"holds 19 training images .* no validation split, too few"):
         parts(write_class_folder(tmp_path, 19))
 
 

@@ -102,7 +102,7 @@ class TsvImages:
         )
         if "caption" in first_fields(path)[: _NUM_COLUMNS - 1]:
             raise MissingSplit(
-                f"{path} holds captions and addresses, but no images; as a validation part it serves for captions."
+                f"{path} holds captions and addresses, but no images; as a validation split it provides captions only."
             )
         num_columns = len(_split(self._line(0))[0]) + 1
         require(

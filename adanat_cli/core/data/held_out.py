@@ -14,7 +14,7 @@ _STRIDE = 10
 def open_disjoint(config: DataConfig, keep: Callable[[ImageSource], ImageSource]) -> tuple[ImageSource, ImageSource]:
     """Open the images to train on and those to measure with, which have none in common.
 
-    Where the data has no validation part, every tenth image, class by class, is held back to measure with. Other
+    Where the data has no validation split, every tenth image, class by class, is held back to measure with. Other
     trainings, such as those of a tokenizer, may have seen them, so ``measured_on`` does not call them held out.
 
     Args:
@@ -35,18 +35,18 @@ def open_disjoint(config: DataConfig, keep: Callable[[ImageSource], ImageSource]
     require(
         num is None or num >= 2 * _STRIDE,
         f"{config.source} holds {num} training image{'s' if num != 1 else ''} of the model's classes and no validation "
-        f"part, too few to keep some back to measure with; give at least {2 * _STRIDE}, or split them into train/ and "
+        f"split, too few to keep some back to measure with; give at least {2 * _STRIDE}, or split them into train/ and "
         "val/.",
     )
-    note = "it has no validation part, so every tenth image is kept from this training"
+    note = "it has no validation split, so every tenth image is kept from this training"
     return source.share(_STRIDE, False, note), source.share(_STRIDE, True, "every tenth image, kept from this training")
 
 
 def same_files(one: ImageSource, other: ImageSource) -> bool:
-    """Whether two parts are one: a single file or address is the same data under the name of any split."""
+    """Whether two sources are one: a single file or address is the same data under any split's name."""
     return one.files is not None and one.files == other.files
 
 
 def measured_on(source: ImageSource) -> str:
-    """What the images to measure with are, for results and cards: only a validation part is held out."""
+    """What the images to measure with are, for results and cards: only a validation split is held out."""
     return "held-out images" if source.config.split == "validation" else "images kept from the policy's training"
