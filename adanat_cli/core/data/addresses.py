@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, Protocol, cast
 
+from adanat_cli.core.data.described import listed
 from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.hub import one_line
 
@@ -60,11 +61,10 @@ def reachable(pattern: str) -> list[str]:
     addresses = expand_braces(pattern)
     with ThreadPoolExecutor(16) as pool:
         missing = [line for line in pool.map(_why_missing, addresses) if line]
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     require(
         not missing,
         f"Data {pattern} cannot be opened: {len(missing)} of {len(addresses)} files do not answer: "
-        f"{'; '.join(missing[:3])}{more}.",
+        f"{listed(missing, '; ')}.",
     )
     return addresses
 
