@@ -18,10 +18,9 @@ from adanat_cli.core.metrics.references import Reference, check_reference, compa
 from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
-from adanat_cli.jobs.evaluate.image_sets import ImageFolder
+from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
 from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
-from adanat_cli.jobs.evaluate.sample_file import SampleFile
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes

@@ -19,10 +19,9 @@ from adanat_cli.jobs.evaluate.extractors import identity
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
-from adanat_cli.jobs.evaluate.image_sets import ImageSet, parts_of
+from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
 from adanat_cli.jobs.evaluate.report import Results, Row
-from adanat_cli.jobs.evaluate.sample_file import SampleFile
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 

@@ -22,7 +22,7 @@ from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.evaluate import clip_scorer
 from adanat_cli.jobs.evaluate.evaluate import evaluate
-from adanat_cli.jobs.evaluate.sample_file import SampleFile
+from adanat_cli.jobs.evaluate.image_sets import SampleFile
 from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.text_encoders import encoder_component
 from adanat_cli.jobs.runtime.reporter import SilentReporter
