@@ -91,8 +91,9 @@ class Pipeline(Sampler):
         num_steps: int | None = None,
         schedule: str = "",
         seed: int = 0,
-        guidance: float | None = None,
-        temperature: float | None = None,
+        sampling_temperature: float | None = None,
+        remask_temperature: float | None = None,
+        guidance_scale: float | None = None,
         batch_size: int = 64,
         trace: bool = False,
         num_images: int | None = None,
@@ -105,8 +106,9 @@ class Pipeline(Sampler):
             num_steps: T; None for 8, or what a schedule file says.
             schedule: "learned", "cosine", "halton", "autonat:FILE", "table:FILE"; "" is learned if possible.
             seed: everything random follows from it.
-            guidance: factor on a fixed schedule's guidance scale.
-            temperature: factor on a fixed schedule's re-masking temperature.
+            sampling_temperature: factor on a fixed schedule's sampling temperature; for "halton", the temperature.
+            remask_temperature: factor on a fixed schedule's re-masking temperature.
+            guidance_scale: factor on a fixed schedule's guidance scale; for "halton", the scale.
             batch_size: images at a time; changes no image but by rounding, and none on a CPU.
             trace: whether to keep what every step decided.
             num_images: None for one of each label or prompt, or 16 without labels.
@@ -118,7 +120,7 @@ class Pipeline(Sampler):
         total = (len(asked) or len(texts) or _NUM_IMAGES) if num_images is None else num_images
         require(total >= 1, f"num_images is {total}; expected at least 1.")
         require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
-        choice = choose_schedule(schedule, num_steps, temperature, guidance)
+        choice = choose_schedule(schedule, num_steps, sampling_temperature, remask_temperature, guidance_scale)
         self.check_steps(choice.num_steps)
         require(
             self.config.condition == "text" or not texts,

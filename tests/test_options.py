@@ -5,15 +5,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import pytest
 import typer
+from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.options import takes
+from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
 
 OPTIONS = Path(__file__).parent / "options.txt"
 
@@ -63,6 +70,65 @@ def _default(parameter: Any) -> str:
 
 def test_options_are_those_that_the_file_lists() -> None:
     assert described() == OPTIONS.read_text(), "an option has changed; run this file, and read the difference"
+
+
+def test_a_former_flag_works_for_one_version_and_names_the_new_one() -> None:
+    words = ["train-tokenizer", "--dataset", "digits", "--device", "cpu", "--dry-run", "--json"]
+    done = CliRunner().invoke(app, [*words, "--steps", "77"], catch_exceptions=False)
+    assert json.loads(done.stdout)["training"]["steps"] == 77
+    assert "--steps is now --updates" in done.stderr
+    assert CliRunner().invoke(app, [*words, "--updates", "77"], catch_exceptions=False).stdout == done.stdout
+
+
+@dataclass(frozen=True)
+class _Inner(Config):
+    rate: float = option(0.5, help="Rate.")
+    name: str = option("a", help="Name.")
+    hidden: int = 3
+
+
+@dataclass(frozen=True)
+class _Asked:
+    files: tuple[Path, ...] = argument(help="Files.")
+    size: Literal["small", "large"] = option(REQUIRED, "--size", "-s", help="Size.")
+    inner: _Inner = field(default_factory=_Inner)
+    words: tuple[str, ...] = option((), "--word", help="Words.", former=("--term",))
+    doubled: int = option(2, help="Doubled.", kind=int, read=lambda number: 2 * number)
+    kept: int = 7
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        (["a", "b", "-s", "small"], _Asked((Path("a"), Path("b")), "small")),
+        (
+            ["a", "--size", "large", "--word", "x", "--word", "y", "--doubled", "4", "--name", "n"],
+            _Asked((Path("a"),), "large", _Inner(name="n"), ("x", "y"), 8),
+        ),
+        (["a", "-s", "small", "--term", "x"], _Asked((Path("a"),), "small", words=("x",))),
+    ],
+)
+def test_a_request_holds_what_was_typed_and_its_defaults(typed: list[str], asked: _Asked) -> None:
+    taken: list[Any] = []
+    toy = typer.Typer()
+    toy.command()(takes(_Asked)(taken.append))
+    done = CliRunner().invoke(toy, typed, catch_exceptions=False)
+    assert (done.exit_code, taken) == (0, [asked])
+
+
+def test_a_part_holds_what_was_typed_alone() -> None:
+    taken: list[Any] = []
+
+    @dataclass(frozen=True)
+    class Trained:
+        training: Asked = part(_Inner, "name")
+
+    toy = typer.Typer()
+    toy.command()(takes(Trained)(taken.append))
+    for typed in ([], ["--rate", "0.25"]):
+        CliRunner().invoke(toy, typed, catch_exceptions=False)
+    assert [one.training for one in taken] == [{}, {"rate": 0.25}]
+    assert CliRunner().invoke(toy, ["--hidden", "1"]).exit_code == 2
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def pipeline(model: ModelFolder) -> Pipeline:
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"num_steps": 3}, {"num_steps": 4, "schedule": "halton", "guidance": 0.5}, {"seed": 7}]
+    "fields", [{}, {"num_steps": 3}, {"num_steps": 4, "schedule": "halton", "guidance_scale": 0.5}, {"seed": 7}]
 )
 def test_its_pixels_are_those_of_the_command(
     pipeline: Pipeline, model: ModelFolder, tmp_path: Path, fields: dict[str, object]

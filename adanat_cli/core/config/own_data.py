@@ -198,7 +198,7 @@ def fitting_warmup(steps: int, warmup: int, is_asked: bool) -> int:
     require(
         not is_asked,
         f"A warm-up of {warmup} updates is longer than the run of {steps}; give a smaller --warmup-steps, or more "
-        "--steps.",
+        "--updates.",
     )
     return usual_warmup(steps, warmup)
 

@@ -159,7 +159,10 @@ class PolicyTrainingConfig(Config):
         help="Generate trajectories in pairs of the same class and noise that explore in opposite directions.",
     )
     rollout: Literal["bf16", "fp32", "recompute"] = _training(
-        "bf16", "--rollout", help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed."
+        "bf16",
+        "--keep-features",
+        former=("--rollout",),
+        help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed.",
     )
     batch_size: int = _training(128, help="Images that a process generates at a time.")
     eval_images: int = _training(5000, help="Images of an evaluation, by the mean policy.")

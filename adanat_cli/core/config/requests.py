@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from adanat_cli.core.errors import AdaNATError, require
 PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 _GENERATION, _IMAGES, _TEXT, _UNTOLD = "Generation", "Images that exist", "Text to image", "What the files do not say"
+
+_factor = partial(option, None, panel=_GENERATION, acts_on=MODEL)
 
 
 def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
@@ -117,17 +120,16 @@ class SampleRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    temperature: float | None = option(
-        None,
-        help="Factor on a fixed schedule's re-masking temperature; for halton, the sampling temperature.",
-        panel=_GENERATION,
-        acts_on=MODEL,
+    sampling_temperature: float | None = _factor(
+        help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."
     )
-    guidance: float | None = option(
-        None,
+    remask_temperature: float | None = _factor(
+        former=("--temperature",), help="Factor on a fixed schedule's re-masking temperature."
+    )
+    guidance_scale: float | None = _factor(
+        "--guidance-scale",
+        "--guidance",
         help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
-        panel=_GENERATION,
-        acts_on=MODEL,
     )
     image_format: Literal["png", "npz"] = option(
         "png", "--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."
@@ -235,11 +237,16 @@ class EvaluateRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    temperature: float | None = option(
-        None, help="Factor on a fixed schedule's re-masking temperature.", panel=_GENERATION, acts_on=MODEL
+    sampling_temperature: float | None = _factor(
+        help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."
     )
-    guidance: float | None = option(
-        None, help="Factor on a fixed schedule's guidance scale.", panel=_GENERATION, acts_on=MODEL
+    remask_temperature: float | None = _factor(
+        former=("--temperature",), help="Factor on a fixed schedule's re-masking temperature."
+    )
+    guidance_scale: float | None = _factor(
+        "--guidance-scale",
+        "--guidance",
+        help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
     )
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()

@@ -18,7 +18,7 @@ _training = partial(option, panel="Training")
 
 
 def _updates(default: int) -> Any:
-    return _training(default, "--steps", help="Optimizer updates.")
+    return _training(default, "--updates", former=("--steps",), help="Optimizer updates.")
 
 
 def _batch_size(default: int) -> Any:

@@ -256,7 +256,9 @@ def _schedules(request: EvaluateRequest, sampler: Sampler) -> Iterator[tuple[str
     for argument in request.schedules or ("",):
         kind, _, file = argument.partition(":")
         for num_steps in (None,) if file else request.steps or (None,):  # a file brings its own
-            choice = choose_schedule(argument, num_steps, request.temperature, request.guidance)
+            choice = choose_schedule(
+                argument, num_steps, request.sampling_temperature, request.remask_temperature, request.guidance_scale
+            )
             choice = settle_schedule(choice, sampler.folder)[0]
             unused.discard(choice.num_steps)
             sampler.check_steps(choice.num_steps)

@@ -209,6 +209,7 @@ def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "policy": settings.get("policy", "")[:12] or None,
         "table": table[:12] if table else None,
+        "sampling_temperature": settings.get("sampling_temperature"),
         "temperature": settings.get("temperature"),
         "guidance": settings.get("guidance"),
         "only_classes": None if classes == "all" else _few(sorted(set(classes))),

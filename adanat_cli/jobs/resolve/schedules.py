@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,37 +25,46 @@ class ScheduleChoice:
     Attributes:
         kind: "auto" (learned if the model can, else cosine), "learned", "cosine", "halton" or "table".
         num_steps: T.
-        temperature: factor on the re-masking temperature; the sampling temperature of "halton". None if not given.
-        guidance: factor on the guidance scale; the scale of "halton". None if not given.
+        sampling_temperature, remask_temperature, guidance_scale: factors on the values of a fixed schedule; for
+            "halton", which has no re-masking temperature, the values themselves. None if not given.
         table: the schedule from a file, not yet scaled.
     """
 
     kind: str
     num_steps: int
-    temperature: float | None = None
-    guidance: float | None = None
+    sampling_temperature: float | None = None
+    remask_temperature: float | None = None
+    guidance_scale: float | None = None
     table: TableSchedule | None = None
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a value of the schedule was asked for."""
+        return (self.sampling_temperature, self.remask_temperature, self.guidance_scale) != (None, None, None)
 
 
 def choose_schedule(
-    text: str, num_steps: int | None, temperature: float | None = None, guidance: float | None = None
+    text: str,
+    num_steps: int | None,
+    sampling_temperature: float | None = None,
+    remask_temperature: float | None = None,
+    guidance_scale: float | None = None,
 ) -> ScheduleChoice:
     """Read ``--schedule`` and what belongs to it.
 
     Args:
         text: one of the words above; "" for "auto".
         num_steps: T; None for the file's, or 8.
-        temperature: see ``ScheduleChoice``.
-        guidance: see ``ScheduleChoice``.
+        sampling_temperature: see ``ScheduleChoice``.
+        remask_temperature: see ``ScheduleChoice``.
+        guidance_scale: see ``ScheduleChoice``.
 
     Raises:
         AdaNATError: if the words are unknown, the file is wrong, or the numbers do not fit.
     """
     require(num_steps is None or num_steps >= 1, f"--steps is {num_steps}; expected at least 1.")
-    require(
-        temperature is None or 0 <= temperature < float("inf"), f"--temperature is {temperature}; expected 0 or more."
-    )
-    require(guidance is None or abs(guidance) < float("inf"), f"--guidance is {guidance}; expected a finite number.")
+    factors = (sampling_temperature, remask_temperature, guidance_scale)
+    _check_factors(*factors)
     kind, _, file = text.partition(":")
     if kind in ("autonat", "table"):
         require(bool(file), f"--schedule {text} names no file; expected {kind}:FILE.")
@@ -63,14 +73,21 @@ def choose_schedule(
             num_steps in (None, table.num_steps),
             f"--steps is {num_steps}, but {file} is a schedule of {table.num_steps} steps; leave --steps out.",
         )
-        return ScheduleChoice("table", table.num_steps, temperature, guidance, table)
+        return ScheduleChoice("table", table.num_steps, *factors, table)
     if text not in ("", "learned", "cosine", "halton"):
         raise AdaNATError(f"--schedule {text!r} is not known; expected {_KINDS}.")
     require(
-        text != "halton" or temperature != 0,
-        "--temperature is 0; Halton decoding samples at it, so it must be above 0.",
+        text != "halton" or remask_temperature is None,
+        "--remask-temperature has no meaning with halton, which never re-masks; its own is --sampling-temperature.",
     )
-    return ScheduleChoice(text or "auto", num_steps or DEFAULT_NUM_STEPS, temperature, guidance)
+    return ScheduleChoice(text or "auto", num_steps or DEFAULT_NUM_STEPS, *factors)
+
+
+def _check_factors(sampling: float | None, remasking: float | None, guidance: float | None) -> None:
+    for name, value, least in (("sampling", sampling, "above 0"), ("remask", remasking, "0 or more")):
+        fits = value is None or 0 < value < math.inf or (value == 0 and name == "remask")
+        require(fits, f"--{name}-temperature is {value}; expected a number, {least}.")
+    require(guidance is None or abs(guidance) < math.inf, f"--guidance-scale is {guidance}; expected a finite number.")
 
 
 def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[ScheduleChoice, str]:
@@ -91,9 +108,10 @@ def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[Schedu
             f"({f'it has them for {steps}' if steps else 'it has none at all'}); "
             "choose another --steps or --schedule cosine."
         )
-    if kind == "learned" and (choice.temperature is not None or choice.guidance is not None):
+    if kind == "learned" and choice.is_scaled:
         raise AdaNATError(
-            "--temperature and --guidance act on fixed schedules, and this model's learned policy chooses its own "
+            "--sampling-temperature, --remask-temperature and --guidance-scale act on fixed schedules, and "
+            " this model's learned policy chooses its own "
             f"for {num_steps} steps; leave them out, or add --schedule cosine."
         )
     why = ""
@@ -105,15 +123,15 @@ def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[Schedu
         )
     names = {"learned": "learned policy", "table": "schedule from a file"}
     line = f"Schedule: {names.get(kind, kind)}, {num_steps} steps{why}."
-    return ScheduleChoice(kind, num_steps, choice.temperature, choice.guidance, choice.table), line
+    return replace(choice, kind=kind), line
 
 
 def build_schedule(
     choice: ScheduleChoice, folder: ModelFolder, grid: tuple[int, int], device: torch.device
 ) -> Schedule:
     """Build what a settled choice stands for; a learned policy is loaded from the folder."""
-    temperature = 1.0 if choice.temperature is None else choice.temperature
-    guidance = 1.0 if choice.guidance is None else choice.guidance
+    asked = (choice.sampling_temperature, choice.remask_temperature, choice.guidance_scale)
+    sampling, remasking, guidance = (1.0 if factor is None else factor for factor in asked)
     if choice.kind == "learned":
         from adanat_cli.core.policy.schedule import policy_schedule
 
@@ -122,7 +140,9 @@ def build_schedule(
             raise AdaNATError(f"Model {folder.name} has lost its learned policy for {choice.num_steps} steps.")
         return policy_schedule(policy)
     if choice.kind == "halton":
-        return HaltonSchedule(choice.num_steps, grid, sampling_temperature=temperature, guidance_scale=guidance)
+        return HaltonSchedule(choice.num_steps, grid, sampling_temperature=sampling, guidance_scale=guidance)
     if choice.table is not None:
-        return type(choice.table)(choice.table.table * torch.tensor([1.0, 1.0, temperature, guidance]))
-    return CosineSchedule(choice.num_steps, remask_temperature=temperature, guidance_scale=guidance)
+        return type(choice.table)(choice.table.table * torch.tensor([1.0, sampling, remasking, guidance]))
+    return CosineSchedule(
+        choice.num_steps, sampling_temperature=sampling, remask_temperature=remasking, guidance_scale=guidance
+    )

@@ -58,7 +58,13 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
     """Generate the images of a settled request."""
     require(request.num_images >= 1, f"--num-images is {request.num_images}; expected at least 1.")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
-    choice = choose_schedule(request.schedule, request.num_steps, request.temperature, request.guidance)
+    choice = choose_schedule(
+        request.schedule,
+        request.num_steps,
+        request.sampling_temperature,
+        request.remask_temperature,
+        request.guidance_scale,
+    )
     sampler = Sampler(
         resolve_model(request.model), pick_device(request.device), request.precision, request.text_encoder
     )

@@ -155,8 +155,9 @@ class Sampler:
             "precision": str(self.precision).removeprefix("torch."),
             "schedule": choice.kind,
             "num_steps": choice.num_steps,
-            "temperature": choice.temperature,
-            "guidance": choice.guidance,
+            "temperature": choice.remask_temperature,
+            "guidance": choice.guidance_scale,
+            "sampling_temperature": choice.sampling_temperature,
             "table": choice.table.table.tolist() if choice.table is not None else None,
             "policy": self.folder.fingerprint(policy_component(choice.num_steps)) if learned else None,
         }

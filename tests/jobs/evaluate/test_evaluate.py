@@ -205,7 +205,7 @@ def test_other_settings_in_a_half_done_folder_are_refused_by_name(toy: Path, tmp
     with pytest.raises(AdaNATError, match=r"num_images was 22, now 20, seed was 0, now 3; repeat its settings"):
         rows(toy, tmp_path, num_samples=20, seed=3)
     with pytest.raises(AdaNATError, match=r"guidance was None, now 0.5"):
-        rows(toy, tmp_path, guidance=0.5)
+        rows(toy, tmp_path, guidance_scale=0.5)
     assert len(parts(tmp_path)) == 2
 
 
@@ -322,7 +322,7 @@ def images_of(toy: Path, kind: str, num_steps: int, **scales: float) -> Generate
 
 def test_operations_of_a_step_are_those_counted_by_hand_and_double_with_guidance(toy: Path) -> None:
     guided = [images_of(toy, "halton", steps).tera_flops() for steps in (1, 2)]
-    unguided = [images_of(toy, "halton", steps, guidance=0.0).tera_flops() for steps in (1, 2, 3)]
+    unguided = [images_of(toy, "halton", steps, guidance_scale=0.0).tera_flops() for steps in (1, 2, 3)]
     # 3 blocks of width 16 over 1 + 16 tokens, of which one joins a skip: qkv, projection and MLP are 12 squares.
     linear, attention, head = 17 * (3 * 12 + 2) * 16**2, 3 * 2 * 17**2 * 16, 16 * (16**2 + 16 * 16)
     step = 2 * (linear + attention + head) / 1e12
@@ -387,7 +387,7 @@ def test_recorded_results_of_other_choices_stand_side_by_side(tmp_path: Path) ->
     choices: list[dict[str, Any]] = [
         {},
         {"guidance": 2.0},
-        {"temperature": 2.0},
+        {"remask_temperature": 2.0},
         {"classes": ("0",)},
         {"classes": ("1",)},
         *({"steps": (), "schedules": (f"table:{table}",)} for table in tables),
@@ -580,8 +580,8 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
             ({kind: Path("a"), "steps": (), field: value}, f"{option} has no meaning with --{kind}")
             for kind in ("images", "samples")
             for field, value, option in (
-                ("temperature", 2.0, "--temperature"),
-                ("guidance", 0.0, "--guidance"),
+                ("remask_temperature", 2.0, "--remask-temperature"),
+                ("guidance_scale", 0.0, "--guidance-scale"),
                 ("text_encoder", "a", "--text-encoder encodes prompts: it"),
                 ("precision", "bf16", "--precision"),
                 ("seed", 1, "--seed"),
@@ -661,7 +661,7 @@ def test_a_reference_of_other_weights_is_refused(toy: Path, tmp_path: Path) -> N
 
 def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
     images = images_of(toy, "cosine", 2)
-    assert dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance=2)).identity() != images.identity()
+    assert dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance_scale=2)).identity() != images.identity()
 
 
 def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:

@@ -115,8 +115,8 @@ def test_without_a_class_all_seen_classes_take_turns(model: str, tmp_path: Path)
     [
         ({"num_steps": 3}, "learned", "Schedule: learned policy, 3 steps."),
         ({"num_steps": 4}, "cosine", "Schedule: cosine, 4 steps (the model has learned policies for 3 steps only)."),
-        ({"num_steps": 3, "schedule": "cosine", "guidance": 0.0}, "cosine", "Schedule: cosine, 3 steps."),
-        ({"schedule": "halton", "temperature": 0.5}, "halton", "Schedule: halton, 8 steps."),
+        ({"num_steps": 3, "schedule": "cosine", "guidance_scale": 0.0}, "cosine", "Schedule: cosine, 3 steps."),
+        ({"schedule": "halton", "sampling_temperature": 0.5}, "halton", "Schedule: halton, 8 steps."),
     ],
 )
 def test_the_schedule_is_chosen_and_said(model: str, tmp_path: Path, fields: dict, kind: str, line: str) -> None:
@@ -130,7 +130,7 @@ def test_an_autonat_file_brings_its_number_of_steps(model: str, tmp_path: Path) 
     strategy = {"manual_ratios": [0.5], "manual_temp": [1.0], "manual_samp_temp": [1.0, 1.2], "manual_cfg": [0.1, 2.0]}
     file = tmp_path / "strategy.yaml"
     file.write_text(yaml.safe_dump(strategy))
-    values = run(model, tmp_path / "out", num_images=2, schedule=f"autonat:{file}", guidance=2.0)
+    values = run(model, tmp_path / "out", num_images=2, schedule=f"autonat:{file}", guidance_scale=2.0)
     assert values["num_steps"] == 2
     with pytest.raises(AdaNATError, match="schedule of 2 steps"):
         run(model, tmp_path / "out", num_images=2, schedule=f"autonat:{file}", num_steps=5)
@@ -162,10 +162,10 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"schedule": "autonat:"}, "names no file"),
         ({"schedule": "autonat:/no/such.yaml"}, "does not exist"),
         ({"schedule": "learned", "num_steps": 5}, "no learned policy for 5 steps .it has them for 3"),
-        ({"num_steps": 3, "guidance": 2.0}, "add --schedule cosine"),
-        ({"temperature": -1.0}, "--temperature is -1.0"),
+        ({"num_steps": 3, "guidance_scale": 2.0}, "add --schedule cosine"),
+        ({"remask_temperature": -1.0}, "--remask-temperature is -1.0"),
         ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model"),
-        ({"schedule": "halton", "temperature": 0.0}, "--temperature is 0"),
+        ({"schedule": "halton", "sampling_temperature": 0.0}, "--sampling-temperature is 0"),
         ({"classes": ("2",)}, "Class 2 was never shown to this model, which knows 5 classes such as goldfish"),
         ({"classes": ("golfish",)}, "did you mean goldfish .1."),
         ({"classes": ("retriever",)}, "did you mean golden retriever .3."),
@@ -173,7 +173,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"classes": ("crane",)}, "several classes: 5, 7; give the id"),
         ({"classes": ("+-3",)}, "adanat info"),
         ({"num_steps": 17}, "images of this model have 16 tokens; expected 1 to 16"),
-        ({"schedule": "cosine", "guidance": 1e39}, "expected at most 10000"),
+        ({"schedule": "cosine", "guidance_scale": 1e39}, "expected at most 10000"),
         ({"device": "meta"}, "expected cuda, cuda:N, mps or cpu"),
         ({"grid": Path("/")}, "--grid / is a folder"),
         ({"grid": Path("/dev/null")}, "/dev/null: it is a device or a pipe"),

@@ -258,7 +258,7 @@ def run_command(*arguments: str) -> Any:
 def test_the_command_prints_one_json_object(toy: Path) -> None:
     result = run_command(
         *("--dataset", "toy", "--tokens", str(toy / "tokens"), "--size", "micro", "--model", str(toy / "model")),
-        *("--output", str(toy / "command"), "--steps", "2", "--batch-size", "4", "--precision", "fp32", "--json"),
+        *("--output", str(toy / "command"), "--updates", "2", "--batch-size", "4", "--precision", "fp32", "--json"),
     )
     values = json.loads(result.stdout)
     assert result.exit_code == 0

@@ -112,7 +112,7 @@ def test_two_processes_train_one_tokenizer_together(request_: TokenizerSettings)
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(request_: TokenizerSettings, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adanat_cli", "train-tokenizer", "-d", "digits", "-o", str(tmp_path / "cli")]
-    command += ["--steps", "100000", "--batch-size", "8", "--workers", "0", "--precision", "fp32", "--device", "cpu"]
+    command += ["--updates", "100000", "--batch-size", "8", "--workers", "0", "--precision", "fp32", "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     metrics = tmp_path / "cli" / "metrics.jsonl"
     deadline = time.monotonic() + 120
