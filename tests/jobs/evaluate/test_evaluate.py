@@ -386,7 +386,7 @@ def test_recorded_results_of_other_choices_stand_side_by_side(tmp_path: Path) ->
         write_table(tables[-1], TableSchedule([(0.5, sampling, 1, 0), (0, 1, 0, 0)]))
     choices: list[dict[str, Any]] = [
         {},
-        {"guidance": 2.0},
+        {"guidance_scale": 2.0},
         {"remask_temperature": 2.0},
         {"classes": ("0",)},
         {"classes": ("1",)},
@@ -661,7 +661,10 @@ def test_a_reference_of_other_weights_is_refused(toy: Path, tmp_path: Path) -> N
 
 def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
     images = images_of(toy, "cosine", 2)
-    assert dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance_scale=2)).identity() != images.identity()
+    assert (
+        dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance_scale=2)).identity()
+        != images.identity()
+    )
 
 
 def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:
