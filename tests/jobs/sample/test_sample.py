@@ -177,7 +177,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"device": "meta"}, "expected cuda, cuda:N, mps or cpu"),
         ({"grid": Path("/")}, "--grid / is a folder"),
         ({"grid": Path("/dev/null")}, "/dev/null: it is a device or a pipe"),
-        ({"grid": Path("samples.jsonl")}, "--grid samples.jsonl would hold a PNG"),
+        ({"grid": Path("samples.jsonl")}, "--grid samples.jsonl would be a PNG"),
         ({"output": Path("/proc/nowhere")}, "Cannot write to /proc/nowhere"),
         ({"model": "/no/such/model"}, "no/such/model"),
     ],
