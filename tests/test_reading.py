@@ -57,5 +57,5 @@ def test_pipes_folders_and_large_files_are_refused_at_once(tmp_path: Path) -> No
         with pytest.raises(AdaNATError):
             read_bytes(tmp_path / name)
     (tmp_path / "list").write_text("[1]")
-    with pytest.raises(AdaNATError, match="holds no JSON object"):
+    with pytest.raises(AdaNATError, match="not a JSON object"):
         read_object(tmp_path / "list")

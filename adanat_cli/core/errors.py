@@ -1,25 +1,25 @@
-"""The one exception for mistakes that a user can make, and what of others' text may be shown and kept."""
+"""The exception for mistakes that a user can make, and the cleaning of text for display."""
 
 from __future__ import annotations
 
 import re
 
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves the cursor, ends a line, turns the direction of writing or stands for a byte that is no text."""
+"""Characters that move the cursor, end a line, change the writing direction or stand for an undecodable byte."""
 _USER = re.compile(r"(://)[^/\s@?#]+@")
 _SIGNATURE = re.compile(r"([a-zA-Z][\w+.-]*:/+[^\s?#]+)[?#]\S*")
-"""Query and fragment of an address: they carry signatures and tokens. ``Path`` makes one slash of two."""
+"""Query and fragment of a URL: they carry signatures and tokens. ``Path`` turns two slashes into one."""
 
 
 class AdaNATError(Exception):
-    """A user's mistake or a failed run, told in one line.
+    """A user's mistake or a failed run, reported in one line.
 
     The message says what came, what was expected and what to try. ``cli.main`` prints it without
     a traceback and exits with 1; every other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, message: str) -> None:
-        """Keep the message, without secrets of addresses in it."""
+        """Keep the message without the secrets in its URLs."""
         super().__init__(hide_secrets(message))
 
 
@@ -34,10 +34,10 @@ def require(condition: bool, message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return text on one line that cannot act on a terminal: what would is escaped as in JSON."""
+    """Return text on one line that cannot control a terminal: such characters are escaped as in JSON."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def hide_secrets(text: str) -> str:
-    """Return a text whose addresses tell neither user nor password, and no query or fragment."""
+    """Return a text whose URLs have no user, password, query or fragment."""
     return _SIGNATURE.sub(r"\1", _USER.sub(r"\1…@", text))

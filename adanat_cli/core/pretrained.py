@@ -1,4 +1,4 @@
-"""Pre-trained networks from the Hugging Face Hub or a local folder: CLIP's by transformers, others by timm."""
+"""Pre-trained networks from the Hugging Face Hub or local files: CLIP through transformers, others through timm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adanat_cli.core.hub import one_line
 
 _WEIGHTS = "model.safetensors"
 _MOST_BYTES = 2**35
-"""Of a CLIP on the Hub: some ten times the largest."""
+"""Upper bound for a CLIP on the Hub: some ten times the largest."""
 
 
 class Frozen(nn.Module):
@@ -47,22 +47,22 @@ class Normalization(nn.Module):
 def require_reachable(repo: str, filename: str, revision: str | None = None) -> None:
     """Ask the Hub once for a file that is not in the cache.
 
-    Without a network the libraries' own downloads try again for most of a minute before they say so.
+    Without a network, the libraries' own downloads retry for most of a minute before they fail.
 
     Raises:
-        OSError: if the file cannot be had.
+        OSError: if the file cannot be fetched.
     """
     if isinstance(try_to_load_from_cache(repo, filename, revision=revision), str):
         return
     try:
         get_hf_file_metadata(hf_hub_url(repo, filename, revision=revision))
-    except Exception as error:  # which HTTP client's errors these are differs between versions of the library
+    except Exception as error:  # the errors' classes differ between versions of the library
         raise OSError(one_line(error)) from error
 
 
 @contextmanager
 def _quietly(transformers: Any) -> Iterator[None]:
-    """Keep transformers from drawing a bar, and from listing the weights of a tower that is not asked for."""
+    """Silence progress bars of transformers, and its list of the unused tower's weights."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -81,14 +81,14 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
     Args:
         model: Hub id ``user/name[@revision]``, or a local folder.
         architecture: class of transformers, such as "CLIPModel" or "CLIPTextModelWithProjection".
-        what: what it is for, as a message begins, such as "Text encoder".
-        processor: whether its image processor is needed, too.
+        what: its purpose, for messages, such as "Text encoder".
+        processor: whether to load its image processor, too.
 
     Returns:
         Network, tokenizer, and image processor or None.
 
     Raises:
-        AdaNATError: if transformers is not installed or the model cannot be had.
+        AdaNATError: if transformers is not installed, or the model cannot be loaded.
     """
     try:
         import transformers
@@ -102,31 +102,31 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
     )
     is_folder = Path(model).is_dir()
     name, _, revision = (model, "", "") if is_folder else model.partition("@")
-    place = {"revision": revision} if revision else {}
+    options = {"revision": revision} if revision else {}
     try:
         if not is_folder:
             require_reachable(name, "config.json", revision or None)
-        config = transformers.AutoConfig.from_pretrained(name, **place)
+        config = transformers.AutoConfig.from_pretrained(name, **options)
         require(
             config.model_type in ("clip", "clip_text_model"),
             f"{what} {model!r} is of type {config.model_type}; {advice}.",
         )
         num_bytes = sum(file.stat().st_size for file in Path(name).glob("*.safetensors")) if is_folder else _MOST_BYTES
-        if not 0 <= _num_weights(config) <= num_bytes:  # before a network of that size is built
+        if not 0 <= _num_weights(config) <= num_bytes:  # checked before a network of that size is built
             raise ValueError("its config.json describes a larger network than its weights")
         with _quietly(transformers):
             loaded: Any = getattr(transformers, architecture).from_pretrained(
-                name, use_safetensors=True, output_loading_info=True, dtype="float32", **place
+                name, use_safetensors=True, output_loading_info=True, dtype="float32", **options
             )
         network, report = loaded
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **place)
-        images = transformers.CLIPImageProcessor.from_pretrained(name, **place) if processor else None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+        images = transformers.CLIPImageProcessor.from_pretrained(name, **options) if processor else None
         _check_parts(config, network, tokenizer)
     except AdaNATError:
         raise
-    except Exception as error:  # the two libraries raise anything for a damaged file, bare exceptions among it
+    except Exception as error:  # for damaged files the two libraries raise all kinds of exceptions
         raise AdaNATError(f"{what} {model!r} cannot be loaded ({one_line(error)}); {advice}.") from error
-    # transformers fills what a file lacks with random numbers.
+    # transformers fills missing weights with random numbers.
     require(
         not report["missing_keys"],
         f"{what} {model!r} lacks weights ({', '.join(sorted(report['missing_keys'])[:3])}); {advice}.",
@@ -135,10 +135,10 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
 
 
 def _check_parts(config: Any, network: Any, tokenizer: Any) -> None:
-    """Refuse parts that do not fit together, and weights that are no numbers."""
-    text = getattr(config, "text_config", config)  # of a whole CLIP, its text tower's
+    """Refuse incompatible parts, and weights that are not finite."""
+    text = getattr(config, "text_config", config)  # the text tower's, of a whole CLIP
     if max(tokenizer.get_vocab().values()) >= text.vocab_size:
-        raise ValueError("its words have numbers beyond its embedding")
+        raise ValueError("its tokenizer has more words than its embedding")
     if type(text.eos_token_id) is not int:
         raise ValueError("its eos_token_id is not a number")
     strange = (key for key, weights in network.state_dict().items() if not weights.isfinite().all())
@@ -147,7 +147,7 @@ def _check_parts(config: Any, network: Any, tokenizer: Any) -> None:
 
 
 def _num_weights(config: Any) -> int:
-    """Roughly the numbers that a CLIP, or one of its towers, consists of."""
+    """Approximate number of parameters of a CLIP or one of its towers."""
     text = getattr(config, "text_config", config)
     towers = {id(part): part for part in (text, getattr(config, "vision_config", text))}.values()
     return sum(
@@ -158,7 +158,7 @@ def _num_weights(config: Any) -> int:
 
 
 def require_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True) -> None:
-    """Find out whether ``load_timm`` can have its weights; downloads nothing.
+    """Check that ``load_timm`` will find its weights; downloads nothing.
 
     Raises:
         AdaNATError: if not.
@@ -189,18 +189,17 @@ def require_timm(name_or_file: str, what: str, advice: str, pretrained: bool = T
 
 
 def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True, features_only: bool = False) -> Any:
-    """Build a network of timm without a head; pickled weights are never read, also not as a fallback.
+    """Build a network of timm without a head; pickled weights are never read, not even as a fallback.
 
     Args:
         name_or_file: name in timm, or ``NAME=FILE.safetensors`` for local weights.
-        what: the network is here, for messages, such as "Discriminator backbone".
-        advice: what to try where it cannot be had.
-        pretrained: False leaves a network without a file random, which downloads nothing.
+        what: purpose of the network, for messages, such as "Discriminator backbone".
+        advice: what to try if it cannot be loaded.
+        pretrained: False leaves the weights random and downloads nothing, unless a file is given.
         features_only: whether it returns the feature maps of its levels instead of one vector.
 
     Raises:
-        AdaNATError: if the network is not known to timm, its weights cannot be had or do not fit, or timm cannot be
-            imported.
+        AdaNATError: if timm cannot be imported or lacks the network, or its weights cannot be loaded.
     """
     require_timm(name_or_file, what, advice, pretrained)
     import timm
@@ -219,7 +218,7 @@ def load_timm(name_or_file: str, what: str, advice: str, pretrained: bool = True
 
 
 def _left_random(model: nn.Module, name: str, shape: dict[str, Any], random_state: torch.Tensor) -> str:
-    """Name of a weight that loading has left as it was drawn, if any: timm passes over what a file lacks."""
+    """Name of a weight that is still random after loading, or "": timm ignores weights that a file lacks."""
     import timm
 
     now = torch.get_rng_state()

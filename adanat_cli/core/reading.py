@@ -1,4 +1,4 @@
-"""Files of strangers: text and JSON that are read within bounds, and the one way to write JSON."""
+"""Text and JSON: untrusted files are read within bounds, and all JSON is written in one way."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from adanat_cli.core.errors import AdaNATError
 
 MAX_BYTES = 2**24
-"""Of a file of settings, labels or results; the largest that this toolkit writes has a hundredth."""
+"""Largest file of settings, labels or results; adanat itself writes at most a hundredth of it."""
 _MAX_DEPTH = 32
-"""Of objects and lists within each other; what this toolkit writes has a quarter."""
+"""Deepest nesting of objects and lists; adanat itself writes a quarter of it."""
 _MAX_DIGITS = 100
-"""Of a whole number; transformers writes 31 for a length without a limit."""
+"""Digits of an integer; transformers writes 31 for a length without a limit."""
 
 
 def sha256_of(path: Path) -> str:
@@ -28,10 +28,10 @@ def sha256_of(path: Path) -> str:
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Read a regular file that is no larger than expected; a pipe or device is refused before it can block.
+    """Read a regular file of limited size; a pipe or device is refused before it can block.
 
     Raises:
-        AdaNATError: if it is missing, no file, too large or cannot be read.
+        AdaNATError: if it is missing, not a regular file, too large or unreadable.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -41,7 +41,7 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
             content = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise AdaNATError(f"{path} does not exist; fetch or write it again.") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: a name that is not valid for a file
         raise AdaNATError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if len(content) > max_bytes:
         raise AdaNATError(f"{path} is larger than {max_bytes:,} bytes; expected a small file. Fetch or write it again.")
@@ -65,20 +65,20 @@ def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """
     values = read_json(path, max_bytes)
     if not isinstance(values, dict):
-        raise AdaNATError(f"{path} holds no JSON object; fetch or write it again.")
+        raise AdaNATError(f"{path} is not a JSON object; fetch or write it again.")
     return values
 
 
 def parse_json(text: str | bytes, source: str, infinite: bool = False) -> Any:
-    """Parse JSON; what older editions wrote for numbers that are not finite is read as null.
+    """Parse JSON; numbers that are not finite, which older versions wrote, are read as null.
 
     Args:
-        text: as UTF-8, UTF-16 or UTF-32 where it is bytes.
+        text: text, or bytes in UTF-8, UTF-16 or UTF-32.
         source: where it came from, for the message.
-        infinite: keep such numbers, as training states hold them.
+        infinite: keep such numbers instead, which training states contain.
 
     Raises:
-        AdaNATError: if it is no JSON, is nested deeply or holds a whole number of more than 100 digits.
+        AdaNATError: if it is not JSON, is nested too deeply or has an integer of more than 100 digits.
     """
     try:
         number = float if infinite else _finite
@@ -91,7 +91,7 @@ def parse_json(text: str | bytes, source: str, infinite: bool = False) -> Any:
 
 
 def json_text(values: Any, indent: int | None = None, ascii_only: bool = False) -> str:
-    """Return strict JSON, with null for numbers that are not finite and escapes for what UTF-8 cannot hold."""
+    """Return strict JSON, with null for numbers that are not finite and escapes for lone surrogates."""
     try:
         text = json.dumps(values, indent=indent, ensure_ascii=ascii_only, allow_nan=False)
     except ValueError:
@@ -111,7 +111,7 @@ def _finite(text: str) -> float | None:
 
 
 def _check_depth(values: Any) -> None:
-    """Go down level by level, without recursion."""
+    """Check the nesting level by level, without recursion."""
     level: list[Any] = [values]
     for _ in range(_MAX_DEPTH + 1):
         level = [node for node in level if isinstance(node, dict | list)]

@@ -91,7 +91,7 @@ def test_an_entry_can_be_chosen(tmp_path: Path) -> None:
     assert found(tmp_path, inner, entry="state_dict").entry == "state_dict"
     flat = state() | {"ema": state(AVERAGE)}
     assert (found(tmp_path, flat).entry, found(tmp_path, flat, entry=".").entry) == ("ema", "")
-    with pytest.raises(AdaNATError, match="nothing known at best, but a VQGAN at model, a VQGAN at model_ema"):
+    with pytest.raises(AdaNATError, match="no known network at best, but a VQGAN at model, a VQGAN at model_ema"):
         found(tmp_path, tree, entry="best")
 
 

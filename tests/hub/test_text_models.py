@@ -135,7 +135,7 @@ def test_a_model_without_its_encoder_asks_for_it_and_its_card_says_why_it_shows_
     assert b"Samples are not shown: the text encoder was not at hand" in files["README.md"]
     assert "samples.png" not in files
     assert read_json(bare.path / "nat" / "config.json")["text_encoder"] == str(home / "gone" / "clip")
-    with pytest.raises(AdaNATError, match=r"encoder in a folder 'clip', which did not come with it; .*--text-encoder"):
+    with pytest.raises(AdaNATError, match=r"in a folder 'clip', which is not part of the model; .*--text-encoder"):
         drawn("tester/bare", tmp_path)
     given = SampleRequest(
         output=tmp_path / "given",

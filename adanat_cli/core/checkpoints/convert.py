@@ -1,4 +1,4 @@
-"""From the names and shapes of the authors' weights to our components: which network it is, and how large."""
+"""From the names and shapes of the authors' weights to our components: kind and size of a network."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _MARKS: dict[Kind, tuple[str, ...]] = {
     "nat": ("token_emb.word_embeddings.weight", "mlm_layer.fc.weight"),
     "policy": ("dw_conv.weight", "linear3.weight"),
 }
-"""Names by which a network is known."""
+"""Names of weights by which a network is recognised."""
 
 _NAMES: dict[Kind, str] = {"vqgan": "VQGAN", "nat": "NAT", "policy": "policy"}
 
 _LEFT_OUT: dict[Kind, re.Pattern[str]] = {
-    # What trains a VQGAN beside it, in the checkpoints of taming-transformers and its descendants.
+    # Networks of the training loss, in the checkpoints of taming-transformers and its descendants.
     "vqgan": re.compile(r"(loss|lpips|perceptual_loss|discriminator|model_ema)\..*"),
-    # Constants that some files carry.
+    # Constants in some files.
     "nat": re.compile(r"(.*\.)?position_ids"),
     "policy": re.compile(r"(?!)"),
 }
-"""Names that are passed over."""
+"""Names that are left out."""
 
 _EVALUATED, _CRITIC = "policy_old", "critic"
 """AdaNAT's training checkpoints hold four networks of the policy's shape; the actor of this one is evaluated."""
@@ -56,11 +56,11 @@ class Network:
     """A network that was found in a file.
 
     Attributes:
-        kind: of network.
-        entry: where in the file it lies; "" where the file is its state dict.
-        tensors: its weights, by the authors' names.
+        kind: kind of network.
+        entry: location in the file; "" if the file is its state dict.
+        tensors: weights, by the authors' names.
         passed_over: entries of the same kind that were not taken.
-        left_out: names beside its weights that were not taken.
+        left_out: names in the entry that are not weights of the network.
     """
 
     kind: Kind
@@ -71,7 +71,7 @@ class Network:
 
     @property
     def layout(self) -> PolicyLayout:
-        """How the file holds a policy: AdaNAT's training checkpoints, its PPO.save, or AdaGen's files."""
+        """How the file stores a policy: as AdaNAT's training checkpoints, as its PPO.save, or as AdaGen's files."""
         parts = self.entry.split(".")
         if parts[-1] != "actor":
             return "bare"
@@ -79,67 +79,71 @@ class Network:
 
 
 def identify(weights: ForeignWeights, kind: Kind | None = None, entry: str = "") -> Network:
-    """Find the one network that a file is imported for, by the names of its weights.
+    """Find the network to import from a file, by the names of its weights.
 
     Args:
         weights: the file.
-        kind: of network; None takes whichever it is.
-        entry: of the file to look in; "" looks everywhere, and takes an average rather than what it is of.
+        kind: kind of network; None for any.
+        entry: entry of the file to search; "" searches all, and prefers an average to live weights.
 
     Raises:
-        AdaNATError: if no known network has these names, several have, or the weights are not plain numbers.
+        AdaNATError: if there is no known network, or several.
     """
     source = str(weights.path)
-    every = {(known, place): tensors for known in _MARKS for place, tensors in entries(weights, _MARKS[known]).items()}
-    found = {key: tensors for key, tensors in every.items() if key[1].rpartition(".")[2] != _CRITIC}
+    found = {
+        (known, name): tensors
+        for known, marks in _MARKS.items()
+        for name, tensors in entries(weights, marks).items()
+        if name.rpartition(".")[2] != _CRITIC
+    }
     of_kind = [key for key in found if kind in (None, key[0])]
-    wanted = within([place for _, place in of_kind], entry)
+    wanted = within([name for _, name in of_kind], entry)
     fitting = [key for key in of_kind if key[1] in wanted]
     if not fitting:
         raise AdaNATError(_not_found(weights, list(found), kind, entry))
     if len({key[0] for key in fitting}) > 1:
-        raise AdaNATError(f"{source} holds {_told(fitting)}; choose one of them with --entry or --kind.")
-    known, places = fitting[0][0], [place for _, place in fitting]
-    taken = choose(places, source, _EVALUATED)
+        raise AdaNATError(f"{source} holds {_listed(fitting)}; choose one of them with --entry or --kind.")
+    known, names = fitting[0][0], [name for _, name in fitting]
+    taken = choose(names, source, _EVALUATED)
     tensors = found[known, taken]
     left_out = [name for name in tensors if _LEFT_OUT[known].fullmatch(name) or not tensors[name].dim()]
     return Network(
         known,
         taken,
         {name: tensor for name, tensor in tensors.items() if name not in left_out},
-        tuple(place for place in places if place != taken),
+        tuple(name for name in names if name != taken),
         tuple(left_out),
     )
 
 
-def _told(found: Sequence[tuple[Kind, str]]) -> str:
-    return ", ".join(f"a {_NAMES[known]} at {shown(place)}" for known, place in found[:5])
+def _listed(found: Sequence[tuple[Kind, str]]) -> str:
+    return ", ".join(f"a {_NAMES[known]} at {shown(name)}" for known, name in found[:5])
 
 
 def _not_found(weights: ForeignWeights, found: Sequence[tuple[Kind, str]], kind: Kind | None, entry: str) -> str:
-    """Say why no network was found where it was looked for."""
+    """Message: why no network was found."""
     source, of_kind = weights.path, [key for key in found if kind in (None, key[0])]
     if of_kind:
         return (
-            f"{source} holds nothing known at {shown(entry)}, but {_told(of_kind)}; give one of these as --entry, or "
-            "leave it out; files of different entries are imported one at a time."
+            f"{source} has no known network at {shown(entry)}, but {_listed(of_kind)}; give one of these as --entry, "
+            "or leave it out. Files with different entries are imported one at a time."
         )
     if kind and found:
-        return f"{source} is not a {_NAMES[kind]}: it holds {_told(found)}; leave --kind out, or give another file."
+        return f"{source} is not a {_NAMES[kind]}: it holds {_listed(found)}; leave --kind out, or give another file."
     names = [name for tensors in weights.state_dicts.values() for name in tensors]
     return (
-        f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, which are of no network "
-        "known here; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
+        f"{source} holds {len(names)} tensors, such as {', '.join(map(shown, names[:3]))}, which belong to no "
+        "known network; expected a MaskGIT VQGAN, an AutoNAT/AdaNAT transformer or an AdaNAT/AdaGen policy."
     )
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Return floats of 8 bits, which model folders do not hold, as float32; others as they are."""
+    """Return 8-bit floats, which model folders cannot store, as float32; other tensors unchanged."""
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
 def vqgan_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring both published spellings of the VQGAN's names to the authors' one."""
+    """Return a VQGAN's weights under the authors' names, whichever published names they have."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in _VQGAN_RENAMES:
@@ -149,15 +153,15 @@ def vqgan_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def num_vqgan_levels(tensors: Mapping[str, Tensor]) -> int:
-    """Resolutions of a VQGAN; at least 1."""
+    """Number of resolutions of a VQGAN; at least 1."""
     return max(1, _count(tensors, "encoder.down"))
 
 
 def vqgan_config(tensors: Mapping[str, Tensor], image_size: int, source: str) -> VQGANConfig:
-    """Read a VQGAN's size off its weights; the image size is not among them.
+    """Infer a VQGAN's configuration from its weights; they do not determine the image size.
 
     Raises:
-        AdaNATError: if a needed weight is missing or the sizes make no VQGAN.
+        AdaNATError: if a required weight is missing, or the sizes are not those of a VQGAN.
     """
     codes = _shape(tensors, "quantize.embedding.weight", 2, "VQGAN", source)
     base = _shape(tensors, "encoder.conv_in.weight", 4, "VQGAN", source)[0]
@@ -178,15 +182,15 @@ def vqgan_config(tensors: Mapping[str, Tensor], image_size: int, source: str) ->
 
 
 def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str) -> NATConfig:
-    """Read a NAT's size off its weights; the number of heads is not among them.
+    """Infer a NAT's configuration from its weights; they do not determine the number of heads.
 
     Args:
         tensors: the state dict.
-        num_heads: None takes the number of the preset of the same width.
+        num_heads: attention heads; None for those of the preset of the same width.
         source: the file, for messages.
 
     Raises:
-        AdaNATError: if a needed weight is missing, or the number of heads is needed.
+        AdaNATError: if a required weight is missing, or the number of heads is unknown.
     """
     num_words, width = _shape(tensors, "token_emb.word_embeddings.weight", 2, "NAT", source)
     num_tokens = _shape(tensors, "token_emb.position_embeddings.weight", 2, "NAT", source)[0]
@@ -199,7 +203,7 @@ def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str
         )
     heads = num_heads or {row["width"]: row["num_heads"] for row in NAT_PRESETS.values()}.get(width)
     if heads is None:
-        raise AdaNATError(f"{source} is a NAT of width {width}, a size not known here; give its --num-heads.")
+        raise AdaNATError(f"{source} is a NAT of width {width}, which no preset has; give its --num-heads.")
     if "context_embed.weight" in tensors:
         text_width = _shape(tensors, "context_embed.weight", 2, "NAT", source)[1]
         condition = {"condition": "text", "text_width": text_width, "text_length": _TEXT_LENGTH}
@@ -222,7 +226,7 @@ def nat_config(tensors: Mapping[str, Tensor], num_heads: int | None, source: str
 
 
 def policy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring a policy's outputs into our order."""
+    """Reorder a policy's outputs from the authors' order to ours."""
     taken = dict(tensors)
     for name in ("linear3.weight", "linear3.bias"):
         if name in taken and taken[name].dim() and len(taken[name]) == len(_REFERENCE_ORDER):
@@ -238,18 +242,18 @@ def policy_config(
     grid: tuple[int, int] | None,
     source: str,
 ) -> PolicyConfig:
-    """Read a policy's size off its weights (as ``policy_tensors`` gives them).
+    """Infer a policy's configuration from its weights (as ``policy_tensors`` returns them).
 
     Args:
         tensors: the state dict.
-        num_steps: T that it was trained for; the weights tell neither this nor the next two.
+        num_steps: T that it was trained for; the weights determine neither this nor the next two.
         residual: whether its outputs are added to the base schedule.
         smoothing: over the steps, as in ``PolicyConfig``.
-        grid: of its NAT, if known; by default the square grid with even sides that fits.
+        grid: grid of its NAT, (rows, columns); None for the square grid with even sides that fits.
         source: the file, for messages.
 
     Raises:
-        AdaNATError: if a needed weight is missing, or it is not a policy of four values on this grid.
+        AdaNATError: if a required weight is missing, or it is not a policy of four values on this grid.
     """
     hidden = _shape(tensors, "dw_conv.weight", 4, "policy", source)[0]
     channels = _shape(tensors, "pw_conv.weight", 4, "policy", source)[0]
@@ -259,13 +263,13 @@ def policy_config(
         raise AdaNATError(
             f"{source} gives {num_outputs} values per step; expected a policy with {len(_REFERENCE_ORDER)}."
         )
-    places = flattened // channels
-    side = 2 * math.isqrt(places)
+    num_positions = flattened // channels
+    side = 2 * math.isqrt(num_positions)
     found = grid or (side, side)
-    if math.ceil(found[0] / 2) * math.ceil(found[1] / 2) != places:
+    if math.ceil(found[0] / 2) * math.ceil(found[1] / 2) != num_positions:
         raise AdaNATError(
             f"{source} is a policy for a grid of about {side} x {side} tokens, but the NAT's is {found[0]} x "
-            f"{found[1]}; import it into the model that it was trained on."
+            f"{found[1]}; import it into the model that it was trained with."
         )
     entered = "x_embedder.weight" in tensors
     feature_width = _shape(tensors, "x_embedder.weight", 2, "policy", source)[1] if entered else hidden
@@ -280,10 +284,10 @@ def policy_config(
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str, num_dims: int, kind: str, source: str) -> tuple[int, ...]:
-    """Shape of a weight that must be there, with all sides at least 1."""
+    """Shape of a required weight, with ``num_dims`` dimensions, all of them at least 1."""
     shape = tuple(tensors[name].shape) if name in tensors else ()
     if len(shape) != num_dims or 0 in shape:
-        found = f"{name} has shape {shape}, not {num_dims} sides" if name in tensors else f"it has no {name}"
+        found = f"{name} has shape {shape}, not {num_dims} dimensions" if name in tensors else f"it has no {name}"
         raise AdaNATError(f"{source} is not a {kind}: {found}; leave --kind out, or give another file.")
     return shape
 

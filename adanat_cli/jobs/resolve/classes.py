@@ -1,4 +1,4 @@
-"""From what a user calls a class to its id."""
+"""From the id or name of a class, as a user writes it, to its id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adanat_cli.core.errors import AdaNATError
 _NUM_LISTED = 5
 _ID = re.compile(r"[+-]?\d{1,18}")
 _NUMBERED = (re.compile(r"(?:class)?[\s_-]*(\d{1,18})[\W_]+(.+)", re.I), re.compile(r"(.+?)\s*\((\d{1,18})\)"))
-"""Ways to write id and name that this program and label lists have: ``class207_golden-retriever``, ``lion (291)``."""
+"""Id and name together, as in file names and label lists: ``class207_golden-retriever``, ``lion (291)``."""
 _NUMBERED_ALONE = re.compile(r"class[\s_-]*(\d{1,18})", re.I)
 _SYNSET = re.compile(r"(n\d{8})(?:[\W_].*)?", re.I)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.I)
@@ -28,39 +28,39 @@ def short_name(name: str) -> str:
 
 
 def find_classes(
-    asked: Sequence[str], labels: Mapping[int, str], num_classes: int, place: str = "this model"
+    requested: Sequence[str], labels: Mapping[int, str], num_classes: int, owner: str = "this model"
 ) -> list[int]:
-    """Return the id of every class that is asked for.
+    """Return the id of each requested class.
 
     Args:
-        asked: ids, names, or one of a name's comma-separated synonyms, in any capitals and with any separators
-            (``golden_retriever``); WordNet ids where the numbering is ImageNet's.
-        labels: id -> name of the classes that the model or data has seen; empty if it does not say.
-        num_classes: of the label numbering; every id below it counts as seen where ``labels`` is empty.
-        place: what is searched, for the error message.
+        requested: ids, names, or one of a name's comma-separated synonyms, in any case and with any separators
+            (``golden_retriever``); WordNet ids if the numbering is ImageNet's.
+        labels: id -> name of the classes of the model or data; empty if they are not recorded.
+        num_classes: number of classes in the numbering; if ``labels`` is empty, all ids below it are valid.
+        owner: model or data that is searched, for the error message.
 
     Raises:
-        AdaNATError: if a class is unknown, has not been seen or has a name that others share.
+        AdaNATError: if a class is unknown, was not in the training data, or has the name of another.
     """
-    return [_find_class(text.strip(), labels, num_classes, place) for text in asked]
+    return [_find_class(text.strip(), labels, num_classes, owner) for text in requested]
 
 
-def classes_in_turn(asked: Sequence[str], names: Mapping[int, str], num_classes: int, seed: int) -> list[int]:
-    """Return the classes that images take in turn: those asked for, or all in a seeded order.
+def classes_in_turn(requested: Sequence[str], names: Mapping[int, str], num_classes: int, seed: int) -> list[int]:
+    """Return the classes that images cycle through: the requested ones, or all in a seeded order.
 
     Args:
-        asked: ids or names; empty for all.
-        names: id -> name of the classes that the model has seen; empty if it does not say.
-        num_classes: of the label numbering.
-        seed: of the order.
+        requested: ids or names; empty for all.
+        names: id -> name of the classes that the model was trained on; empty if they are not recorded.
+        num_classes: number of classes in the numbering.
+        seed: random seed of the order.
 
     Raises:
-        AdaNATError: if a class is unknown, has not been seen or has a name that others share.
+        AdaNATError: if a class is unknown, was not in the training data, or has the name of another.
     """
-    classes = find_classes(asked, names, num_classes)
+    classes = find_classes(requested, names, num_classes)
     if not classes:
         classes = sorted(names) or list(range(num_classes))
-        # A shuffle, so that a few images show classes from all over the numbering.
+        # Shuffled, so that a few images show classes from the whole numbering.
         random.Random(seed).shuffle(classes)
     return classes
 
@@ -71,28 +71,28 @@ def shared_ids(
     """Find a model's classes in data: by their names, else by a numbering of the same length.
 
     Args:
-        names: id -> name in the data; empty if it has none.
-        num_classes: of the data's numbering.
-        labels: id -> name of the classes that the model has seen.
-        num_known: classes of the model's numbering.
+        names: id -> name in the data; empty if it has no names.
+        num_classes: number of classes in the data's numbering.
+        labels: id -> name of the classes that the model was trained on.
+        num_known: number of classes in the model's numbering.
 
     Returns:
-        Id in the data -> id in the model; None where the two cannot be told to be the same.
+        Id in the data -> id in the model; None if the two cannot be matched.
     """
     ids = {_words(short_name(name)): label for label, name in names.items()}
     wanted = {_words(short_name(name)): label for label, name in labels.items()}
     shared = ids.keys() & wanted.keys()
     unique = len(ids) == len(names) and len(wanted) == len(labels)
-    # One side may lack classes; where both have others, a name in common may be chance.
+    # One side may lack classes; if each has classes of its own, a common name may be a coincidence.
     if shared and unique and shared in (ids.keys(), wanted.keys()):
         return {ids[name]: wanted[name] for name in shared}
     return {label: label for label in labels} if num_classes == num_known and same_names(names, labels) else None
 
 
 def same_names(names: Mapping[int, str], labels: Mapping[int, str]) -> bool:
-    """Whether two numberings can be one: no more than half of the ids that both name have different names.
+    """Whether two numberings can be the same: at most half of their common ids have different names.
 
-    Lists of the same classes differ in some words. Names that are ids themselves tell nothing.
+    Lists of the same classes differ in some words. Names that are ids themselves are ignored.
     """
     both = [label for label in names.keys() & labels.keys() if not (_is_id(names[label]) or _is_id(labels[label]))]
     same = [_words(short_name(names[label])) == _words(short_name(labels[label])) for label in both]
@@ -107,34 +107,34 @@ def _words(name: str) -> str:
     return " ".join(re.split(r"[\W_]+", name.casefold()))
 
 
-def _find_class(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> int:
+def _find_class(text: str, labels: Mapping[int, str], num_classes: int, owner: str) -> int:
     if not text:
-        raise AdaNATError(f"The name of a class is empty; give an id or a name that {place} knows.")
+        raise AdaNATError(f"The name of a class is empty; give an id or a name of a class of {owner}.")
     if _ID.fullmatch(text) and (_is_known(int(text), labels, num_classes) or not _named(text, labels)):
-        return _check_id(int(text), labels, num_classes, place)
+        return _check_id(int(text), labels, num_classes, owner)
     if alone := _NUMBERED_ALONE.fullmatch(text):
-        return _check_id(int(alone[1]), labels, num_classes, place)
+        return _check_id(int(alone[1]), labels, num_classes, owner)
     found = _named(text, labels) or _numbered(text, labels, num_classes) or _synset(text, labels)
     if len(found) > 1:
         ids = ", ".join(str(label) for label in sorted(found))
         raise AdaNATError(f"Class {_shown(text)} is the name of several classes: {ids}; give the id.")
     if not found:
-        raise AdaNATError(_unknown(text, labels, num_classes, place))
+        raise AdaNATError(_unknown(text, labels, num_classes, owner))
     return found[0]
 
 
 def _named(text: str, labels: Mapping[int, str]) -> list[int]:
-    """Classes of this name; separators count only where they tell names apart."""
+    """Classes of this name; separators count only if they distinguish names."""
     wanted, key = _spaced(text), _key(text)
     exact = [label for label, name in labels.items() if wanted in map(_spaced, _synonyms(name))]
     return exact or [label for label, name in labels.items() if key and key in map(_key, _synonyms(name))]
 
 
 def _numbered(text: str, labels: Mapping[int, str], num_classes: int) -> list[int]:
-    """The class that id and name together tell; a file name may have cut the name."""
-    for pattern, places in zip(_NUMBERED, ((1, 2), (2, 1)), strict=True):
+    """The class of this id and name; the name may be cut, as in file names."""
+    for pattern, (id_group, name_group) in zip(_NUMBERED, ((1, 2), (2, 1)), strict=True):
         if found := pattern.fullmatch(text):
-            label, key = int(found[places[0]]), _key(found[places[1]])
+            label, key = int(found[id_group]), _key(found[name_group])
             names = map(_key, _synonyms(labels.get(label, "")))
             if key and _is_known(label, labels, num_classes) and any(name.startswith(key) for name in names):
                 return [label]
@@ -142,7 +142,7 @@ def _numbered(text: str, labels: Mapping[int, str], num_classes: int) -> list[in
 
 
 def _synset(text: str, labels: Mapping[int, str]) -> list[int]:
-    """The class of a WordNet id, where the numbering is ImageNet's: the name of its number is a name here as well."""
+    """The class of a WordNet id, if the numbering is ImageNet's: the names for its id must match."""
     found = _SYNSET.fullmatch(text)
     label, name = imagenet_synsets().get(found[1].lower(), (-1, "")) if found else (-1, "")
     same = set(map(_key, _synonyms(name))) & set(map(_key, _synonyms(labels.get(label, ""))))
@@ -153,40 +153,38 @@ def _is_known(label: int, labels: Mapping[int, str], num_classes: int) -> bool:
     return 0 <= label < num_classes and (not labels or label in labels)
 
 
-def _check_id(label: int, labels: Mapping[int, str], num_classes: int, place: str) -> int:
+def _check_id(label: int, labels: Mapping[int, str], num_classes: int, owner: str) -> int:
     if not 0 <= label < num_classes:
-        raise AdaNATError(f"Class {label} does not exist in {place}; expected an id from 0 to {num_classes - 1}.")
+        raise AdaNATError(f"Class {label} does not exist in {owner}; expected an id from 0 to {num_classes - 1}.")
     if labels and label not in labels:
         raise AdaNATError(
-            f"Class {label} was never shown to {place}, which knows {len(labels)} classes such as "
-            f"{_some(labels)}{_HINT.get(place, '.')}"
+            f"Class {label} was never shown to {owner}, which knows {len(labels)} classes such as "
+            f"{_some(labels)}{_HINT.get(owner, '.')}"
         )
     return label
 
 
-def _unknown(text: str, labels: Mapping[int, str], num_classes: int, place: str) -> str:
+def _unknown(text: str, labels: Mapping[int, str], num_classes: int, owner: str) -> str:
     shown = _shown(text)
     if _NUMBER.fullmatch(text):
-        return (
-            f"Class {shown} is no id; expected a whole number from 0 to {num_classes - 1}, without point or exponent."
-        )
+        return f"Class {shown} is not an id; expected an integer from 0 to {num_classes - 1}, in digits only."
     if not labels:
-        return f"Class {shown} cannot be found, for {place} names no classes; give an id from 0 to {num_classes - 1}."
+        return f"Class {shown} cannot be found: {owner} has no class names; give an id from 0 to {num_classes - 1}."
     parts = [part.strip() for part in re.split(r"[,;|/+]", text) if part.strip()]
     if len(parts) > 1 and any(_ID.fullmatch(part) or _named(part, labels) for part in parts):
         each = " ".join(f"--class {shlex.quote(part)}" for part in parts[:_NUM_LISTED])
-        return f"Class {shown} is not one class but several; give each by itself: {each}."
+        return f"Class {shown} is not one class but several; give each separately: {each}."
     wanted = _spaced(text)
     by_synonym = {_spaced(synonym): label for label, name in labels.items() for synonym in _synonyms(name)}
     close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.6)
-    # A word of a name ("retriever") is further from it than difflib's cutoff.
+    # One word of a name ("retriever") is below the cutoff of difflib.
     close += [synonym for synonym in by_synonym if wanted in synonym and synonym not in close]
     if close:
         nearest = ", ".join(f"{synonym} ({by_synonym[synonym]})" for synonym in close[:_NUM_LISTED])
-        return f"Class {shown} is not one that {place} knows; did you mean {nearest}?"
+        return f"Class {shown} is not one that {owner} knows; did you mean {nearest}?"
     return (
-        f"Class {shown} is not one of the {len(labels)} that {place} knows, such as "
-        f"{_some(labels)}{_HINT.get(place, '.')}"
+        f"Class {shown} is not one of the {len(labels)} that {owner} knows, such as "
+        f"{_some(labels)}{_HINT.get(owner, '.')}"
     )
 
 
@@ -196,7 +194,7 @@ def _synonyms(name: str) -> Iterable[str]:
 
 
 def _spaced(text: str) -> str:
-    """A name as it is compared: in one kind of capitals, spaces and accents."""
+    """A name for comparison: case, spaces and Unicode forms are normalized."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -206,13 +204,13 @@ def _key(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """What was asked for, and what a WordNet id means."""
+    """A requested class in a message, with the name for a WordNet id."""
     known = _SYNSET.fullmatch(text) and imagenet_synsets().get(text[:9].lower())
     return repr(text if len(text) <= 60 else f"{text[:59]}…") + (f" ({short_name(known[1])})" if known else "")
 
 
 def _some(labels: Mapping[int, str]) -> str:
-    """List a few classes from all over the numbering."""
+    """A few classes from the whole numbering."""
     ids = sorted(labels)
     chosen = ids[:: max(1, len(ids) // _NUM_LISTED)][:_NUM_LISTED]
     return ", ".join(f"{short_name(labels[label])} ({label})" for label in chosen)

@@ -1,4 +1,4 @@
-"""From the words ``cosine``, ``halton``, ``learned``, ``autonat:FILE`` or ``table:FILE`` to a schedule."""
+"""From ``cosine``, ``halton``, ``learned``, ``autonat:FILE`` or ``table:FILE`` to a schedule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = "learned, cosine, halton, autonat:FILE or table:FILE"
 
 @dataclass(frozen=True)
 class ScheduleChoice:
-    """What was asked for, checked as far as that goes without a model.
+    """The requested schedule, checked as far as possible without a model.
 
     Attributes:
         kind: "auto" (learned if the model can, else cosine), "learned", "cosine", "halton" or "table".
@@ -50,7 +50,7 @@ def choose_schedule(
     remask_temperature: float | None = None,
     guidance_scale: float | None = None,
 ) -> ScheduleChoice:
-    """Read ``--schedule`` and what belongs to it.
+    """Read ``--schedule`` and its factors.
 
     Args:
         text: one of the words above; "" for "auto".
@@ -60,7 +60,7 @@ def choose_schedule(
         guidance_scale: see ``ScheduleChoice``.
 
     Raises:
-        AdaNATError: if the words are unknown, the file is wrong, or the numbers do not fit.
+        AdaNATError: if the schedule is unknown, the file is damaged, or a number is out of range.
     """
     require(num_steps is None or num_steps >= 1, f"--steps is {num_steps}; expected at least 1.")
     factors = (sampling_temperature, remask_temperature, guidance_scale)
@@ -91,13 +91,13 @@ def _check_factors(sampling: float | None, remasking: float | None, guidance: fl
 
 
 def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[ScheduleChoice, str]:
-    """Decide what "auto" means for a model, before any weights are loaded.
+    """Resolve "auto" for a model, before any weights are loaded.
 
     Returns:
-        The choice with a definite kind, and a line that says what is used.
+        The choice with its final kind, and a line that describes it.
 
     Raises:
-        AdaNATError: if a learned policy is asked for, or would be used, and cannot be.
+        AdaNATError: if the model lacks the learned policy, or factors are given for it.
     """
     num_steps = choice.num_steps
     available, steps = folder.has(policy_component(num_steps)), ", ".join(map(str, folder.policy_steps()))

@@ -1,4 +1,4 @@
-"""Which text encoder a model, a data set or the user means, and its states for tokenizing and training."""
+"""The text encoder of a model, a data set or the command line, and its states for tokenizing and training."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ def usual_encoder(dataset: str) -> str:
 
 
 def load_encoder(model: str, device: torch.device, precision: torch.dtype = torch.float32) -> TextEncoder:
-    """Load the encoder that is named.
+    """Load a text encoder by Hub id or folder.
 
     Raises:
-        AdaNATError: if none is named, or it cannot be had.
+        AdaNATError: if ``model`` is "", or cannot be loaded.
     """
-    require(bool(model), "No text encoder was named; give --text-encoder, a Hub id or a folder of a CLIP model.")
+    require(bool(model), "No text encoder was given; give --text-encoder, a Hub id or the folder of a CLIP model.")
     return TextEncoder(model, device, precision)
 
 
 def recorded_name(model: str) -> str:
-    """How models and token sets name an encoder: a Hub id as it is, a folder by its last name alone.
+    """Name of an encoder in models and token sets: a Hub id in full, a folder by its last part only.
 
-    Where a folder lies is nobody else's business, and means nothing elsewhere: what it holds goes along instead.
+    A local path is private and means nothing elsewhere; the encoder's files are stored instead.
     """
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def write_encoder(encoder: TextEncoder, tokens: Path) -> None:
-    """Put an encoder that was opened from a folder into a token set, for the models that are trained on it."""
+    """Copy an encoder from a local folder into a token set, for the models that are trained on it."""
     if not Path(encoder.model).is_dir():
-        return  # its id says where to find it
-    with tempfile.TemporaryDirectory(prefix=f".{TEXT}-", dir=tokens) as made:
-        encoder.save(Path(made) / TEXT)
+        return  # it is on the Hub
+    with tempfile.TemporaryDirectory(prefix=f".{TEXT}-", dir=tokens) as temporary:
+        encoder.save(Path(temporary) / TEXT)
         shutil.rmtree(tokens / TEXT, ignore_errors=True)
-        (Path(made) / TEXT).rename(tokens / TEXT)
+        (Path(temporary) / TEXT).rename(tokens / TEXT)
 
 
 def encoder_component(encoder: TextEncoder | None, tokens: Path) -> Component | None:
-    """What a model that is trained on a token set takes along of its text encoder; None of one that is on the Hub.
+    """Text component of a model that is trained on a token set; None if the encoder is on the Hub.
 
     Args:
-        encoder: that encodes the captions; None where the set holds their states.
-        tokens: folder of the set.
+        encoder: encoder of the captions; None if the set contains their states.
+        tokens: folder of the token set.
 
     Raises:
         AdaNATError: if the set's encoder is damaged.
@@ -67,9 +67,9 @@ def encoder_component(encoder: TextEncoder | None, tokens: Path) -> Component | 
         return _read_encoder(tokens / TEXT) if (tokens / TEXT).is_dir() else None
     if not Path(encoder.model).is_dir():
         return None
-    with tempfile.TemporaryDirectory(prefix="adanat-text-") as made:
-        encoder.save(Path(made))
-        return _read_encoder(Path(made))
+    with tempfile.TemporaryDirectory(prefix="adanat-text-") as temporary:
+        encoder.save(Path(temporary))
+        return _read_encoder(Path(temporary))
 
 
 def _read_encoder(folder: Path) -> Component:
@@ -88,36 +88,36 @@ def encoder_of(
     """Load the encoder of a text-conditional model.
 
     Args:
-        folder: the model; an encoder of its own comes before one that the NAT names.
-        nat: of the model; where it names no encoder, its width tells which of the benchmarks' it is.
-        named: by the user, instead of the model's own; "" for that.
-        device: where to encode.
-        precision: number format of the tower's products.
+        folder: the model; its own text component is preferred to the encoder that the NAT names.
+        nat: configuration of the model's NAT; if it names no encoder, its text width identifies the benchmark's.
+        named: Hub id or folder that replaces the model's own encoder; "" for the model's own.
+        device: device to encode on.
+        precision: number format of matrix products.
 
     Raises:
-        AdaNATError: if it cannot be had, or is not the one that the NAT was trained with.
+        AdaNATError: if it cannot be loaded, or is not the encoder that the NAT was trained with.
     """
     model = named or nat.text_encoder or text_encoder_of(nat.text_width)
     if not named and folder.has(TEXT):
-        folder.files(TEXT)  # of a model on the Hub, they are fetched here
+        folder.files(TEXT)  # fetches them, if the model is on the Hub
         model = str(folder.path / TEXT)
     require(
         "/" in model or Path(model).is_dir(),
-        f"The NAT of {folder.name} was trained with a text encoder in a folder {model!r}, which did not come with it; "
-        "give that folder as --text-encoder.",
+        f"The NAT of {folder.name} was trained with a text encoder in a folder {model!r}, which is not part of the "
+        "model; give that folder as --text-encoder.",
     )
     encoder = load_encoder(model, device, precision)
     encoder.require_shape(nat.text_width, nat.text_length, f"the NAT of {folder.name}")
     require(
         not nat.text_fingerprint or encoder.fingerprint == nat.text_fingerprint,
         f"The NAT of {folder.name} was trained with text encoder {nat.text_fingerprint[:12]}, but {model} is "
-        f"{encoder.fingerprint[:12]}; give the one that it was trained with (--text-encoder).",
+        f"{encoder.fingerprint[:12]}; give the former as --text-encoder.",
     )
     return encoder
 
 
 def encoded(encoder: TextEncoder, captions: Sequence[str]) -> Iterator[States]:
-    """Yield the states of captions in order, a few hundred at a time, as float16 (n, L, D)."""
+    """Yield the states of captions in order, float16 (n, L, D), with n at most 256."""
     for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
         states = encoder.encode(captions[start : start + _CAPTIONS_AT_ONCE]).states
         yield states.half().cpu().numpy()

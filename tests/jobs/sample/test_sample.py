@@ -238,11 +238,11 @@ def test_a_class_is_found_however_label_lists_and_file_names_write_it(asked: str
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("207.0", "no id; expected a whole number"),
-        ("1e2", "no id; expected a whole number"),
-        ("9" * 20, "no id; expected a whole number"),
+        ("207.0", "not an id; expected an integer"),
+        ("1e2", "not an id; expected an integer"),
+        ("9" * 20, "not an id; expected an integer"),
         ("-1", "expected an id from 0 to 999"),
-        ("207,208", "several; give each by itself: --class 207 --class 208"),
+        ("207,208", "several; give each separately: --class 207 --class 208"),
         ("golden retriever;lion", "--class 'golden retriever' --class lion"),
         ("class208", "Class 208 was never shown"),
         ("class207_lion", "not one of the 5"),

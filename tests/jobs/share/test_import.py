@@ -229,7 +229,7 @@ def without(state: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda: without(vqgan_state(), "decoder.conv_in.bias"), {}, "missing decoder.conv_in.bias"),
         (lambda: policy_state(), {}, "--steps"),
         (lambda: policy_state() | {"linear3.weight": torch.zeros(1, 512)}, {"num_steps": 8}, "gives 1 values"),
-        (lambda: {"stem.weight": torch.zeros(2)}, {}, "no network known"),
+        (lambda: {"stem.weight": torch.zeros(2)}, {}, "no known network"),
         (lambda: {"epoch": 3, "model": {}}, {}, "holds no state dict"),
         (lambda: [1, 2], {}, "found list"),
     ],
