@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from adanat_cli.core.config import RECIPES, DiscriminatorConfig, PolicyConfig, PolicyTrainingConfig, PPOConfig
-from adanat_cli.core.ppo.agent import Agent, Judgement, make_optimizer
+from adanat_cli.core.ppo.agent import Agent, AgentOutput, make_optimizer
 from adanat_cli.core.ppo.gaussian import entropy, log_prob
 from adanat_cli.core.ppo.rollout import Rollout
 from adanat_cli.core.ppo.update import group_means, losses, normalize, update
@@ -31,7 +31,7 @@ def test_returns_are_standardised_over_all_rows_and_serve_every_step() -> None:
 def test_the_paper_normalises_returns_over_rows_which_differs_from_trajectories_by_the_unbiased_count() -> None:
     shape = PolicyConfig(feature_width=8, grid=(2, 2), num_steps=4, hidden_width=16)
     trainer = PolicyTrainer(
-        None, shape, PolicyTrainingConfig(), PAPER, DiscriminatorConfig(), None, None, Accelerator(cpu=True)
+        None, None, shape, PolicyTrainingConfig(), PAPER, DiscriminatorConfig(), None, None, Accelerator(cpu=True)
     )
     rewards, expected = ARITH["final_reward"], ARITH["norm_returns"].view(2, 4, 3)[:, 0].flatten()
     torch.testing.assert_close(trainer._returns(rewards, torch.zeros(6)), expected, **TOLERANCE)
@@ -44,9 +44,9 @@ def test_losses_are_the_references() -> None:
     torch.testing.assert_close(new, ARITH["new_logprob"], **TOLERANCE)
     torch.testing.assert_close((new - ARITH["old_logprob"]).exp(), ARITH["ratio"], **TOLERANCE)
     assert entropy(0.6, 4) == pytest.approx(float(ARITH["entropy"][0]), abs=2e-6)
-    judgement = Judgement(ARITH["new_mean"], ARITH["new_values"])
+    output = AgentOutput(ARITH["new_mean"], ARITH["new_values"])
     loss = losses(
-        judgement,
+        output,
         ARITH["actions"],
         ARITH["old_logprob"],
         ARITH["advantages"],
@@ -84,7 +84,7 @@ def test_five_full_batch_epochs_move_the_networks_as_the_reference_does() -> Non
     measured = []
     for _ in range(5):
         loss = losses(
-            Judgement(*agent(features[order], timesteps[order])), raw, old, returns - values, returns, 0.6, PAPER
+            AgentOutput(*agent(features[order], timesteps[order])), raw, old, returns - values, returns, 0.6, PAPER
         )
         measured.append(float(loss.total.detach()))
         optimizer.zero_grad()

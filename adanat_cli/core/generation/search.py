@@ -120,7 +120,7 @@ class TableSearch:
             "path": self._path,
         }
 
-    def load_state_dict(self, state: dict[str, Tensor], generation: int) -> None:
+    def load_state_dict(self, state: dict[str, Tensor], generation: int = 0) -> None:
         """Resume from a saved state, at a generation."""
         self.mean, self.variance, self.sigma = state["mean"], state["variance"], state["sigma"]
         self._path_sigma, self._path, self.generation = state["path_sigma"], state["path"], generation

@@ -11,12 +11,12 @@ from adanat_cli.core.config import PolicyConfig, PPOConfig
 from adanat_cli.core.policy import PolicyNetwork, build_policy
 
 
-class Judgement(NamedTuple):
-    """What the agent makes of states.
+class AgentOutput(NamedTuple):
+    """Actions and values of R states.
 
     Attributes:
-        means: (R, 4), raw actions.
-        values: (R,), expected normalised returns.
+        means: (R, 4), mean raw actions of the policy.
+        values: (R,), the critic's estimates of the normalised returns.
     """
 
     means: Tensor
@@ -32,20 +32,19 @@ class Agent(nn.Module):
         self.policy = build_policy(config)
         self.critic = PolicyNetwork(config.replace(kind="adaptive", out_features=1))
 
-    def forward(self, features: Tensor, timesteps: Tensor) -> Judgement:
-        """Judge states by (R, N, D) features and (R,) step indices."""
+    def forward(self, features: Tensor, timesteps: Tensor) -> AgentOutput:
+        """Map (R, N, D) features and (R,) step indices to actions and values."""
         features = features.float()
-        return Judgement(self.policy(features, timesteps), self.critic(features, timesteps)[:, 0])
+        return AgentOutput(self.policy(features, timesteps), self.critic(features, timesteps)[:, 0])
 
 
 def make_optimizer(agent: Agent, config: PPOConfig) -> torch.optim.Adam:
-    """Adam over both networks; a static policy's table moves at a rate of its own."""
+    """Adam over both networks; a static policy's table has a learning rate of its own."""
     static = agent.policy.config.kind == "static"
-    groups = [
-        {
-            "params": list(agent.policy.parameters()),
-            "lr": config.static_learning_rate if static else config.learning_rate,
-        },
-        {"params": list(agent.critic.parameters()), "lr": config.learning_rate},
-    ]
-    return torch.optim.Adam(groups)
+    policy_rate = config.static_learning_rate if static else config.learning_rate
+    return torch.optim.Adam(
+        [
+            {"params": list(agent.policy.parameters()), "lr": policy_rate},
+            {"params": list(agent.critic.parameters()), "lr": config.learning_rate},
+        ]
+    )

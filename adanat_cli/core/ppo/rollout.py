@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +20,14 @@ from adanat_cli.core.ppo.gaussian import log_prob
 
 @dataclass(frozen=True)
 class Rollout:
-    """B trajectories of T steps. Per row (trajectory and step) it keeps N D features or N token ids, and 10 numbers.
+    """B trajectories of T steps; a row is one step of one trajectory.
 
     Attributes:
-        token_ids: (T, B, N) int32, what the NAT saw at each step.
-        features: (T, B, N, D) in the number format that was asked for; None to have them computed again.
-        raw: (T, B, 4), explored raw actions.
-        log_probs: (T, B), of the raw actions when they were taken.
-        values: (T, B), the critic's at that time.
+        token_ids: (T, B, N) int32, input of the NAT at each step.
+        features: (T, B, N, D), the NAT's, in the requested number format; None where they are recomputed.
+        raw: (T, B, 4), raw actions drawn.
+        log_probs: (T, B), log-densities of the raw actions when they were drawn.
+        values: (T, B), the critic's estimates at that time.
         actions: (T, B, 4), the four values that the steps used.
         sampled_ids: (B, N) int64, the images.
     """
@@ -41,13 +42,13 @@ class Rollout:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the trajectories take."""
+        """Bytes of all tensors."""
         tensors = [tensor for tensor in self.__dict__.values() if tensor is not None]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class _Explorer:
-    """A schedule that explores around a policy's mean and notes what it saw and did."""
+    """A schedule that draws actions around a policy's mean and keeps the rows of a rollout."""
 
     needs_features = True
     order: Tensor | None = None
@@ -61,7 +62,7 @@ class _Explorer:
 
     def __call__(self, state: DecodingState, features: Tensor | None) -> Action:
         assert features is not None
-        # Judged as PPO will see them later: the first ratio of every row is 1.
+        # In the number format in which PPO sees them later, so that the first ratio of every row is 1.
         kept = features if self._keep is None else features.to(self._keep)
         timesteps = torch.full((len(kept),), state.step, device=kept.device)
         means, values = self._agent(kept, timesteps)
@@ -83,16 +84,16 @@ def collect(
     std: float,
     keep: torch.dtype | None = torch.bfloat16,
 ) -> Rollout:
-    """Generate a batch of images with exploring actions.
+    """Generate a batch of images with actions drawn around the policy's mean.
 
     Args:
         agent: policy and critic.
         predict: the NAT.
         state: ``DecodingState.start(...)``.
-        noise: of generation.
-        exploration: (T, B, 4) standard normal numbers.
-        std: deviation of the raw actions from the policy's mean.
-        keep: number format to keep features in; None keeps token ids only, to compute features again.
+        noise: randomness of generation.
+        exploration: (T, B, 4) draws of a standard normal.
+        std: standard deviation of the raw actions.
+        keep: number format to keep features in; None keeps token ids only, from which features are recomputed.
 
     Source: AdaNAT (arXiv 2409.00342), trajectories of the current policy.
     """
@@ -115,10 +116,7 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
     """Put batches of trajectories of the same policy side by side."""
     if len(rollouts) == 1:
         return rollouts[0]
-    first = rollouts[0]
-    features = None
-    if first.features is not None:
-        features = torch.cat([part.features for part in rollouts if part.features is not None], dim=1)
-    names = ("token_ids", "raw", "log_probs", "values", "actions")
-    columns = {name: torch.cat([getattr(part, name) for part in rollouts], dim=1) for name in names}
-    return Rollout(features=features, sampled_ids=torch.cat([part.sampled_ids for part in rollouts]), **columns)
+    names = ["token_ids", "raw", "log_probs", "values", "actions"]
+    names += ["features"] if rollouts[0].features is not None else []
+    columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in rollouts], dim=1) for name in names}
+    return Rollout(**{"features": None, **columns, "sampled_ids": torch.cat([part.sampled_ids for part in rollouts])})

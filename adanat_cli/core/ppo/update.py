@@ -1,35 +1,63 @@
-"""The mathematics of one PPO update, and its epochs over a rollout."""
+"""One PPO update: from rewards to returns and advantages, and the clipped objective over some epochs of a rollout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adanat_cli.core.config import PPOConfig
-from adanat_cli.core.ppo.agent import Judgement
+from adanat_cli.core.ppo.agent import AgentOutput
 from adanat_cli.core.ppo.gaussian import entropy, log_prob
 from adanat_cli.core.ppo.rollout import Rollout
 
 _EPSILON = 1e-7
 FeaturesOf = Callable[[Tensor], Tensor]
 """Maps (R,) rows of a rollout, step * B + trajectory, to their (R, N, D) features."""
-Judge = Callable[[Tensor, Tensor], Judgement]
+AgentCall = Callable[[Tensor, Tensor], AgentOutput]
 """The agent, or its distributed wrapper."""
 
 
+class Processes(Protocol):
+    """The processes that share an update, such as an ``Accelerator``."""
+
+    @property
+    def num_processes(self) -> int:
+        """Number of processes; each has its own rows."""
+
+    def backward(self, loss: Tensor) -> object:
+        """Compute gradients."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Concatenate the rows of all processes."""
+
+
+class OneProcess:
+    """No other processes."""
+
+    num_processes = 1
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients."""
+        loss.backward()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the rows as they are."""
+        return tensor
+
+
 class Losses(NamedTuple):
-    """The terms of PPO's loss, scalars, and what the steps of training are judged by.
+    """The terms of PPO's loss and two diagnostics of an optimizer step, all scalars.
 
     Attributes:
-        total: what is minimised.
-        policy: of the clipped objective.
+        total: the loss to minimise.
+        policy: minus the clipped objective.
         value: mean squared error of the critic, before its weight.
         kl: estimated Kullback-Leibler divergence of the new policy from the one that acted.
-        clip_fraction: share of rows whose ratio left the clip range.
+        clip_fraction: fraction of rows whose probability ratio left the clip range.
     """
 
     total: Tensor
@@ -46,32 +74,45 @@ def group_means(rewards: Tensor, groups: Tensor) -> Tensor:
     return (sums / inverse.bincount())[inverse]
 
 
+def baseline_groups(baseline: Literal["class", "pair", "none"], labels: Tensor) -> Tensor | None:
+    """Return the groups (B,) whose mean reward is the baseline; None for no baseline.
+
+    Args:
+        baseline: a sample's class, its pair (samples 2i and 2i + 1), or none.
+        labels: (B,), classes or numbers of prompts.
+    """
+    if baseline == "pair":
+        return torch.arange(len(labels), device=labels.device) // 2
+    return labels if baseline == "class" else None
+
+
 def normalize(returns: Tensor, all_returns: Tensor | None = None) -> Tensor:
-    """Bring returns to mean 0 and deviation 1 (unbiased) over the rows of all processes.
+    """Shift and scale returns to mean 0 and unbiased standard deviation 1 over the rows of all processes.
 
     Args:
         returns: (R,), rows of this process.
-        all_returns: rows of all processes; by default this one's.
+        all_returns: rows of all processes; None where this is the only one.
 
     Source: AdaNAT (arXiv 2409.00342), the released code.
     """
-    every = returns if all_returns is None else all_returns
-    return (returns - every.mean()) / (every.std() + _EPSILON)
+    reference = returns if all_returns is None else all_returns
+    return (returns - reference.mean()) / (reference.std() + _EPSILON)
 
 
 def terminal_returns(rewards: Tensor, num_steps: int, groups: Tensor | None = None) -> Tensor:
-    """Turn rewards of whole trajectories into the normalised returns that every step of theirs has.
+    """Turn rewards of whole trajectories into the normalised returns that all their steps share.
 
-    A reward counts T times, once for each row, as in the reference: over the trajectories alone the unbiased deviation
-    would be larger by the root of (B T - 1) / (T (B - 1)), 7 % for 6 trajectories of 4 steps and 0.01 % for 4,096 of 8.
+    The reward comes at the last step and is not discounted. It counts T times, once for each row, as in the reference:
+    over the trajectories alone the unbiased standard deviation would be larger by the root of (B T - 1) / (T (B - 1)),
+    7 % for 6 trajectories of 4 steps and 0.01 % for 4,096 of 8.
 
     Args:
         rewards: (B,), of all processes.
         num_steps: T.
-        groups: (B,), of samples whose mean reward is subtracted from theirs; None subtracts nothing.
+        groups: (B,), groups whose mean reward is subtracted; None subtracts nothing.
 
     Returns:
-        (B,) returns, of mean 0 and unbiased deviation 1 over the B T rows.
+        (B,) returns, of mean 0 and unbiased standard deviation 1 over the B T rows.
 
     Source: AdaNAT (arXiv 2409.00342), the released code.
     """
@@ -81,7 +122,7 @@ def terminal_returns(rewards: Tensor, num_steps: int, groups: Tensor | None = No
 
 
 def losses(
-    judgement: Judgement,
+    output: AgentOutput,
     raw: Tensor,
     old_log_probs: Tensor,
     advantages: Tensor,
@@ -92,21 +133,21 @@ def losses(
     """PPO's clipped objective with a value and an entropy term, means over (R,) rows.
 
     Args:
-        judgement: the agent's, at the rows.
-        raw: (R, 4), actions taken.
-        old_log_probs: (R,), when they were taken.
+        output: of the agent, at the rows.
+        raw: (R, 4), raw actions taken.
+        old_log_probs: (R,), their log-densities when they were taken.
         advantages: (R,).
         returns: (R,), targets of the critic.
-        std: exploration's deviation when they were taken.
+        std: standard deviation of the raw actions when they were taken.
         config: clip range and weights.
 
     Source: PPO (arXiv 1707.06347), equations 7 and 9; AdaNAT (arXiv 2409.00342).
     """
-    log_ratio = log_prob(raw, judgement.means, std) - old_log_probs
+    log_ratio = log_prob(raw, output.means, std) - old_log_probs
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
     policy = -torch.minimum(ratio * advantages, clipped * advantages).mean()
-    value = F.mse_loss(judgement.values, returns)
+    value = F.mse_loss(output.values, returns)
     # The entropy does not depend on the mean: it only shifts the loss, as in the reference.
     bonus = config.entropy_weight * entropy(std, raw.shape[-1])
     total = policy + config.value_weight * value - bonus
@@ -117,7 +158,7 @@ def losses(
 
 
 def update(
-    judge: Judge,
+    agent: AgentCall,
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
     returns: Tensor,
@@ -125,53 +166,46 @@ def update(
     std: float,
     config: PPOConfig,
     generator: torch.Generator,
-    num_processes: int = 1,
-    backward: Callable[[Tensor], object] = Tensor.backward,
-    gather: Callable[[Tensor], Tensor] = torch.Tensor.clone,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
-    """Take all epochs over one rollout.
-
-    The reward comes at the last step only and is not discounted, so every step of a trajectory has its return.
+    """Improve policy and critic over all epochs of one rollout.
 
     Args:
-        judge: the agent, perhaps wrapped for several processes.
-        optimizer: over its weights.
+        agent: the agent, perhaps wrapped for several processes.
+        optimizer: optimizer of its weights.
         rollout: T steps of B trajectories.
-        returns: (B,), normalised over all processes.
-        features_of: looks features up, or computes them.
-        std: exploration's deviation in the rollout.
-        config: of PPO.
+        returns: (B,), normalised over all processes; every step of a trajectory has its return.
+        features_of: looks features up, or recomputes them.
+        std: standard deviation of the raw actions in the rollout.
+        config: settings of PPO.
         generator: on the CPU; shuffles rows.
-        num_processes: that share ``config.minibatch``.
-        backward: the way to compute gradients.
-        gather: collects rows over all processes.
+        processes: that share ``config.minibatch``; None for this one alone.
 
     Returns:
-        Means over all steps: loss, policy_loss, value_loss, kl, clip_fraction, gradient_norm; and explained_variance
-        of the old values, entropy.
+        Means over all optimizer steps: loss, policy_loss, value_loss, kl, clip_fraction, gradient_norm; and
+        explained_variance of the old values, entropy.
     """
+    processes = processes or OneProcess()
     num_steps, batch = rollout.log_probs.shape
-    device = rollout.raw.device
-    raw, old = rollout.raw.flatten(0, 1), rollout.log_probs.flatten()
+    raw, old_log_probs, values = rollout.raw.flatten(0, 1), rollout.log_probs.flatten(), rollout.values.flatten()
+    timesteps = torch.arange(num_steps, device=raw.device).repeat_interleave(batch)
     targets = returns.repeat(num_steps)  # rows are step-major
-    advantages = targets - rollout.values.flatten()
+    advantages = targets - values
     if config.normalize_advantages:
-        advantages = normalize(advantages, gather(advantages))
-    timesteps = torch.arange(num_steps, device=device).repeat_interleave(batch)
-    size = -(-config.minibatch // num_processes) if config.minibatch else len(raw)
+        advantages = normalize(advantages, processes.gather(advantages))
+    size = -(-config.minibatch // processes.num_processes) if config.minibatch else len(raw)
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
     stats: list[Tensor] = []
     for _ in range(config.epochs):
-        for rows in torch.randperm(len(raw), generator=generator).to(device).split(size):
-            judgement = Judgement(*judge(features_of(rows), timesteps[rows]))
-            loss = losses(judgement, raw[rows], old[rows], advantages[rows], targets[rows], std, config)
+        for rows in torch.randperm(len(raw), generator=generator).to(raw.device).split(size):
+            output = AgentOutput(*agent(features_of(rows), timesteps[rows]))
+            loss = losses(output, raw[rows], old_log_probs[rows], advantages[rows], targets[rows], std, config)
             optimizer.zero_grad(set_to_none=True)
-            backward(loss.total)
-            limit = config.gradient_norm or float("inf")
-            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            processes.backward(loss.total)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_norm or float("inf"))
             optimizer.step()
             stats.append(torch.stack([loss.total.detach(), *loss[1:], norm]))
     names = ("loss", "policy_loss", "value_loss", "kl", "clip_fraction", "gradient_norm")
     means = dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True))
-    residual = (targets - rollout.values.flatten()).var() / (targets.var() + _EPSILON)
-    return {**means, "explained_variance": 1 - float(residual), "entropy": entropy(std, raw.shape[-1])}
+    unexplained = (targets - values).var() / (targets.var() + _EPSILON)
+    return {**means, "explained_variance": 1 - float(unexplained), "entropy": entropy(std, raw.shape[-1])}

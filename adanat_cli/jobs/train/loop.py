@@ -1,88 +1,150 @@
-"""The loop that the trainings share: update, look at the result, save when it is due or a signal comes, export."""
+"""The training loop: update, log, observe, save when it is due or a signal comes, and export at the end."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from accelerate import Accelerator
+from PIL.Image import Image
+from torch import Tensor
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, TokenizerTrainingConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.interrupts import Interrupt, deferred_interrupts
-from adanat_cli.jobs.runtime.reporter import Reporter, Task
+from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
 from adanat_cli.jobs.runtime.resume import Length
+from adanat_cli.jobs.sample.pictures import save_png
 from adanat_cli.jobs.train.averages import Meter
 from adanat_cli.jobs.train.run_folder import RunFolder
 
 _OBSERVED = "observed"
 
 
-class Trainer(Protocol):
-    """The networks and optimizers of a training.
+class Resumable:
+    """An object whose state can be saved.
+
+    Attributes:
+        saved: names of the attributes to save: modules and optimizers by their own ``state_dict``, others as they are.
+    """
+
+    saved: ClassVar[tuple[str, ...]] = ()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to continue exactly."""
+        parts = {name: getattr(self, name) for name in self.saved}
+        return {name: part.state_dict() if hasattr(part, "state_dict") else part for name, part in parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        for name in self.saved:
+            part = getattr(self, name)
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(state[name])
+            else:
+                setattr(self, name, state[name])
+
+
+class Trainer(Resumable):
+    """The networks and optimizers of a training, and its update.
 
     Attributes:
         step: number of updates done.
     """
 
-    step: int
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to go on exactly."""
+    step = 0
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
+        super().load_state_dict(state)
+        self.step = state["step"]
 
 
-def open_run(
-    path: Path, settings: dict[str, Any], accelerator: Accelerator, reporter: Reporter, length: Length
-) -> tuple[RunFolder, dict[str, Any] | None]:
-    """Open a run folder on every process, with the last whole state if there is one.
-
-    Raises:
-        AdaNATError: if it holds another run, or no state of it is whole.
-    """
-    main = accelerator.is_main_process
-    with accelerator.main_process_first():
-        folder = RunFolder(path, settings, write=main, length=length)
-        state = folder.latest(reporter if main else None)
-        if main:
-            # A run whose exported model was damaged has lost nothing: it is written again from the state.
-            ModelFolder(folder.model).drop_broken()
-    return folder, state
-
-
-class TrainingLoop(ABC):
-    """One training; subclasses say what an update is, what to look at, and what to export.
+class Run:
+    """A run folder that is open on every process.
 
     Attributes:
-        folder, accelerator, reporter: where it writes, on which processes it runs, and whom it tells.
-        trainer: what changes.
-        num_updates, save_every: of the whole run, and between two saved states.
-        exports_with_states: whether the model is written with every saved state, or at the end alone.
+        folder: where the main process writes.
+        accelerator: devices and processes.
+        reporter: silent on processes other than the main one.
+        settings: everything that decides the result.
     """
 
-    folder: RunFolder
-    accelerator: Accelerator
-    reporter: Reporter
-    trainer: Trainer
-    num_updates: int
-    save_every: int
+    def __init__(
+        self,
+        output: Path,
+        settings: dict[str, Any],
+        accelerator: Accelerator,
+        reporter: Reporter,
+        length: Length,
+        note: str = "",
+    ) -> None:
+        """Create the folder and log the note, or open it to resume.
+
+        Raises:
+            AdaNATError: if it holds another run, or every saved state is damaged.
+        """
+        main = accelerator.is_main_process
+        self.settings, self.accelerator = settings, accelerator
+        self.reporter = reporter if main else SilentReporter()
+        with accelerator.main_process_first():
+            self.folder = RunFolder(output, settings, write=main, length=length)
+            self._state = self.folder.latest(self.reporter)
+            if main:
+                # A run whose exported model was damaged has lost nothing: it is written again from the state.
+                ModelFolder(self.folder.model).drop_broken()
+        if note and self.is_new:
+            self.reporter.log(note)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no saved state to resume from."""
+        return self._state is None
+
+    def take_state(self) -> dict[str, Any] | None:
+        """Hand over the last whole state, which is as large as the networks and optimizers together."""
+        state, self._state = self._state, None
+        return state
+
+
+class TrainingLoop(Resumable, ABC):
+    """One training; subclasses define its update, what to observe, and what to export.
+
+    Attributes:
+        run: where it writes, on which processes it runs, and to whom it reports.
+        trainer: networks and optimizers.
+        num_updates: length of the whole training.
+        save_every: updates between two saved states.
+        name, unit: of the training and of an update, on the progress bar.
+        exports_with_states: whether the model is written with every saved state, or at the end alone.
+        repeats_updates: whether a signal breaks an update off, which is then done again, or waits for its end.
+    """
+
+    name, unit = "Training", "updates"
     exports_with_states = True
-    _unseen = False
+    repeats_updates = False
+    _observed = True
+
+    def __init__(self, run: Run, trainer: Trainer, num_updates: int, save_every: int) -> None:
+        """Connect the parts."""
+        self.run, self.trainer = run, trainer
+        self.num_updates, self.save_every = num_updates, save_every
+        self.folder, self.accelerator, self.reporter = run.folder, run.accelerator, run.reporter
 
     @abstractmethod
-    def update(self, task: Task) -> None:
-        """Take one update and note what it measured."""
+    def update(self) -> None:
+        """Take one update."""
 
     @abstractmethod
+    def log(self, task: Task) -> None:
+        """Log what the update measured, and advance the progress bar."""
+
     def observe(self, task: Task) -> None:
-        """Measure and draw what is due after this update; changes no weights, and may be broken off and done again."""
+        """Measure and draw what is due after this update; changes no weights, and may be broken off and repeated."""
 
-    @abstractmethod
     def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""
 
@@ -90,91 +152,146 @@ class TrainingLoop(ABC):
     def export(self) -> None:
         """Write the model as it is now."""
 
-    def notes(self) -> dict[str, Any]:
-        """What is saved beside the networks, for ``recall``."""
-        return {}
-
-    def recall(self, state: dict[str, Any]) -> None:  # noqa: B027 — not everyone has notes
-        """Take ``notes`` back from a saved state."""
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """Where the model is, and what was measured."""
 
     def untimed(self) -> AbstractContextManager[None]:
-        """Leave what happens inside out of the measured speed."""
+        """Exclude a block from the measured speed."""
         return nullcontext()
 
-    def due(self, every: int) -> bool:
-        """Whether something that is done every so many updates, and at the end, is to be done now."""
-        return self.trainer.step % every == 0 or self.trainer.step == self.num_updates
+    def due(self, interval: int) -> bool:
+        """Whether something that is done every ``interval`` updates, and at the end, is due now."""
+        return self.trainer.step % interval == 0 or self.trainer.step == self.num_updates
 
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+    def start(self) -> None:
+        """Resume from the last saved state, if there is one.
 
         Raises:
-            AdaNATError: if it is not one of this training.
+            AdaNATError: if the state is not one of this training.
         """
-        trainer = self.trainer
-        with self.folder.taking(state, trainer.state_dict()):
-            trainer.load_state_dict(state)
-            self.recall(state)
-        self._unseen = not state.get(_OBSERVED, True)
-        self.reporter.log(f"Resuming at update {trainer.step} of {self.num_updates}.")
+        if (state := self.run.take_state()) is None:
+            return
+        with self.folder.taking(state, self.trainer.state_dict()):
+            self.trainer.load_state_dict(state)
+            self.load_state_dict(state)
+        self._observed = state.get(_OBSERVED, True)
+        self.reporter.log(f"Resuming at {self._progress()}.")
 
-    def train(self) -> None:
+    def train(self) -> dict[str, Any]:
         """Update until done.
+
+        Returns:
+            Where the model is and what was measured; empty on processes other than the main one.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the state is saved.
             SystemExit: after SIGTERM or SIGHUP, once the state is saved; with 128 + the signal's number.
         """
-        exported = False
+        self.start()
         with (
             deferred_interrupts() as interrupt,
-            self.reporter.task("Training", self.num_updates, "updates", self.trainer.step) as task,
+            self.reporter.task(self.name, self.num_updates, self.unit, self.trainer.step) as task,
         ):
-            if self._unseen:
-                exported = self._finish_update(interrupt, task)
+            if not self._observed:
+                self._observe_and_save(task, interrupt)
             while self.trainer.step < self.num_updates:
-                self.update(task)
+                with interrupt.at_once() if self.repeats_updates else nullcontext():
+                    self.update()
+                self.log(task)
                 with self.untimed():
-                    exported = self._finish_update(interrupt, task)
-        if self.accelerator.is_main_process and not exported:
+                    self._observe_and_save(task, interrupt)
+        if self.accelerator.is_main_process:
             self.export()
+        self.accelerator.wait_for_everyone()
+        return self.result() if self.accelerator.is_main_process else {}
 
-    def _finish_update(self, interrupt: Interrupt, task: Task) -> bool:
-        """Observe, save, and leave if a signal asked for it; returns whether the model was exported."""
-        main, num_logged, seen = self.accelerator.is_main_process, self.folder.num_logged(), True
+    def _observe_and_save(self, task: Task, interrupt: Interrupt) -> None:
+        """Observe; save if it is due or a signal came, and then leave."""
+        main, num_logged, observed = self.accelerator.is_main_process, self.folder.num_logged(), True
         try:
-            # Others go on until the main process, which alone saves, has left.
+            # The other processes continue until the main process, which alone saves, has left.
             with interrupt.at_once() if main else nullcontext():
                 self.observe(task)
         except (KeyboardInterrupt, SystemExit):
             if not interrupt.raised:
                 raise
-            seen = False
+            observed = False
         stop = interrupt.raised and main
         if not stop and not self.due(self.save_every):
-            return False
+            return
         self.check()
         if not main:
-            return False
+            return
         with interrupt.saving():
-            state = {**self.trainer.state_dict(), **self.notes(), _OBSERVED: seen}
-            self.folder.save(self.trainer.step, state, None if seen else num_logged)
+            state = {**self.trainer.state_dict(), **self.state_dict(), _OBSERVED: observed}
+            self.folder.save(self.trainer.step, state, None if observed else num_logged)
         if interrupt.raised:
-            self.reporter.log(f"Saved at update {self.trainer.step} of {self.num_updates}.")
-        if self.exports_with_states:
-            self.export()
+            self.reporter.log(f"Saved at {self._progress()}.")
+        if self.exports_with_states and (interrupt.raised or self.trainer.step < self.num_updates):
+            self.export()  # after the last update ``train`` does
         if interrupt.raised:
             raise interrupt.end()
-        return self.exports_with_states
+
+    def _progress(self) -> str:
+        return f"{self.unit.removesuffix('s')} {self.trainer.step} of {self.num_updates}"
 
 
 class MeteredLoop(TrainingLoop):
-    """A training whose updates are measured by a ``Meter``, and whose result says what the exported weights reach."""
+    """A training whose updates are measured by a ``Meter``, and which observes its averaged weights.
 
-    meter: Meter
-    measured: dict[str, float]
-    advice: str
-    """What to try after a divergence."""
+    Attributes:
+        config: settings of the training.
+        meter: means of what the updates measured since the last log.
+        measured: what the averaged weights, which are exported, reached last.
+        shown: names of the means on the progress bar.
+        advice: what to try after a divergence.
+    """
+
+    saved = ("measured", "meter")
+    shown: ClassVar[tuple[str, ...]] = ()
+    advice: ClassVar[str]
+
+    def __init__(
+        self, run: Run, trainer: Trainer, config: TokenizerTrainingConfig | NATTrainingConfig, stats: tuple[str, ...]
+    ) -> None:
+        """Connect the parts; ``stats`` names what an update measures."""
+        super().__init__(run, trainer, config.steps, config.save_every)
+        self.config, self.measured = config, dict[str, float]()
+        self.meter = Meter(stats, config.batch_size, run.accelerator)
+
+    @abstractmethod
+    def learn(self) -> Tensor:
+        """Take one update; returns (S,) statistics on the device, so that nothing waits for them."""
+
+    @abstractmethod
+    def show(self) -> tuple[dict[str, float], Image]:
+        """Measure the averaged weights into ``measured``; returns what of it is logged, and a picture."""
+
+    def means(self) -> dict[str, float]:
+        """What was measured since the last log."""
+        return self.meter.read()
+
+    def update(self) -> None:
+        """Take one update."""
+        self.meter.add(self.learn())
+
+    def log(self, task: Task) -> None:
+        """Log the means since the last log if they are due, and advance the progress bar."""
+        fields: dict[str, float] = {}
+        if self.due(self.config.log_every):
+            self.check()
+            step, values = self.trainer.step, self.means()
+            self.folder.log(step, **values, learning_rate=self.config.learning_rate_at(step - 1))
+            fields = {name: values[name] for name in self.shown} | {"img/s": values["images_per_second"]}
+        task.advance(1, **fields)
+
+    def observe(self, task: Task) -> None:
+        """Measure the averaged weights and save a picture of what they do."""
+        if self.accelerator.is_main_process and self.due(self.config.sample_every):
+            values, picture = self.show()
+            self.folder.log(self.trainer.step, **values)
+            save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", picture)
 
     def untimed(self) -> AbstractContextManager[None]:
         """Stop the meter's clock."""
@@ -188,21 +305,19 @@ class MeteredLoop(TrainingLoop):
                 f"saved state in {self.folder.path} is kept; try {self.advice} with another --output."
             )
 
-    def notes(self) -> dict[str, Any]:
-        """What was measured last, and since then."""
-        return {"measured": self.measured, "meter": self.meter.state_dict()}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; one of an earlier version has no meter."""
+        super().load_state_dict({"meter": self.meter.state_dict(), **state})
 
-    def recall(self, state: dict[str, Any]) -> None:
-        """Take both back."""
-        self.measured = dict(state["measured"])
-        if "meter" in state:  # a state of an earlier edition has none
-            self.meter.load_state_dict(state["meter"])
+    def result(self) -> dict[str, Any]:
+        """Where the model is, and what was measured last."""
+        return {"model": str(self.folder.model), "steps": self.trainer.step, **self.measured}
 
 
 def training_length(config: TokenizerTrainingConfig | NATTrainingConfig) -> Length:
     """How long a training of a tokenizer or NAT is, and whether it may become longer."""
     cosine = (
-        "with a learning rate that falls in a cosine to the last update (--decay cosine), other lengths have other "
-        "rates from the first update on, so that of a run cannot change"
+        "with a learning rate that falls in a cosine to the last update (--decay cosine), another length changes the "
+        "rates from the first update on, so the length of a run cannot change"
     )
     return Length("training.steps", cosine if config.decay == "cosine" else "")

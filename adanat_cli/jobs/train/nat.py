@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from PIL.Image import Image
+from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
-from adanat_cli.core.config import NATConfig, NATTrainingConfig, nat_preset
+from adanat_cli.core.config import NATConfig, nat_preset
 from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
 from adanat_cli.core.errors import require
@@ -29,15 +30,13 @@ from adanat_cli.jobs.resolve.text_encoders import (
 )
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
-from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import NO_CAPTION, CaptionConditions, ClassConditions, Conditions
-from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
+from adanat_cli.jobs.sample.pictures import Pixels, image_grid
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
-from adanat_cli.jobs.train.averages import Meter
-from adanat_cli.jobs.train.loop import MeteredLoop, open_run, training_length
+from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
 from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, update_memory
-from adanat_cli.jobs.train.run_folder import RunFolder
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -76,7 +75,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         "training": config.to_dict(),
         "data": data_identity(tokens, train_rows),
     }
-    folder, state = open_run(request.output, settings, accelerator, reporter, training_length(config))
+    run = Run(request.output, settings, accelerator, reporter, training_length(config), request.note)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
     if shape.condition == "text":
@@ -85,35 +84,12 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     else:
         conditions = ClassConditions(torch.from_numpy(np.unique(tokens.labels[train_rows])), tokens.info.class_names)
     trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode)
-    if not accelerator.is_main_process:
-        reporter = SilentReporter()
-    run = _Run(
-        request,
-        config,
-        accelerator,
-        reporter,
-        folder,
-        trainer,
-        tokens,
-        train_rows,
-        held_out,
-        model,
-        conditions,
-        encoder,
-    )
-    if state is not None:
-        run.resume(state)
-        del state  # as large as the weights and the optimizer together
-    else:
-        if request.note:
-            reporter.log(request.note)
-        reporter.log(
+    if run.is_new:
+        run.reporter.log(
             f"Training {_millions(trainer.nat)} parameters on {len(train_rows)} images in {config.precision}; "
             f"{len(held_out)} images held out."
         )
-    run.train()
-    accelerator.wait_for_everyone()
-    return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
+    return NATLoop(run, trainer, request, tokens, train_rows, held_out, model, conditions, encoder).train()
 
 
 def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
@@ -138,63 +114,45 @@ def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str
     return min(pieces, share)
 
 
-@dataclass
-class _Run(MeteredLoop):
-    """One run's parts, and what the loop does with them."""
+class NATLoop(MeteredLoop):
+    """Training of a NAT."""
 
-    request: NATSettings
-    config: NATTrainingConfig
-    accelerator: Accelerator
-    reporter: Reporter
-    folder: RunFolder
     trainer: NATTrainer
-    tokens: TokenSet
-    rows: Indices
-    held_out: Indices
-    model: ModelFolder
-    conditions: Conditions
-    encoder: TextEncoder | None
-    measured: dict[str, float] = field(default_factory=dict)
-
+    shown = ("loss", "accuracy")
     advice = "a lower --learning-rate or --precision fp32"
 
-    def __post_init__(self) -> None:
-        self.num_updates, self.save_every = self.config.steps, self.config.save_every
-        self.meter = Meter(STATS, self.config.batch_size, self.accelerator)
-        self.source = self._source()
-
-    def update(self, task: Task) -> None:
-        """Learn from one batch."""
-        place = (self.accelerator.process_index, self.accelerator.num_processes)
-        update = self.source.update(self.trainer.step, *place, self.request.accumulate)
-        rate = self.config.learning_rate_at(self.trainer.step)
-        self.meter.add(self.trainer.update(update, rate))
-        task.advance(1, **(self._log(rate) if self.due(self.config.log_every) else {}))
-
-    def observe(self, task: Task) -> None:
-        """Measure and draw with the averaged weights."""
-        if self.due(self.config.sample_every) and self.accelerator.is_main_process:
-            self._show()
-
-    def _source(self) -> UpdateSource:
-        shape = self.trainer.nat.config
+    def __init__(
+        self,
+        run: Run,
+        trainer: NATTrainer,
+        request: NATSettings,
+        tokens: TokenSet,
+        rows: Indices,
+        held_out: Indices,
+        model: ModelFolder,
+        conditions: Conditions,
+        encoder: TextEncoder | None,
+    ) -> None:
+        """Connect the parts: rows of the token set to train on and to measure on, and whose tokenizer made them."""
+        super().__init__(run, trainer, trainer.config, STATS)
+        self.request, self.tokens, self.rows, self.held_out = request, tokens, rows, held_out
+        self.model, self.conditions, self.encoder = model, conditions, encoder
+        shape = trainer.nat.config
         null = shape.num_classes if shape.condition == "class" else NO_CAPTION
-        return UpdateSource(self.tokens, self.rows, self.config, shape.num_tokens, null, self.tokens.info.has_flips)
+        self.source = UpdateSource(tokens, rows, trainer.config, shape.num_tokens, null, tokens.info.has_flips)
 
-    def _log(self, rate: float) -> dict[str, float]:
-        """Note the means since the last note; returns what is shown beside the bar."""
-        self.check()
-        values = self.meter.read()
-        self.folder.log(self.trainer.step, **values, learning_rate=rate)
-        return {key: values[key] for key in ("loss", "accuracy")} | {"img/s": values["images_per_second"]}
+    def learn(self) -> Tensor:
+        """Learn from one batch."""
+        rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
+        update = self.source.update(self.trainer.step, rank, world_size, self.request.accumulate)
+        return self.trainer.update(update, self.config.learning_rate_at(self.trainer.step))
 
-    def _show(self) -> None:
-        """Measure the averaged weights, which are what is exported, and draw a grid with them."""
+    def show(self) -> tuple[dict[str, float], Image]:
+        """Measure the averaged weights, on training images where none are held out, and draw a grid with them."""
         name, rows = ("held_out", self.held_out) if len(self.held_out) else ("training", spread(self.rows))
         values = self.trainer.measure(self.source.fixed(rows))
         self.measured = {f"{name}_{key}": value for key, value in values.items()}
-        self.folder.log(self.trainer.step, **self.measured)
-        save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", image_grid(self._sample(), _GRID_COLUMNS))
+        return self.measured, image_grid(self._sample(), _GRID_COLUMNS)
 
     def _sample(self) -> Pixels:
         """Generate images of classes, or of captions, spread over those seen, one a column."""
@@ -230,7 +188,7 @@ class _Run(MeteredLoop):
                 **self._examples(),
                 "size": self.request.size,
                 "update": self.trainer.step,
-                "training": self.config.to_dict(),
+                "training": self.run.settings["training"],
                 "measured": self.measured,
             },
         )

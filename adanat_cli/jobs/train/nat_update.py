@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,17 +13,20 @@ from adanat_cli.core.config import NATConfig, NATTrainingConfig
 from adanat_cli.core.nat.objective import MaskedTokenLoss, MaskedTokens
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.train.averages import Ema
+from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.nat_batches import TokenBatch, Update, dropout_seed
 
 STATS = ("loss", "accuracy", "gradient_norm")
 """What an update measures, in this order."""
 
 
-class NATTrainer:
-    """Holds what changes during training.
+class NATTrainer(Trainer):
+    """The NAT, its average and its optimizer, and their update.
 
     Source: AutoNAT (arXiv 2406.05478), whose NAT AdaNAT uses: AdamW with decay on every parameter, no clipping.
     """
+
+    saved = ("nat", "ema", "optimizer")
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class NATTrainer:
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
             context: from numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
         """
-        self.config, self._accelerator, self._context, self.step = config, accelerator, context, 0
+        self.config, self._accelerator, self._context = config, accelerator, context
         torch.manual_seed(config.seed)
         nat = UViT(shape)
         if codes is not None and config.code_init > 0:
@@ -55,7 +57,7 @@ class NATTrainer:
         # Shares the average's memory, so it is always up to date.
         self.averaged.load_state_dict(self.ema.state_dict(), assign=True)
         self._loss = accelerator.prepare_model(MaskedTokenLoss(self.nat, config.label_smoothing))
-        self._optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.nat.parameters(),
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
@@ -82,10 +84,10 @@ class NATTrainer:
                 accelerator.backward(result.loss * scale)
             sums += torch.stack([result.loss.detach(), result.num_correct]) * scale
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.nat.parameters() if p.grad is not None])
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.nat, self.step)
         self.step += 1
         return torch.cat([sums, norm[None]])
@@ -106,21 +108,6 @@ class NATTrainer:
             sums += torch.stack([result.loss, result.num_correct])
         loss, accuracy = (sums / len(batch.positions)).tolist()
         return {"loss": loss, "accuracy": accuracy}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to go on exactly."""
-        return {
-            "nat": self.nat.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.step = state["step"]
-        self.nat.load_state_dict(state["nat"])
-        self.ema.load_state_dict(state["ema"])
-        self._optimizer.load_state_dict(state["optimizer"])
 
     def _forward(self, batch: TokenBatch) -> MaskedTokens:
         with self._autocast():

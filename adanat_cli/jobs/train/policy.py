@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
@@ -21,14 +20,14 @@ from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
 from adanat_cli.jobs.runtime.devices import make_accelerator, require_multiple
 from adanat_cli.jobs.runtime.output_lock import holds_output
-from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.runtime.reporter import Reporter, Task
 from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.conditions import PromptConditions
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
-from adanat_cli.jobs.train.loop import TrainingLoop, open_run
+from adanat_cli.jobs.train.loop import Run, TrainingLoop
 from adanat_cli.jobs.train.policy_distance import Evaluator
-from adanat_cli.jobs.train.policy_rewards import Frechet, PolicyReward, Preference, check_groups, make_adversarial
+from adanat_cli.jobs.train.policy_rewards import check_groups, choose_reward
 from adanat_cli.jobs.train.policy_search import search
 from adanat_cli.jobs.train.policy_setup import (
     Setup,
@@ -41,7 +40,7 @@ from adanat_cli.jobs.train.policy_setup import (
     run_settings,
 )
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
-from adanat_cli.jobs.train.run_folder import RunFolder, Scalars
+from adanat_cli.jobs.train.run_folder import Scalars
 
 
 @holds_output
@@ -56,31 +55,21 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
         SystemExit: after SIGTERM or SIGHUP, once the state is saved.
     """
-    judged = request.discriminator.batch_size if request.training.reward == "adversarial" else 0
-    accelerator = make_accelerator(request.device, judged, "--discriminator-batch")
+    batch_size = request.discriminator.batch_size if request.training.reward == "adversarial" else 0
+    accelerator = make_accelerator(request.device, batch_size, "--discriminator-batch")
     check_processes(request, accelerator.num_processes)
     folder, nat = check_request(request)
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, folder.fingerprint("nat"))
     images = open_images(request, folder, nat)
-    length = Length("training.updates")
-    run_folder, state = open_run(request.output, run_settings(request, shape), accelerator, reporter, length)
-    if not accelerator.is_main_process:
-        reporter = SilentReporter()
-    if request.note and not state:
-        reporter.log(request.note)
+    length, decisive = Length("training.updates"), run_settings(request, shape)
+    run = Run(request.output, decisive, accelerator, reporter, length, request.note)
     for part in images[: 1 if images[1] is images[0] else 2]:
-        reporter.log(part.describe())
-    setup = prepare(request, accelerator, reporter, images)
+        run.reporter.log(part.describe())
+    setup = prepare(request, accelerator, run.reporter, images)
     if request.kind in ("search", "tuned"):
-        return search(request, setup, shape, run_folder, state, reporter)
-    run = _Run(request, accelerator, reporter, run_folder, setup, shape)
-    if state is not None:
-        run.resume(state)
-        del state
-    run.train()
-    accelerator.wait_for_everyone()
-    return run.result() if accelerator.is_main_process else {}
+        return search(request, run, setup, shape)
+    return PolicyLoop(run, request, setup, shape).train()
 
 
 def check_processes(request: PolicySettings, num_processes: int) -> None:
@@ -101,118 +90,116 @@ def check_processes(request: PolicySettings, num_processes: int) -> None:
 
 
 @dataclass
-class _Best:
-    """The best policy so far by the held-out distance."""
+class Best:
+    """The best policy so far by its held-out distance.
 
-    step: int
-    distance: float
-    policy: dict[str, torch.Tensor]
+    Attributes:
+        step: update after which it was measured.
+        distance: Fréchet distance.
+        policy: its weights; empty before the first measurement.
+    """
+
+    step: int = 0
+    distance: float = math.inf
+    policy: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All three."""
+        return dict(self.__dict__)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.step, self.distance, self.policy = int(state["step"]), float(state["distance"]), dict(state["policy"])
 
 
-@dataclass
-class _Run(TrainingLoop):
-    """One run's parts, and what the loop does with them."""
+class PolicyLoop(TrainingLoop):
+    """Training of a policy, which keeps the best one."""
 
-    request: PolicySettings
-    accelerator: Accelerator
-    reporter: Reporter
-    folder: RunFolder
-    setup: Setup
-    shape: PolicyConfig
-    fixed_distance: float = math.nan
-    best: _Best | None = None
-    trainer: PolicyTrainer = field(init=False)
-    evaluator: Evaluator = field(init=False)
-    scalars: Scalars = field(init=False)
-    _stats: dict[str, float] = field(default_factory=dict)
+    saved = ("fixed_distance", "best")
+    trainer: PolicyTrainer
 
-    def __post_init__(self) -> None:
-        request, setup, accelerator = self.request, self.setup, self.accelerator
-        self.num_updates, self.save_every = request.training.updates, request.training.save_every
+    def __init__(self, run: Run, request: PolicySettings, setup: Setup, shape: PolicyConfig) -> None:
+        """Build the reward, the policy, and what measures it."""
+        training, accelerator = request.training, run.accelerator
+        self.request, self.setup, self.shape = request, setup, shape
         # First: of all that may be missing it is the likeliest, and a feature network takes minutes to train.
-        reward = _reward(request, setup, accelerator)
-        self.trainer = PolicyTrainer(
+        reward = choose_reward(request, setup, accelerator)
+        trainer = PolicyTrainer(
             setup.model,
             setup.conditions,
-            self.shape,
-            request.training,
+            shape,
+            training,
             request.ppo,
             request.discriminator,
             reward,
             self._real,
             accelerator,
         )
+        super().__init__(run, trainer, training.updates, training.save_every)
         self.evaluator = Evaluator(
             setup.model,
             setup.held_out_conditions,
             setup.features,
             setup.held_out_reference,
-            request.training.batch_size,
+            training.batch_size,
             accelerator,
         )
         self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
+        self.fixed_distance, self.best = math.nan, Best()
+        self._stats: dict[str, float] = {}
 
-    def recall(self, state: dict[str, Any]) -> None:
-        """Take back what was measured."""
-        self.fixed_distance = state["fixed_distance"]
-        best = state["best"]
-        self.best = _Best(int(best["step"]), float(best["distance"]), dict(best["policy"]))
+    def start(self) -> None:
+        """Resume; in a new run, measure the fixed schedule, and the untrained policy, which is the first best."""
+        super().start()
+        if self.best.policy:
+            return
+        self.fixed_distance = self._distance(base_schedule(self.shape))
+        # A base that is lifted to a floor is no longer quite the fixed schedule.
+        is_fixed = self.shape.residual and not self.shape.base_floor
+        distance = self.fixed_distance if is_fixed else self._distance(self._schedule())
+        if not is_fixed and self.shape.residual:
+            self.reporter.log(
+                f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
+                "they can be learned."
+            )
+        self.best = Best(0, distance, self._policy_state())
+        self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
+        self.reporter.log(
+            f"Fixed schedule: distance {self.fixed_distance:.4g} over {self.request.training.eval_images} images."
+        )
 
-    def notes(self) -> dict[str, Any]:
-        """What was measured."""
-        return {"fixed_distance": self.fixed_distance, "best": self._known_best().__dict__}
-
-    def train(self) -> None:
-        """Update until done; evaluate, show and save on the way."""
-        if self.best is None:
-            self._start()
-        super().train()
-
-    def update(self, task: Task) -> None:
+    def update(self) -> None:
         """Improve the policy once."""
         self._stats = self.trainer.update()
         self.check()
-        self._log(self._stats, task)
+
+    def log(self, task: Task) -> None:
+        """Log all statistics, and advance the progress bar."""
+        if self.trainer.step == 1:
+            self.reporter.log(f"Rollout: {self.trainer.rollout_bytes / 2**20:.1f} MB on each process.")
+        self.scalars.log(self.trainer.step, self._stats)
+        task.advance(1, reward=self._stats["reward"], kl=self._stats["kl"])
 
     def observe(self, task: Task) -> None:
         """Measure the policy on held-out images, and draw with it."""
         config = self.request.training
         if self.due(config.eval_every):
             self._evaluate(task)
-        if self.due(config.show_every):
+        if self.due(config.show_every) and self.accelerator.is_main_process:
             self._show()
 
     def result(self) -> dict[str, Any]:
         """What was reached."""
-        best = self._known_best()
         return {
             "model": str(self.folder.model),
             "policy": policy_component(self.request.num_steps),
             "updates": self.trainer.step,
-            "best_update": best.step,
-            "distance": best.distance,
+            "best_update": self.best.step,
+            "distance": self.best.distance,
             "fixed_distance": self.fixed_distance,
             "num_images": self.request.training.eval_images,
             "measured_on": measured_on(self.setup.held_out),
         }
-
-    def _start(self) -> None:
-        """Measure the fixed schedule, and the untrained policy, which is the first best."""
-        self.fixed_distance = self._distance(base_schedule(self.shape))
-        untrained = PolicySchedule(self.trainer.agent.policy)
-        # A base that is lifted to a floor is no longer quite the fixed schedule.
-        is_fixed = self.shape.residual and not self.shape.base_floor
-        distance = self.fixed_distance if is_fixed else self._distance(untrained)
-        if not is_fixed and self.shape.residual:
-            self.reporter.log(
-                f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
-                "they can be learned."
-            )
-        self.best = _Best(0, distance, self._policy_state())
-        self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
-        self.reporter.log(
-            f"Fixed schedule: distance {self.fixed_distance:.4g} over {self.request.training.eval_images} images."
-        )
 
     def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
         config = self.request.training
@@ -228,28 +215,19 @@ class _Run(TrainingLoop):
                 f"{self.folder.path} is kept; try a lower --learning-rate with another --output."
             )
 
-    def _log(self, stats: dict[str, float], task: Task) -> None:
-        if self.trainer.step == 1:
-            self.reporter.log(f"Rollout: {self.trainer.rollout_bytes / 2**20:.1f} MB on each process.")
-        self.scalars.log(self.trainer.step, stats)
-        task.advance(1, reward=stats["reward"], kl=stats["kl"])
-
     def _evaluate(self, task: Task) -> None:
-        distance = self._distance(PolicySchedule(self.trainer.agent.policy))
+        distance = self._distance(self._schedule())
         self.scalars.log(self.trainer.step, {"distance": distance})
-        if distance < self._known_best().distance:
-            self.best = _Best(self.trainer.step, distance, self._policy_state())
-        best = self._known_best()
-        task.advance(0, distance=distance, best=best.distance)
+        if distance < self.best.distance:
+            self.best = Best(self.trainer.step, distance, self._policy_state())
+        task.advance(0, distance=distance, best=self.best.distance)
 
     def _show(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         step, seed = self.trainer.step, stream_seed(Stream.POLICY_PICTURES, self.request.training.seed)
         draw_policy(
             self.setup.model,
             self.setup.conditions,
-            PolicySchedule(self.trainer.agent.policy),
+            self._schedule(),
             base_schedule(self.shape),
             seed,
             self.folder.samples / f"step-{step:06d}.png",
@@ -259,8 +237,7 @@ class _Run(TrainingLoop):
 
     def export(self) -> None:
         """Write the best policy."""
-        best = self._known_best()
-        policy = build_policy(self.shape)
+        best, policy = self.best, build_policy(self.shape)
         policy.load_state_dict(best.policy)
         facts = {
             "command": "train-policy",
@@ -270,17 +247,15 @@ class _Run(TrainingLoop):
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
             "measured_on": measured_on(self.setup.held_out),
-            "settings": run_settings(self.request, self.shape),
+            "settings": self.run.settings,
         }
         export_policy(self.request, self.setup, policy, facts)
 
     def _policy_state(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.agent.policy.state_dict().items()}
 
-    def _known_best(self) -> _Best:
-        if self.best is None:
-            raise RuntimeError("nothing was measured yet")
-        return self.best
+    def _schedule(self) -> PolicySchedule:
+        return PolicySchedule(self.trainer.agent.policy)
 
     def _real(self, first_batch: int) -> Iterator[Batch]:
         """Real images with their labels, or with the embeddings of their captions."""
@@ -298,30 +273,3 @@ class _Run(TrainingLoop):
         if isinstance(conditions, PromptConditions):
             return ((batch.images, conditions.encoder.encode(batch.captions).pooled) for batch in batches)
         return ((batch.images, batch.labels) for batch in batches)
-
-
-def _reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:
-    """Build what the policy is rewarded for."""
-    config, nat, conditions = request.training, setup.model.config, setup.conditions
-    if config.reward == "fid":
-        group = config.fid_group if config.fid_credit == "batch" else 0
-        return Frechet(setup.features, setup.reference, group, accelerator.gather, accelerator.process_index)
-    if config.reward == "preference":
-        from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
-
-        if isinstance(conditions, PromptConditions):
-            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), conditions.texts
-            return Preference(lambda images, numbers: scorer.score(images, texts(numbers)))
-        names = setup.folder.labels()
-        prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
-        return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
-    size = setup.model.tokenizer.config.image_size
-    text_width = conditions.encoder.pooled_width if isinstance(conditions, PromptConditions) else 0
-    num_classes = 0 if text_width else nat.num_classes
-    classifier = None
-    if request.discriminator.backbone == "classifier":
-        with accelerator.main_process_first():
-            classifier = setup.networks.backbone(request.discriminator.channels)
-    return make_adversarial(
-        request.discriminator, size, num_classes, text_width, conditions.embed, config.seed, accelerator, classifier
-    )

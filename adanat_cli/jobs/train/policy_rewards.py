@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig, PolicyTrainingConfig
+from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
@@ -24,6 +25,8 @@ from adanat_cli.core.rewards.backbones import (
 )
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
+from adanat_cli.jobs.sample.conditions import PromptConditions
+from adanat_cli.jobs.train.policy_setup import Setup
 
 LabelledImages = tuple[Tensor, Tensor]
 """(B, 3, H, W) in [0, 1] and their condition (B,): labels, or numbers of prompts."""
@@ -161,6 +164,33 @@ class Preference(_Fixed):
     def score(self, images: Iterable[LabelledImages], generator: torch.Generator) -> Tensor:
         """Return (B,) rewards."""
         return torch.cat([self.scorer(*batch) for batch in images])
+
+
+def choose_reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:
+    """Build what the policy is rewarded for."""
+    config, nat, conditions = request.training, setup.model.config, setup.conditions
+    if config.reward == "fid":
+        group = config.fid_group if config.fid_credit == "batch" else 0
+        return Frechet(setup.features, setup.reference, group, accelerator.gather, accelerator.process_index)
+    if config.reward == "preference":
+        from adanat_cli.core.rewards.preference import PreferenceReward  # needs the extra `text`
+
+        if isinstance(conditions, PromptConditions):
+            scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), conditions.texts
+            return Preference(lambda images, numbers: scorer.score(images, texts(numbers)))
+        names = setup.folder.labels()
+        prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
+        return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
+    size = setup.model.tokenizer.config.image_size
+    text_width = conditions.encoder.pooled_width if isinstance(conditions, PromptConditions) else 0
+    num_classes = 0 if text_width else nat.num_classes
+    classifier = None
+    if request.discriminator.backbone == "classifier":
+        with accelerator.main_process_first():
+            classifier = setup.networks.backbone(request.discriminator.channels)
+    return make_adversarial(
+        request.discriminator, size, num_classes, text_width, conditions.embed, config.seed, accelerator, classifier
+    )
 
 
 def require_discriminator(config: DiscriminatorConfig) -> None:

@@ -15,19 +15,23 @@ from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.ppo.agent import Agent, make_optimizer
+from adanat_cli.core.ppo.gaussian import normal_draws
 from adanat_cli.core.ppo.rollout import Rollout, collect, join
-from adanat_cli.core.ppo.update import terminal_returns, update
+from adanat_cli.core.ppo.update import baseline_groups, terminal_returns, update
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.conditions import Asked
 from adanat_cli.jobs.sample.sampler import Sampler, predictor
+from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.policy_rewards import LabelledImages, PolicyReward
 
 KEPT = {"bf16": torch.bfloat16, "fp32": torch.float32, "recompute": None}
 
 
-class PolicyTrainer:
-    """Holds what changes during training."""
+class PolicyTrainer(Trainer):
+    """Policy, critic, their optimizer and the reward, and one iteration of the training algorithm."""
+
+    saved = ("agent", "optimizer", "reward")
 
     def __init__(
         self,
@@ -57,46 +61,40 @@ class PolicyTrainer:
         """
         self.model, self.conditions, self.training = model, conditions, training
         self.ppo, self.discriminator = ppo, discriminator
-        self.reward, self._open_real, self._accelerator, self.step = reward, real, accelerator, 0
+        self.reward, self._open_real, self._accelerator = reward, real, accelerator
         self._real: Iterator[Batch] | None = None
         self.rollout_bytes = 0
         torch.manual_seed(training.seed)
         self.agent = Agent(shape).to(accelerator.device)
-        self._judge = accelerator.prepare_model(self.agent)
-        self._optimizer = make_optimizer(self.agent, ppo)
+        self._agent_pass = accelerator.prepare_model(self.agent)
+        self.optimizer = make_optimizer(self.agent, ppo)
 
     def update(self) -> dict[str, float]:
-        """Collect trajectories, score them, improve the policy, then let the reward learn.
+        """Take one iteration: collect trajectories, score them, improve the policy, then let the reward learn.
 
         Source: AdaNAT (arXiv 2409.00342), the training algorithm.
         """
-        std = self.ppo.std_at(self.step)
+        std, discriminator = self.ppo.std_at(self.step), self.discriminator
         labels = self._labels(Stream.POLICY_LABELS, self.training.trajectories)
         rollout = self.collect(labels, std, Stream.POLICY_NOISE)
-        if self.step == 0 and self.discriminator.warmup_updates:
-            self._learn(rollout, labels, self.discriminator.warmup_updates, Stream.REWARD_WARM_UP)
-        self.rollout_bytes = rollout.num_bytes
-        generator = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
-        rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), generator)
-        returns = self._returns(rewards, labels)
-        stats = update(
-            self._judge,
-            self._optimizer,
+        if self.step == 0 and discriminator.warmup_updates:
+            self._learn(rollout, labels, discriminator.warmup_updates, Stream.REWARD_WARM_UP)
+        score_noise = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
+        rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), score_noise)
+        policy_stats = update(
+            self._agent_pass,
+            self.optimizer,
             rollout,
-            returns,
+            self._returns(rewards, labels),
             self._features_of(rollout, labels),
             std,
             self.ppo,
             self._generator(Stream.POLICY_MINIBATCHES),
-            self._accelerator.num_processes,
-            self._accelerator.backward,
-            self._accelerator.gather,
+            self._accelerator,
         )
-        stats |= self._learn(rollout, labels, self.discriminator.updates)
+        reward_stats = self._learn(rollout, labels, discriminator.updates)
         self.step += 1
-        every = self._accelerator.gather(rewards)
-        stats |= {"reward": float(every.mean()), "reward_std": float(every.std()), "std": std}
-        return self._mean_over_processes(stats) | self._mean_actions(rollout)
+        return self._measured(rollout, rewards, std, policy_stats | reward_stats)
 
     def collect(self, labels: Tensor, std: float, purpose: int) -> Rollout:
         """Generate trajectories for this process's labels, a batch at a time."""
@@ -108,7 +106,7 @@ class PolicyTrainer:
         for start in range(0, len(labels), config.batch_size):
             batch = labels[start : start + config.batch_size]
             indices = torch.arange(len(batch), device=device) + first + start
-            sign = 1 - 2 * (indices % 2) if config.paired else torch.ones_like(indices)
+            signs = 1 - 2 * (indices % 2) if config.paired else torch.ones_like(indices)
             indices = indices // 2 if config.paired else indices
             noise = SeededNoise(stream_seed(purpose, config.seed), indices, nat.num_tokens)
             explored = SeededNoise(
@@ -118,24 +116,9 @@ class PolicyTrainer:
             condition, null = self.conditions.encode(batch), self.conditions.null
             predict = predictor(self.model.nat, condition, self.model.precision, null)
             state = DecodingState.start(len(batch), nat.num_tokens, nat.mask_id, num_steps, device)
-            normal = torch.special.ndtri(uniform) * sign[:, None]
-            parts.append(collect(self.agent, predict, state, noise, normal, std, KEPT[config.rollout]))
+            exploration = normal_draws(uniform, signs)
+            parts.append(collect(self.agent, predict, state, noise, exploration, std, KEPT[config.rollout]))
         return join(parts)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to go on exactly; randomness follows from seed and update."""
-        return {
-            "agent": self.agent.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "reward": self.reward.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.step = state["step"]
-        self.agent.load_state_dict(state["agent"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.reward.load_state_dict(state["reward"])
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers."""
@@ -153,14 +136,10 @@ class PolicyTrainer:
         return labels[accelerator.process_index * share :][:share].to(accelerator.device)
 
     def _returns(self, rewards: Tensor, labels: Tensor) -> Tensor:
-        """This process's rewards (B,) to returns that are normalised over all processes."""
-        every = self._accelerator.gather(rewards)
-        groups = None
-        if self.ppo.baseline == "pair":
-            groups = torch.arange(len(every), device=every.device) // 2
-        elif self.ppo.baseline == "class":
-            groups = self._accelerator.gather(labels)
-        returns = terminal_returns(every, self.agent.policy.config.num_steps, groups)
+        """Normalise this process's rewards (B,) over all processes to returns (B,)."""
+        all_rewards, all_labels = self._accelerator.gather((rewards, labels))
+        groups = baseline_groups(self.ppo.baseline, all_labels)
+        returns = terminal_returns(all_rewards, self.agent.policy.config.num_steps, groups)
         return returns[self._accelerator.process_index * len(rewards) :][: len(rewards)]
 
     def _features_of(self, rollout: Rollout, labels: Tensor) -> Any:
@@ -230,15 +209,16 @@ class PolicyTrainer:
         with torch.no_grad():
             return torch.cat([self.model.tokenizer.decode(part) for part in token_ids.split(at_once)])
 
-    def _mean_over_processes(self, stats: dict[str, float]) -> dict[str, float]:
+    def _measured(self, rollout: Rollout, rewards: Tensor, std: float, stats: dict[str, float]) -> dict[str, float]:
+        """Add the rewards, average over processes, and add the mean of each of the four values at each step."""
+        self.rollout_bytes = rollout.num_bytes
+        all_rewards = self._accelerator.gather(rewards)
+        stats |= {"reward": float(all_rewards.mean()), "reward_std": float(all_rewards.std()), "std": std}
         values = torch.tensor(list(stats.values()), device=self._accelerator.device)
-        return dict(zip(stats, self._accelerator.reduce(values, reduction="mean").tolist(), strict=True))
-
-    def _mean_actions(self, rollout: Rollout) -> dict[str, float]:
-        """Name the mean of every value at every step."""
-        means = self._accelerator.reduce(rollout.actions.mean(1), reduction="mean")  # (T, 4)
-        return {
+        means = dict(zip(stats, self._accelerator.reduce(values, reduction="mean").tolist(), strict=True))
+        actions = self._accelerator.reduce(rollout.actions.mean(1), reduction="mean")  # (T, 4)
+        return means | {
             f"{name}/{step}": float(value)
-            for step, row in enumerate(means)
+            for step, row in enumerate(actions)
             for name, value in zip(ACTION_NAMES, row, strict=True)
         }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from PIL.Image import Image
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
@@ -28,13 +28,13 @@ from adanat_cli.core.tokenizer.losses import (
 from adanat_cli.core.tokenizer.vqae import VQAE
 from adanat_cli.jobs.runtime.devices import make_accelerator, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
-from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
+from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
-from adanat_cli.jobs.sample.pictures import image_grid, save_png, to_uint8
+from adanat_cli.jobs.sample.pictures import image_grid, to_uint8
 from adanat_cli.jobs.tokenize.preview import psnr, reconstruct, spread_records
 from adanat_cli.jobs.tokenize.shards import as_images
-from adanat_cli.jobs.train.averages import Ema, Meter
-from adanat_cli.jobs.train.loop import MeteredLoop, open_run, training_length
+from adanat_cli.jobs.train.averages import Ema
+from adanat_cli.jobs.train.loop import MeteredLoop, Run, Trainer, training_length
 from adanat_cli.jobs.train.run_folder import RunFolder
 
 _NUM_SHOWN, _NUM_MEASURED = 16, 256
@@ -66,20 +66,9 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
         "tokenizer": request.tokenizer.to_dict(),
         "training": training.to_dict(),
     }
-    folder, state = open_run(request.output, settings, accelerator, reporter, training_length(training))
-    trainer = TokenizerTrainer(shape, training, accelerator)
-    if not accelerator.is_main_process:
-        reporter = SilentReporter()
-    reporter.log(source.describe())
-    run = _Run(request, accelerator, reporter, folder, trainer, source, settings)
-    if state is not None:
-        run.resume(state)
-        del state  # as large as the weights and the optimizers together
-    elif request.note:
-        reporter.log(request.note)
-    run.train()
-    accelerator.wait_for_everyone()
-    return {"model": str(folder.model), "steps": trainer.step, **run.measured} if accelerator.is_main_process else {}
+    run = Run(request.output, settings, accelerator, reporter, training_length(training), request.note)
+    run.reporter.log(source.describe())
+    return TokenizerLoop(run, TokenizerTrainer(shape, training, accelerator), request, source).train()
 
 
 def _write_pixels(request: TokenizerSettings, config: PixelConfig) -> dict[str, Any]:
@@ -92,51 +81,45 @@ def _write_pixels(request: TokenizerSettings, config: PixelConfig) -> dict[str, 
     return {"model": str(model.path), "steps": 0}
 
 
-@dataclass
-class _Run(MeteredLoop):
-    """One run's parts, and what the loop does with them."""
+class TokenizerLoop(MeteredLoop):
+    """Training of a tokenizer."""
 
-    request: TokenizerSettings
-    accelerator: Accelerator
-    reporter: Reporter
-    folder: RunFolder
     trainer: TokenizerTrainer
-    source: ImageSource
-    settings: dict[str, Any]
-    measured: dict[str, float] = field(default_factory=dict)
     exports_with_states = False
+    shown = ("reconstruction", "perplexity")
     advice = "a lower --learning-rate"
 
-    def __post_init__(self) -> None:
-        config = self.trainer.config
-        self.num_updates, self.save_every = config.steps, config.save_every
-        self.meter = Meter(STATS, config.batch_size, self.accelerator)
+    def __init__(self, run: Run, trainer: TokenizerTrainer, request: TokenizerSettings, source: ImageSource) -> None:
+        """Connect the parts."""
+        super().__init__(run, trainer, trainer.config, STATS)
+        self.request, self.source = request, source
 
-    def train(self) -> None:
-        """Update until done; measure, show and save on the way."""
-        self._images = self._batches()
-        self._shown = self._shown_images() if self.accelerator.is_main_process else None
-        super().train()
+    def start(self) -> None:
+        """Resume, and open the images to train on and those to show."""
+        super().start()
+        self._batches = self._open_batches()
+        if self.accelerator.is_main_process:
+            records = spread_records(self.source, _NUM_MEASURED)  # they are trained on as well
+            require(bool(records), f"None of the first images of {self.source.config.source} can be read.")
+            self._images = as_images(records, self.trainer.vqae)  # (n, 3, H, W) floats in [0, 1]
 
-    def update(self, task: Task) -> None:
+    def learn(self) -> Tensor:
         """Learn from one batch."""
-        self.meter.add(self.trainer.update(next(self._images)))
-        task.advance(1, **(self._log() if self.due(self.trainer.config.log_every) else {}))
+        return self.trainer.update(next(self._batches))
 
-    def observe(self, task: Task) -> None:
-        """Show what the averaged weights make of some images."""
-        if self._shown is not None and self.due(self.trainer.config.sample_every):
-            self._show(self._shown)
+    def means(self) -> dict[str, float]:
+        """What was measured since the last log, and the perplexity of the codebook now."""
+        return {**super().means(), "perplexity": self.trainer.codebook.perplexity()}
 
-    def _log(self) -> dict[str, float]:
-        """Note the means since the last note; returns what is shown beside the bar."""
-        self.check()
-        trainer = self.trainer
-        values = {**self.meter.read(), "perplexity": trainer.codebook.perplexity()}
-        self.folder.log(trainer.step, **values, learning_rate=trainer.config.learning_rate_at(trainer.step - 1))
-        return {key: values[key] for key in ("reconstruction", "perplexity")} | {"img/s": values["images_per_second"]}
+    def show(self) -> tuple[dict[str, float], Image]:
+        """Measure the averaged weights, and draw originals above their reconstructions."""
+        images = self._images
+        decoded = reconstruct(self.trainer.averaged(), images)
+        self.measured = {"psnr": psnr(decoded, images), "perplexity": self.trainer.codebook.perplexity()}
+        pairs = torch.cat([images[:_NUM_SHOWN], decoded[:_NUM_SHOWN]])
+        return {"psnr": self.measured["psnr"]}, image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _open_batches(self) -> Iterator[Tensor]:
         """Yield this process's share of every update's images, (B, 3, H, W) bytes."""
         config, accelerator = self.trainer.config, self.accelerator
         batches = training_batches(
@@ -150,23 +133,6 @@ class _Run(MeteredLoop):
         )
         return (batch.images for batch in batches)
 
-    def _shown_images(self) -> Tensor:
-        """Readable images as (n, 3, H, W) floats in [0, 1], spread over the source; they are trained on as well."""
-        records = spread_records(self.source, _NUM_MEASURED)
-        require(bool(records), f"None of the first images of {self.source.config.source} can be read.")
-        return as_images(records, self.trainer.vqae)
-
-    def _show(self, images: Tensor) -> None:
-        """Save originals above their reconstructions by the averaged weights, which are what is exported."""
-        vqae, step = self.trainer.averaged(), self.trainer.step
-        decoded = reconstruct(vqae, images)
-        self.measured = {"psnr": psnr(decoded, images), "perplexity": self.trainer.codebook.perplexity()}
-        self.folder.log(step, psnr=self.measured["psnr"])
-        pairs = torch.cat([images[:_NUM_SHOWN], decoded[:_NUM_SHOWN]])
-        save_png(
-            self.folder.samples / f"step-{step:08d}.png", image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
-        )
-
     def export(self) -> None:
         """Write the averaged weights as a model folder."""
         model = ModelFolder(self.folder.model)
@@ -175,7 +141,7 @@ class _Run(MeteredLoop):
             self.request.tokenizer.to_dict(),
             self.trainer.averaged().state_dict(),
             dtype=torch.float16 if self.request.half else None,
-            provenance={"command": "train-tokenizer", **self.settings, "measured": self.measured},
+            provenance={"command": "train-tokenizer", **self.run.settings, "measured": self.measured},
         )
         write_card(model)
 
@@ -198,20 +164,22 @@ STATS = ("reconstruction", "commitment", "discriminator", "discriminator_accurac
 """What an update measures, in this order; the last two are 0 until the discriminator enters."""
 
 
-class TokenizerTrainer:
-    """Holds what changes during training."""
+class TokenizerTrainer(Trainer):
+    """Autoencoder, codebook, discriminator and their optimizers, and the update of all."""
+
+    saved = ("vqae", "ema", "codebook", "discriminator", "optimizer", "discriminator_optimizer")
 
     def __init__(self, shape: VQAEConfig, config: TokenizerTrainingConfig, accelerator: Accelerator) -> None:
         """Draw fresh weights from the seed, the same in every process."""
         torch.manual_seed(config.seed)
         device, rate = accelerator.device, config.learning_rate
-        self.config, self._accelerator, self.step = config, accelerator, 0
+        self.config, self._accelerator = config, accelerator
         self.vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
         self.discriminator = PatchDiscriminator(shape.image_size).to(device).to(memory_format=torch.channels_last)
         self._perceptual = PerceptualLoss(config.perceptual_backbone).to(device) if config.perceptual_backbone else None
         self.codebook = Codebook(self.vqae.codes, config.codebook_decay)
-        self._optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(0.9, 0.99))
-        self._discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas=(0.5, 0.99))
+        self.optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(0.9, 0.99))
+        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas=(0.5, 0.99))
         self.ema = Ema(self.vqae, config.ema_decay)
         self._vqae_pass = accelerator.prepare_model(self.vqae)
         self._discriminator_pass = accelerator.prepare_model(self.discriminator)
@@ -242,12 +210,12 @@ class TokenizerTrainer:
             if adversarial:
                 # Not the distributed wrapper, which would wait for gradients that are switched off here.
                 loss = loss - config.adversarial_weight * self.discriminator(result.images).float().mean()
-        self._descend(self._optimizer, loss)
+        self._descend(self.optimizer, loss)
         self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
         self.ema.update(self.vqae, self.step)
-        judged = self._update_discriminator(real, result.images.detach()) if adversarial else real.new_zeros(2)
+        stats = self._update_discriminator(real, result.images.detach()) if adversarial else real.new_zeros(2)
         self.step += 1
-        return torch.cat([torch.stack([reconstruction, result.commitment]).detach(), judged])
+        return torch.cat([torch.stack([reconstruction, result.commitment]).detach(), stats])
 
     def averaged(self) -> VQAE:
         """A copy of the autoencoder with the averaged weights, in evaluation mode."""
@@ -255,33 +223,13 @@ class TokenizerTrainer:
         copy.load_state_dict(self.ema.state_dict())
         return copy.to(self._accelerator.device).eval()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs to go on exactly."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.step = state["step"]
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "vqae": self.vqae,
-            "ema": self.ema,
-            "codebook": self.codebook,
-            "discriminator": self.discriminator,
-            "optimizer": self._optimizer,
-            "discriminator_optimizer": self._discriminator_optimizer,
-        }
-
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """One update of the discriminator; returns its loss and accuracy."""
         self.discriminator.requires_grad_(True)
         with self._autocast():
             real_logits, fake_logits = self._discriminator_pass(torch.cat([real, fake])).chunk(2)
             loss = discriminator_loss(real_logits, fake_logits)
-        self._descend(self._discriminator_optimizer, loss)
+        self._descend(self.discriminator_optimizer, loss)
         accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
         return torch.stack([loss.detach(), accuracy])
 
@@ -292,7 +240,7 @@ class TokenizerTrainer:
 
     def _set_rates(self) -> None:
         rate = self.config.learning_rate_at(self.step)
-        shares = {self._optimizer: 1.0, self._discriminator_optimizer: self.config.discriminator_rate}
+        shares = {self.optimizer: 1.0, self.discriminator_optimizer: self.config.discriminator_rate}
         for optimizer, share in shares.items():
             for group in optimizer.param_groups:
                 group["lr"] = share * rate

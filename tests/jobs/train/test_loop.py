@@ -240,7 +240,7 @@ def test_schedulers_signals_save_and_leave_with_their_code(toy: Path, number: in
 def test_a_signal_while_measuring_saves_at_once_and_the_measurement_is_taken_again(
     toy: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = module._Run._sample
+    export = module.NATLoop._sample
 
     def ended(run: Any) -> Any:
         if run.trainer.step == STEPS:
@@ -248,7 +248,7 @@ def test_a_signal_while_measuring_saves_at_once_and_the_measurement_is_taken_aga
             pytest.fail("went on")
         return export(run)
 
-    monkeypatch.setattr(module._Run, "_sample", ended)
+    monkeypatch.setattr(module.NATLoop, "_sample", ended)
     with pytest.raises(KeyboardInterrupt):
         go_on(new)
     monkeypatch.undo()
