@@ -20,11 +20,10 @@ from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.train import nat as module
-from adanat_cli.jobs.train.nat import pretrain_nat
-from adanat_cli.jobs.train.policy import train_policy
+from adanat_cli.jobs.train.nat import NATLoop, pretrain_nat
+from adanat_cli.jobs.train.policy import PolicyLoop, train_policy
 from adanat_cli.jobs.train.run_folder import RunFolder
-from adanat_cli.jobs.train.tokenizer import train_tokenizer
+from adanat_cli.jobs.train.tokenizer import TokenizerLoop, train_tokenizer
 from tests.full_disk import full_disk
 from tests.image_files import write_class_folder
 from tests.jobs.train.test_nat import At
@@ -152,6 +151,38 @@ def test_a_tokenizer_that_stopped_twice_has_the_files_of_an_unbroken_one(tmp_pat
     assert_same(broken.output, asked.output)
 
 
+@pytest.mark.parametrize(("save_every", "num_exports"), [(2, 2), (3, 2), (4, 1), (100, 1)])
+def test_a_training_exports_with_its_states_and_once_at_its_end(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int, num_exports: int
+) -> None:
+    exports: list[int] = []
+    for loop in (NATLoop, PolicyLoop, TokenizerLoop):
+        export = loop.export
+        monkeypatch.setattr(loop, "export", lambda run, export=export: exports.append(run.trainer.step) or export(run))
+    name = f"exports-{save_every}"
+    policy = policy_request(make_policy_toy(tmp_path), updates=4, eval_every=4, save_every=save_every)
+    data = data_config(str(write_class_folder(tmp_path / "shapes", 8, size=16)), image_size=16)
+    shape = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(16,))
+    training = TokenizerTrainingConfig(steps=4, batch_size=4, save_every=save_every, precision="fp32")
+    jobs: list[tuple[Callable[[], Any], int]] = [
+        (lambda: pretrain_nat(make_request(toy, name, steps=4, save_every=save_every), SilentReporter()), num_exports),
+        (lambda: train_policy(policy, SilentReporter()), num_exports),
+        (
+            lambda: train_tokenizer(
+                TokenizerSettings(data, shape, training, tmp_path / name, workers=0, device="cpu"), SilentReporter()
+            ),
+            1,
+        ),
+    ]
+    for job, expected in jobs:
+        exports.clear()
+        job()
+        assert len(exports) == expected
+        assert exports[-1] == 4
+        job()  # resumed after its last update
+        assert len(exports) == expected + 1
+
+
 def _truncate(run: Path) -> None:
     file = run / "checkpoints" / "step-00000003.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -240,7 +271,7 @@ def test_schedulers_signals_save_and_leave_with_their_code(toy: Path, number: in
 def test_a_signal_while_measuring_saves_at_once_and_the_measurement_is_taken_again(
     toy: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = module.NATLoop._sample
+    export = NATLoop._sample
 
     def ended(run: Any) -> Any:
         if run.trainer.step == STEPS:
@@ -248,7 +279,7 @@ def test_a_signal_while_measuring_saves_at_once_and_the_measurement_is_taken_aga
             pytest.fail("went on")
         return export(run)
 
-    monkeypatch.setattr(module.NATLoop, "_sample", ended)
+    monkeypatch.setattr(NATLoop, "_sample", ended)
     with pytest.raises(KeyboardInterrupt):
         go_on(new)
     monkeypatch.undo()
