@@ -1,4 +1,4 @@
-"""The Typer app, and the one place where errors become one-line messages."""
+"""The Typer app, and the conversion of errors to one-line messages."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ app.command("push", rich_help_panel="Models")(push.command)
 app.command("info", rich_help_panel="Models")(info.command)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"adanat {__version__}")
         raise typer.Exit
 

@@ -95,12 +95,12 @@ def load_foreign(path: Path) -> Any:
     if form == "safetensors":
         return load_tensors(path)
     try:
-        asked = _asked_by_archive(path) if form == "archive" else _asked_by_old(path)
+        names = _names_in_archive(path) if form == "archive" else _names_in_old_format(path)
     except AdaNATError:
         raise
     except Exception as error:  # a damaged pickle or archive may raise any exception
         raise AdaNATError(_damaged(path, error)) from error
-    unknown = next((name for name in asked if not _PLAIN.fullmatch(name)), None)
+    unknown = next((name for name in names if not _PLAIN.fullmatch(name)), None)
     require(
         unknown is None,
         f"{path} is refused: beside tensors it asks for {unknown and unknown[:80]}, and anything but tensors and "
@@ -188,7 +188,7 @@ def _too_large(path: Path) -> str:
     )
 
 
-def _asked_by_archive(path: Path) -> list[str]:
+def _names_in_archive(path: Path) -> list[str]:
     """Names in the pickle of a PyTorch archive; the size of the archive is checked before it is read."""
     with _Structure(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
@@ -206,7 +206,7 @@ def _asked_by_archive(path: Path) -> list[str]:
         require(len(pickles) == 1, f"{path} is an archive, but not one that torch.save wrote; give a file of weights.")
         if not pickles[0].CRC:
             del pickles[0].CRC  # checksums were switched off when it was saved; without one, none is compared
-        return _asked(io.BytesIO(archive.read(pickles[0])), 1)
+        return _names_in_pickles(io.BytesIO(archive.read(pickles[0])), 1)
 
 
 def _check_sums(path: Path) -> None:
@@ -230,18 +230,18 @@ def _check_sums(path: Path) -> None:
         raise AdaNATError(_damaged(path, error)) from error
 
 
-def _asked_by_old(path: Path) -> list[str]:
+def _names_in_old_format(path: Path) -> list[str]:
     with _Structure(path) as file:
-        return _asked(file, _OLD_PICKLES)
+        return _names_in_pickles(file, _OLD_PICKLES)
 
 
-def _asked(file: IO[bytes], num_pickles: int) -> list[str]:
+def _names_in_pickles(file: IO[bytes], num_pickles: int) -> list[str]:
     """Names of the classes and functions in pickles, without loading anything."""
-    asked = []
+    names = []
     for _ in range(num_pickles):
         operations = pickletools.genops(file)
-        asked += [str(value).replace(" ", ".") for code, value, _ in operations if code.name in ("GLOBAL", "INST")]
-    return asked
+        names += [str(value).replace(" ", ".") for code, value, _ in operations if code.name in ("GLOBAL", "INST")]
+    return names
 
 
 def _collect(node: Any, location: str, depth: int, state_dicts: dict[str, Tensors], seen: dict[int, Tensors]) -> None:

@@ -27,7 +27,7 @@ class ScheduleChoice:
         num_steps: T.
         sampling_temperature, remask_temperature, guidance_scale: factors on the values of a fixed schedule; for
             "halton", which has no re-masking temperature, the values themselves. None if not given.
-        table: the schedule from a file, not yet scaled.
+        table: schedule from a file, before the factors are applied.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class ScheduleChoice:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether a value of the schedule was asked for."""
+        """Whether any factor was given."""
         return (self.sampling_temperature, self.remask_temperature, self.guidance_scale) != (None, None, None)
 
 
@@ -53,8 +53,8 @@ def choose_schedule(
     """Read ``--schedule`` and its factors.
 
     Args:
-        text: one of the words above; "" for "auto".
-        num_steps: T; None for the file's, or 8.
+        text: "learned", "cosine", "halton", "autonat:FILE" or "table:FILE"; "" for "auto".
+        num_steps: T; None for that of the file, or 8.
         sampling_temperature: see ``ScheduleChoice``.
         remask_temperature: see ``ScheduleChoice``.
         guidance_scale: see ``ScheduleChoice``.
@@ -129,9 +129,9 @@ def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[Schedu
 def build_schedule(
     choice: ScheduleChoice, folder: ModelFolder, grid: tuple[int, int], device: torch.device
 ) -> Schedule:
-    """Build what a settled choice stands for; a learned policy is loaded from the folder."""
-    asked = (choice.sampling_temperature, choice.remask_temperature, choice.guidance_scale)
-    sampling, remasking, guidance = (1.0 if factor is None else factor for factor in asked)
+    """Build the schedule of a resolved choice; a learned policy is loaded from the folder."""
+    factors = (choice.sampling_temperature, choice.remask_temperature, choice.guidance_scale)
+    sampling, remasking, guidance = (1.0 if factor is None else factor for factor in factors)
     if choice.kind == "learned":
         from adanat_cli.core.policy.schedule import policy_schedule
 

@@ -1,1 +1,1 @@
-"""What every job runs on: devices, processes, locks, signals, seeds, and how it speaks."""
+"""What every job needs to run: devices, processes, locks, signals, seeds, and reporting."""
