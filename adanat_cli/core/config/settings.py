@@ -19,6 +19,7 @@ from adanat_cli.core.config.training_requests import Kind
 Settled = TypeVar(
     "Settled", TokenizerTrainingConfig, NATTrainingConfig, PolicyTrainingConfig, PPOConfig, DiscriminatorConfig
 )
+Run = TypeVar("Run")
 
 
 def given(fields: Asked) -> dict[str, Any]:
@@ -41,18 +42,19 @@ def settled_config(kind: type[Settled], row: Asked, saved: Asked, asked: Asked) 
     return kind.from_dict(fields, "Settings")
 
 
+def settled_as(kind: type[Run], request: Any, **settled: Any) -> Run:
+    """Build settings of what is settled, and of a request's fields of the same names."""
+    same = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    same &= {field.name for field in dataclasses.fields(request)}
+    return kind(**{name: getattr(request, name) for name in same} | settled)
+
+
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """One training by ``adanat train-tokenizer``, settled.
+    """One training by ``adanat train-tokenizer``, settled; what is not named here is as in its request.
 
     Attributes:
-        data: images to train on.
         tokenizer: shape of the autoencoder; pixels as tokens are written without training.
-        training: settings that decide the result.
-        output: run folder.
-        workers: that decode images.
-        half: whether to export 16-bit weights.
-        device: cuda, mps or cpu; "" for the best one here.
         note: a line that says where its settings come from; "" for none.
     """
 
@@ -68,20 +70,11 @@ class TokenizerSettings:
 
 @dataclass(frozen=True)
 class NATSettings:
-    """One training by ``adanat pretrain-nat``, settled.
+    """One training by ``adanat pretrain-nat``, settled; what is not named here is as in its request.
 
     Attributes:
-        dataset: preset or source that the tokens come from; names the default model.
-        tokens: folder of the token set.
         size: preset of the NAT.
-        training: the settings that decide the result.
-        output: run folder.
-        model: whose tokenizer made the tokens; "" for the data set's own, else the default model.
-        classes: ids or names to train on; empty takes all.
-        accumulate: pieces that a process cuts its share of a batch into; 0 for as many as its memory asks for.
-        device: "" for the best one here.
-        half: whether to export 16-bit weights.
-        text_encoder: of a set with captions: Hub id or folder; "" for the one that encoded them, else the benchmark's.
+        accumulate: gradient accumulation steps; 0 for as few as the memory of a process allows.
         note: a line that says where its settings come from; "" for none.
     """
 
@@ -101,23 +94,11 @@ class NATSettings:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """One training by ``adanat train-policy``, settled.
+    """One training by ``adanat train-policy``, settled; what is not named here is as in its request.
 
     Attributes:
-        dataset: preset or source, for the settings that go with it.
-        data: real images; its split and classes are set by the run.
-        num_steps: T.
-        kind: "adaptive", "static"; "search" for one table by black-box search, "tuned" for a small grid of factors.
-        training, ppo, discriminator: settings that decide the result.
+        data: real images; the run sets their split and classes.
         policy: fields of the policy's configuration that differ from the defaults.
-        base: schedule that a residual policy starts from: "cosine", "autonat:FILE" or "table:FILE".
-        output: run folder.
-        model: folder, name or Hub id; "" for the embedded model of the data set, or ``models/<dataset>``.
-        install: whether to put the policy, and the network that measured it, into the model folder itself as well.
-        preference_model: of the reward "preference".
-        text_encoder: of a text-conditional model: Hub id or folder; "" for the model's own.
-        workers: that decode images.
-        device: "" for the best one here.
         note: a line that says where its settings come from; "" for none.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from adanat_cli.core.checkpoints.files import check_picture, check_writable
 from adanat_cli.core.config import tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
 from adanat_cli.core.config.requests import SampleRequest
-from adanat_cli.core.config.settings import SampleSettings
+from adanat_cli.core.config.settings import SampleSettings, settled_as
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.jobs.resolve.models import read_config, resolve_model
@@ -48,9 +48,8 @@ def _settle(request: SampleRequest) -> SampleSettings:
     texts, number = read_prompts(request.prompts, request.prompts_file), request.num_images
     if number is None:
         number = len(texts) if request.prompts_file else SampleSettings.num_images
-    given = {field.name: getattr(request, field.name) for field in fields(request)}
     output = request.output or SampleSettings.output
-    settled = SampleSettings(**{**given, "prompts": texts, "num_images": number, "output": output})
+    settled = settled_as(SampleSettings, request, prompts=texts, num_images=number, output=output)
     return settled if request.output else replace(settled, output=first_free(settled.output, settled))
 
 

@@ -38,7 +38,14 @@ from adanat_cli.core.config import (
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
 from adanat_cli.core.config.schema import conform_fields
-from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings, given, settled_config
+from adanat_cli.core.config.settings import (
+    NATSettings,
+    PolicySettings,
+    TokenizerSettings,
+    given,
+    settled_as,
+    settled_config,
+)
 from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
@@ -103,7 +110,9 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
             f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
             "set others."
         )
-    return TokenizerSettings(config, tokenizer, settled, output, request.workers, request.half, request.device, note)
+    return settled_as(
+        TokenizerSettings, request, data=config, tokenizer=tokenizer, training=settled, output=output, note=note
+    )
 
 
 def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSettings:
@@ -142,20 +151,8 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     if scale:
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
         note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
-    return NATSettings(
-        dataset,
-        tokens,
-        size,
-        settled,
-        output,
-        model=request.model,
-        classes=request.classes,
-        accumulate=request.accumulate or 0,
-        device=request.device,
-        half=request.half,
-        text_encoder=request.text_encoder,
-        note=note,
-    )
+    cuts = request.accumulate or 0
+    return settled_as(NATSettings, request, size=size, training=settled, output=output, accumulate=cuts, note=note)
 
 
 def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
@@ -185,27 +182,18 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
     kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
-    return PolicySettings(
-        dataset=dataset,
-        # The model's tokenizer says which size the images have.
-        data=data_config(
-            dataset, **{"image_size": DATA_PRESETS.get(dataset, {}).get("image_size", 1), **given(request.data)}
-        ),
+    # The model's tokenizer says which size the images have.
+    size = DATA_PRESETS.get(dataset, {}).get("image_size", 1)
+    return settled_as(
+        PolicySettings,
+        request,
+        data=data_config(dataset, **{"image_size": size, **given(request.data)}),
         training=settled,
         ppo=optimisation,
         discriminator=discriminator,
         policy={**chosen.get("policy", {}), **kept, **given(request.policy)},
         output=output,
         note=f"{_follows(scale)}: {images}{rewarded}; options set others." if scale else "",
-        num_steps=num_steps,
-        kind=kind,
-        base=request.base,
-        model=request.model,
-        install=request.install,
-        preference_model=request.preference_model,
-        text_encoder=request.text_encoder,
-        workers=request.workers,
-        device=request.device,
     )
 
 
