@@ -111,7 +111,7 @@ class Pipeline(Sampler):
             guidance_scale: factor on a fixed schedule's guidance scale; for "halton", the scale.
             batch_size: images at a time; changes no image but by rounding, and none on a CPU.
             trace: whether to keep what every step decided.
-            num_images: None for one of each label or prompt, or 16 without labels.
+            num_images: None for one of each label or prompt, or 16 without either.
 
         Raises:
             AdaNATError: if the request does not fit the model.

@@ -1,4 +1,4 @@
-"""Images that a model generates, as a set to be measured: never written, never together in memory."""
+"""Images of a model as a set to be measured, generated as they are read."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class GeneratedImages:
                 work()
             return counter.get_total_flops()
 
-        _ = self.conditions.null  # which an encoder keeps once it is known
+        _ = self.conditions.null  # the encoder caches it
         encoding = count(lambda: self.conditions.encode(self.conditions.numbers([0])))
         return (count(lambda: self._decode(self._token_ids([0]))) - encoding) / 1e12
 

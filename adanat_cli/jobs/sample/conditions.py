@@ -206,17 +206,17 @@ Asked = ClassConditions | PromptConditions
 
 
 def _slug(text: str) -> str:
-    """Words of a text, joined by hyphens and not too many, in letters that file names may have here."""
+    """The first words of a text joined by hyphens, in letters that the file system allows."""
     encoding = sys.getfilesystemencoding()
     known = text.casefold().encode(encoding, "replace").decode(encoding)
     return re.sub(r"[\W_]+", "-", known).strip("-")[:_LONGEST_SLUG].strip("-")
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """The prompts that were given, and those of a file, one a line.
+    """The given prompts, and those of a file with one a line.
 
     Raises:
-        AdaNATError: if the file cannot be read or holds none, or a prompt is no text.
+        AdaNATError: if the file cannot be read or has no prompts, or a prompt is not text.
     """
     given = tuple(map(_as_text, prompts))
     if file is None:
@@ -235,15 +235,15 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 
 def _as_text(prompt: str) -> str:
-    """A prompt of the command line, where the locale does not tell that it is UTF-8."""
+    """A prompt of the command line in UTF-8, even where the locale says otherwise."""
     try:
         return os.fsencode(prompt).decode("utf-8") if _SURROGATE.search(prompt) else prompt
     except ValueError as error:
         raise AdaNATError(f"Prompt {prompt!a} is not UTF-8; give it in a file: --prompts FILE.") from error
 
 
-def warn_of_long_ones(prompts: Sequence[str], encoder: TextEncoder, warn: Callable[[str], None]) -> None:
-    """Say which prompt is cut: two that begin alike would give the same images without a word."""
+def warn_of_cut_prompts(prompts: Sequence[str], encoder: TextEncoder, warn: Callable[[str], None]) -> None:
+    """Warn of prompts that are cut: two with the same beginning would silently give the same images."""
     cut = [prompt for prompt, length in zip(prompts, encoder.lengths(prompts), strict=True) if length > encoder.length]
     if cut:
         shown = textwrap.shorten(cut[0], _SHOWN, placeholder=" …")

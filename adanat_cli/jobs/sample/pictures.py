@@ -27,7 +27,7 @@ def to_uint8(images: Tensor) -> Pixels:
 
 
 def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
-    """Lay (n, H, W, 3) bytes out in rows on white.
+    """Lay out (n, H, W, 3) bytes in rows on white.
 
     Args:
         images: at least one image.
@@ -45,12 +45,12 @@ def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
 
 
 def plot_text(text: str) -> str:
-    """Return text as a plot may hold it: of a stranger's name, nothing is taken for a formula or a control."""
+    """Escape text for a plot: nothing in a user's name is read as a formula or a control character."""
     return printable(text).replace("$", r"\$")
 
 
 def save_figure(path: Path, figure: Figure, dpi: int) -> None:
-    """Write a plot as PNG, whole or not at all; letters that its font lacks are boxes, and nothing is said of them."""
+    """Write a plot as PNG, whole or not at all; letters that its font lacks become boxes without a warning."""
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph ")
         figure.savefig(temporary, format="png", dpi=dpi)

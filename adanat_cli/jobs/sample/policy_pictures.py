@@ -66,7 +66,7 @@ def draw_curves(path: Path, learned: Tensor, fixed: Tensor, title: str) -> None:
     for axes, name, values, before in zip(
         figure.subplots(1, len(ACTION_NAMES)), ACTION_NAMES, learned.unbind(-1), fixed.unbind(-1), strict=True
     ):
-        # What the last step masks again is never used.
+        # What the last step re-masks is never used.
         shown = slice(0, -1 if name.startswith("remask") else None)
         low, high = np.quantile(values.numpy(), (0.1, 0.9), axis=1)
         axes.plot(steps[shown], before[shown, 0], "--", color="0.5", label="fixed")

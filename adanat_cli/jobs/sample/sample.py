@@ -96,7 +96,7 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run: what is drawn and where its files go."""
+    """One run: what is generated and where it is written."""
 
     request: SampleSettings
     sampler: Sampler
@@ -124,7 +124,7 @@ class _Run:
             check_writable(grid.parent, "choose another --grid")
 
     def write(self, schedule: Schedule, reporter: Reporter) -> dict[str, Any]:
-        """Generate and write all batches; returns the paths, of many images the first 100,000: all are recorded."""
+        """Generate and write all batches; returns their paths, at most 100,000 of images."""
         request, total = self.request, self.request.num_images
         size = self.sampler.tokenizer.config.image_size
         files: list[str] = []

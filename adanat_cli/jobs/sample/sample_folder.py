@@ -1,4 +1,4 @@
-"""What each run of `adanat sample` wrote into a folder, so that none is written over and only the last is measured."""
+"""Record which run of `adanat sample` wrote which file: nothing is overwritten, and only the last run is measured."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ if TYPE_CHECKING:
     from adanat_cli.core.config.settings import SampleSettings
 
 RECORD = "samples.jsonl"
-"""For each run: what it is, then the names of its files, a list for each batch."""
+"""A line for each run, then a line of file names for each of its batches."""
 NPZ = "samples.npz"
 
-_NO_MATTER = {"output", "num_images", "grid", "trace", "batch_size", "device", "overwrite"}
-"""Fields of a request that change no image: image i is the same in a longer run."""
+_IRRELEVANT = {"output", "num_images", "prompts_file", "grid", "trace", "batch_size", "device", "overwrite"}
+"""Fields of a request that do not change image i."""
 _SHOWN = 60
 _MAX_DIGITS = 18
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """The line of a record that a run begins with: a digest of what decides its images, their number, and in words."""
+    """The line of a record that begins a run.
+
+    Attributes:
+        digest: of what decides an image.
+        num_images: in the whole run.
+        words: description for people.
+    """
 
     digest: str
     num_images: int
@@ -42,40 +48,40 @@ class _Run:
 
 
 def first_free(folder: Path, request: SampleSettings) -> Path:
-    """Return the folder, or the first of ``folder-2``, ``folder-3``, … that holds nothing but this run's images."""
-    number, place, asked = 1, folder, _run_of(request)
-    while not request.overwrite and not _is_of(place, asked):
+    """Return the first of ``folder``, ``folder-2``, ``folder-3``, … that holds no images but this run's."""
+    number, free, asked = 1, folder, _run_of(request)
+    while not request.overwrite and not _is_of(free, asked):
         number += 1
-        place = folder.with_name(f"{folder.name}-{number}")
-    return place
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
 
 
 def check_folder(request: SampleSettings, stem: Callable[[int], str]) -> None:
-    """Refuse to write over what is not this run's; other images stay beside, and are no part of it.
+    """Refuse to overwrite files of other runs; other images in the folder stay.
 
     Args:
-        request: its ``overwrite`` gives up what earlier runs recorded as their own.
-        stem: the name of image i, without its ending.
+        request: the run; with ``overwrite`` it may replace what earlier runs recorded.
+        stem: name of image i without its suffix.
 
     Raises:
-        AdaNATError: naming the file and the ways out.
+        AdaNATError: naming the file and what to do.
     """
     folder, asked, owners = request.output, _run_of(request), _owners(request.output)
     for name in filter(partial(writes, request, stem), _images(folder)):
         run = owners.get(name)
         if run is None:
             raise AdaNATError(
-                f"{folder / name} is in the way, and no run recorded it as its own; choose another --output or move it."
+                f"{folder / name} is in the way, and no recorded run wrote it; choose another --output or move it."
             )
         require(
             request.overwrite or run.digest == asked.digest,
-            f"{folder / name} is of another run ({run.words}); choose another --output, or add --overwrite to remove "
-            "what earlier runs wrote.",
+            f"{folder / name} belongs to another run ({run.words}); choose another --output, or add --overwrite to "
+            "remove what earlier runs wrote.",
         )
 
 
 def start_record(request: SampleSettings) -> None:
-    """Record this run after the earlier ones of the folder, or, where they are given up, instead of them."""
+    """Record this run after the folder's earlier ones; with ``overwrite`` remove those and their files first."""
     folder, asked = request.output, _run_of(request)
     kept = []
     for run, names in _read_runs(folder):
@@ -84,7 +90,7 @@ def start_record(request: SampleSettings) -> None:
             kept.append((run, names))
             continue
         for name in names:
-            # The same run writes its one file anew, which takes the old one's place when it is whole.
+            # The same run replaces its .npz only once the new one is whole.
             if request.overwrite or name != NPZ:
                 with suppress(OSError):
                     (folder / name).unlink()
@@ -96,24 +102,24 @@ def start_record(request: SampleSettings) -> None:
 
 
 def add_to_record(folder: Path, names: Sequence[str]) -> None:
-    """Note files that are about to be written; a kill in between leaves no file that is not noted.
+    """Record files that are about to be written, so that no file is without an owner even if the run is killed.
 
     Raises:
-        AdaNATError: if that cannot be written.
+        AdaNATError: if the record cannot be written.
     """
     with writing(folder / RECORD), (folder / RECORD).open("a", encoding="utf-8") as file:
         file.write(json.dumps(list(names)) + "\n")
 
 
 def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
-    """Choose the images of the run that was written into a folder last.
+    """Choose the images of a folder's last run.
 
     Args:
-        folder: to be measured.
-        names: of its images, relative to it.
+        folder: folder to be measured.
+        names: its images, relative to it.
 
     Returns:
-        Its images, or all where no run is recorded; and in words what is left out or missing, "" if nothing is.
+        The run's images, or all if no run is recorded; and a sentence on what is left out or missing, or "".
     """
     runs = _read_runs(folder)
     run, recorded = runs[-1] if runs else (None, [])
@@ -121,32 +127,32 @@ def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
         return list(names), ""
     wanted = set(recorded)
     own = [name for name in names if name in wanted]
-    told = []
+    notes = []
     if left := len(names) - len(own):
         others = "1 other image is" if left == 1 else f"{left:,} other images are"
-        told.append(f"{others} no part of the run that was written into {folder} last, and left out")
+        notes.append(f"{others} not part of the last run written into {folder}, and left out")
     if own and len(own) < run.num_images:
-        told.append(
+        notes.append(
             f"{folder} holds {len(own):,} of the {run.num_images:,} images of its run, which the same `adanat sample` "
             "command completes"
         )
-    return own, "; ".join(told)
+    return own, "; ".join(notes)
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is one that stands beside the images: the grid, or a trace."""
+    """Whether a file name is that of a picture beside the images: the grid or a trace."""
     return name == "grid.png" or name.endswith("_trace.png")
 
 
 def _is_of(folder: Path, asked: _Run) -> bool:
-    """Whether a folder holds no images but those of one run."""
+    """Whether a folder holds only images of this run."""
     owners = _owners(folder)
     runs = (owners.get(name) for name in _images(folder))
     return all(run is not None and run.digest == asked.digest for run in runs)
 
 
 def _owners(folder: Path) -> dict[str, _Run | None]:
-    """The run that wrote a file last, by the file's name."""
+    """File name -> the run that wrote it last."""
     return {name: run for run, names in _read_runs(folder) for name in names}
 
 
@@ -161,7 +167,7 @@ def writes(request: SampleSettings, stem: Callable[[int], str], name: str) -> bo
 
 
 def _images(folder: Path) -> Iterator[str]:
-    """Names of a folder's images, as they would be measured, and of its one file of many."""
+    """Names of a folder's images that would be measured, and of its .npz."""
     with suppress(OSError):
         for file in folder.iterdir():
             is_image = file.name.lower().endswith(IMAGE_SUFFIXES) and not file.name.startswith(".")
@@ -170,7 +176,7 @@ def _images(folder: Path) -> Iterator[str]:
 
 
 def _run_of(request: SampleSettings) -> _Run:
-    values = {key: value for key, value in vars(request).items() if key not in _NO_MATTER}
+    values = {key: value for key, value in vars(request).items() if key not in _IRRELEVANT}
     values["classes"] = _class_ids(request)
     model = Path(request.model)
     values["model"] = str(model.resolve()) if request.model and model.exists() else request.model
@@ -181,7 +187,7 @@ def _run_of(request: SampleSettings) -> _Run:
 
 
 def _class_ids(request: SampleSettings) -> list[int]:
-    """The classes that are asked for, however they are spelt."""
+    """The labels of the requested classes, however they are spelt."""
     folder = resolve_model(request.model)
     nat = nat_config(folder)
     if not request.classes or nat.condition != "class":
@@ -190,7 +196,7 @@ def _class_ids(request: SampleSettings) -> list[int]:
 
 
 def _read_runs(folder: Path) -> list[tuple[_Run | None, list[str]]]:
-    """What a folder's record says: runs in order, each with the names of its files; None where a line is damaged."""
+    """The runs of a folder's record in order, each with its file names; None for a damaged line."""
     runs: list[tuple[_Run | None, list[str]]] = []
     for values in _lines(folder):
         if not isinstance(values, list):
@@ -199,13 +205,13 @@ def _read_runs(folder: Path) -> list[tuple[_Run | None, list[str]]]:
                 run = conform(values, _Run, RECORD)
             runs.append((run, []))
         elif runs:
-            # Nothing that lies elsewhere.
+            # Only files of this folder.
             runs[-1][1].extend(name for name in values if isinstance(name, str) and name == Path(name).name)
     return runs
 
 
 def _lines(folder: Path) -> Iterator[object]:
-    """Whole lines of a record, one after the other."""
+    """Yield the readable lines of a record."""
     with suppress(OSError), (folder / RECORD).open(encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(ValueError, RecursionError):

@@ -25,12 +25,12 @@ from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, build_schedule
 from adanat_cli.jobs.resolve.text_encoders import encoder_of
 from adanat_cli.jobs.runtime.devices import images_at_once, sampling_precision
-from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, Conditions, PromptConditions, warn_of_long_ones
+from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, Conditions, PromptConditions, warn_of_cut_prompts
 from adanat_cli.jobs.sample.pictures import Pixels, to_uint8
 
 _DECODED_AT_ONCE = {"cpu": 2}
 _DECODED_AT_ONCE_ON_GPU = 16
-"""Images in a pass of the tokenizer: as few as keep the device busy, since the last pass of a batch is filled up."""
+"""Images in a pass of the tokenizer: as few as keep the device busy, since the last pass of a batch is padded."""
 
 
 class Sampler:
@@ -95,13 +95,13 @@ class Sampler:
     def conditions(
         self, classes: Sequence[str], prompts: Sequence[str], seed: int, warn: Callable[[str], None] | None = None
     ) -> Asked:
-        """What the model is asked for.
+        """The requested classes or prompts, checked.
 
         Args:
             classes: ids or names; empty for all that a class-conditional model has seen.
             prompts: texts.
-            seed: of the order of classes, where none is named.
-            warn: told of prompts that the encoder does not read to their end.
+            seed: random seed of the order of classes if none is named.
+            warn: called with a warning about prompts longer than the encoder reads.
 
         Raises:
             AdaNATError: if they do not fit the model, or its text encoder cannot be had.
@@ -115,7 +115,7 @@ class Sampler:
         require(not classes, f"Model {name} is conditioned on text; give --prompt instead of --class.")
         require(bool(prompts), f'Model {name} is conditioned on text; say what to draw: --prompt "a red bus".')
         if warn is not None:
-            warn_of_long_ones(prompts, self.text_encoder, warn)
+            warn_of_cut_prompts(prompts, self.text_encoder, warn)
         return PromptConditions.of(prompts, self.text_encoder)
 
     def schedule(self, choice: ScheduleChoice) -> Schedule:
@@ -170,9 +170,9 @@ def predictor(
     """Give a NAT the form that generation calls.
 
     Args:
-        nat: in evaluation mode.
+        nat: NAT in evaluation mode.
         condition: (B,) int64 labels, or (B, L, D) float text states.
-        precision: number format of the network; logits come out as float32 in any case.
+        precision: number format of the network; logits are float32 in any case.
         null_condition: (L, D) states of the empty prompt, for text; labels have a null label of their own.
 
     Returns:
@@ -211,10 +211,10 @@ def sample_tokens(
     """Generate a batch of images as token ids.
 
     Args:
-        nat: in evaluation mode.
+        nat: NAT in evaluation mode.
         schedule: fixed schedule or learned policy.
         conditions: what the images are of.
-        seed: of the run.
+        seed: random seed of the run.
         indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
         on_step: called after every step.
         precision: number format of the network.
@@ -233,15 +233,15 @@ def sample_tokens(
 def decode_parts(tokenizer: Tokenizer, token_ids: Tensor) -> Iterator[Tensor]:
     """Decode (B, N) ids to (b, 3, H, W) floats in [0, 1], in parts whose memory does not grow with B.
 
-    Every pass of the tokenizer is over the same number of images, the last of them filled up: convolutions of another
-    number may round the last bits in another way, and an image is to be the same in any company.
+    Every pass of the tokenizer decodes the same number of images, and the last one is padded: convolutions over another
+    number may round differently, and an image must not depend on its batch.
     """
     wanted = _DECODED_AT_ONCE.get(token_ids.device.type, _DECODED_AT_ONCE_ON_GPU)
     at_once = min(wanted, images_at_once(tokenizer.config.image_size, token_ids.device))
     for part in token_ids.split(at_once):
-        filling = part[-1:].expand(at_once - len(part), -1)
+        padding = part[-1:].expand(at_once - len(part), -1)
         with torch.no_grad():
-            images = tokenizer.decode(torch.cat([part, filling]))
+            images = tokenizer.decode(torch.cat([part, padding]))
         yield images[: len(part)]
 
 

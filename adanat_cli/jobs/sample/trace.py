@@ -1,4 +1,4 @@
-"""How an image came about: what every step decided, as a picture and as JSON."""
+"""The trace of an image: what every step decided, as a picture and as JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _GREY = 128
 _INCHES_PER_STEP = 1.6
 _MAX_COLUMNS = 12
-"""Steps in the picture; of more, an even choice is shown. The JSON holds them all."""
+"""Steps in the picture, evenly spaced if there are more; the JSON has them all."""
 
 
 class Trace:
-    """Takes part in generation as its ``on_step`` and keeps what every step did to the first n images, on the CPU."""
+    """An ``on_step`` callback that records on the CPU what every step did to the first n images of a batch."""
 
     def __init__(self, num_images: int) -> None:
         """Prepare to keep ``num_images`` images."""
@@ -50,7 +50,7 @@ class Trace:
 
     @property
     def masks(self) -> Tensor:
-        """(T, n, N) bool, True where a step masked again."""
+        """(T, n, N) bool, True where a step re-masked."""
         return torch.stack([mask for _, _, mask in self._steps])
 
     def values(self, row: int) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def write_trace(
     device, grid = next(tokenizer.parameters()).device, tokenizer.config.grid
     images = decode_tokens(tokenizer, trace.token_ids[:, row].to(device))
     masks = trace.masks[:, row].numpy()  # (T, N)
-    # What the last step masks again is never used: its ids are the image.
+    # What the last step re-masks is never used: its ids are the image.
     masks[-1] = False
     _draw(picture, images, masks.reshape(len(masks), *grid), trace.actions[:, row], title)
     write_json(numbers, {**facts, "grid": list(grid), "steps": trace.values(row)})
@@ -129,7 +129,7 @@ def _show(axes: Axes, image: Pixels, title: str) -> None:
 
 
 def _caption(action: Tensor, last: bool) -> str:
-    """Name the four values under a step; the last step's ratio and re-masking temperature have no effect."""
+    """Name the four values under a step; the last step's re-masking ratio and temperature have no effect."""
     ratio, sampling, remasking, guidance = (f"{float(value):.3g}" for value in action)
     if last:
         ratio = remasking = "unused"

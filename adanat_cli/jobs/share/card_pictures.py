@@ -40,14 +40,14 @@ class CardPictures:
 
 
 def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: str, reporter: Reporter) -> CardPictures:
-    """Draw what the model lets be drawn.
+    """Draw samples, and pictures of every policy, as far as the model has the networks.
 
     Args:
         folder: the model.
         output: folder for the pictures.
         num_images: samples; 0 draws nothing.
-        device: to draw on; "" for the best one here.
-        reporter: told what is drawn.
+        device: where to draw; "" for the best one here.
+        reporter: shows what is drawn.
 
     Raises:
         AdaNATError: if the networks do not belong together, which is better known before than after a push.
@@ -82,9 +82,9 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
 
 
 def _prompts(folder: ModelFolder) -> tuple[str, ...]:
-    """Captions that the NAT was trained on, as far as the model tells."""
-    told = folder.index.provenance.get("nat")
-    captions = told.get("captions") if isinstance(told, dict) else None
+    """Captions that the NAT was trained on, if the model records them."""
+    provenance = folder.index.provenance.get("nat")
+    captions = provenance.get("captions") if isinstance(provenance, dict) else None
     return tuple(map(str, captions[:_COLUMNS])) if isinstance(captions, list) else ()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.sample.conditions import ClassConditions, read_prompts, warn_of_long_ones
+from adanat_cli.jobs.sample.conditions import ClassConditions, read_prompts, warn_of_cut_prompts
 from tests.clip_toy import make_clip
 
 PROMPTS = ("a red bus", "zwei Käfer 🪲")
@@ -64,9 +64,9 @@ def test_a_prompt_of_bytes_that_are_no_text_is_refused() -> None:
 def test_a_prompt_that_is_cut_is_named(tmp_path: Path) -> None:
     encoder = TextEncoder(str(make_clip(tmp_path, ["red"], length=8)))
     told: list[str] = []
-    warn_of_long_ones(["red " * 6], encoder, told.append)
+    warn_of_cut_prompts(["red " * 6], encoder, told.append)
     assert told == []
-    warn_of_long_ones(["red", "red " * 7, "red " * 40], encoder, told.append)
+    warn_of_cut_prompts(["red", "red " * 7, "red " * 40], encoder, told.append)
     assert told == [
         "The text encoder reads 8 tokens, the rest of a prompt has no effect: that of 'red red red red red red red' "
         "(9 tokens) and 1 more."

@@ -77,7 +77,7 @@ def test_another_runs_images_are_not_written_over(model: str, tmp_path: Path, fi
     draw(model, tmp_path, classes=("2",))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
-        AdaNATError, match=r"is of another run \(4 of 1, seed 0\); choose another --output, or add --over"
+        AdaNATError, match=r"belongs to another run \(4 of 1, seed 0\); choose another --output, or add --over"
     ):
         draw(model, tmp_path, num_steps=2, **first)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -110,7 +110,7 @@ def test_images_without_a_record_are_never_written_over(model: str, tmp_path: Pa
     drawn = draw(model, tmp_path)["files"]
     (tmp_path / "samples.jsonl").unlink()
     for overwrite in (False, True):
-        with pytest.raises(AdaNATError, match=r"is in the way, and no run recorded it as its own"):
+        with pytest.raises(AdaNATError, match=r"is in the way, and no recorded run wrote it"):
             draw(model, tmp_path, overwrite=overwrite)
     assert measured(tmp_path) == sorted(Path(file).name for file in drawn)
     beside = draw(model, tmp_path, classes=("3",))["files"]
@@ -123,7 +123,7 @@ def test_a_measured_folder_is_that_of_its_last_run(model: str, tmp_path: Path) -
     Path(drawn[0]).rename(tmp_path / "older.png")
     images = ImageFolder(tmp_path, 0, torch.device("cpu"))
     assert images.num_images == 3
-    assert "1 other image is no part of the run" in images.note
+    assert "1 other image is not part of the last run" in images.note
     assert "3 of the 4 images of its run" in images.note
     draw(model, tmp_path / "npz", image_format="npz")
     with pytest.raises(AdaNATError, match=r"is measured with --samples .*npz/samples.npz"):
@@ -143,7 +143,7 @@ def test_a_record_removes_nothing_elsewhere(model: str, tmp_path: Path) -> None:
 def test_a_damaged_record_counts_as_none(model: str, tmp_path: Path, record: str) -> None:
     draw(model, tmp_path)
     (tmp_path / "samples.jsonl").write_text(record)
-    with pytest.raises(AdaNATError, match="no run recorded it as its own"):
+    with pytest.raises(AdaNATError, match="no recorded run wrote it"):
         draw(model, tmp_path)
 
 
