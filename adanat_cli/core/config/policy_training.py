@@ -148,7 +148,12 @@ class PolicyTrainingConfig(Config):
     trajectories: int = _training(
         1024, help="Images generated per update, over all processes; per candidate of a search."
     )
-    reward: RewardName = option("adversarial", help="What the policy is rewarded for.", show_default="adversarial")
+    reward: RewardName = option(
+        "adversarial",
+        help="Reward: adversarial (a discriminator that is trained on the side), fid (the image's share of the Fréchet "
+        "distance) or preference (an image-text model).",
+        show_default="adversarial",
+    )
     fid_credit: Literal["sample", "batch"] = _reward(
         "sample", help="sample: each image gets its own share of the distance; batch: all share it."
     )
@@ -165,7 +170,7 @@ class PolicyTrainingConfig(Config):
         help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed.",
     )
     batch_size: int = _training(128, help="Images that a process generates at a time.")
-    eval_images: int = _training(5000, help="Images of an evaluation, by the mean policy.")
+    eval_images: int = _training(5000, help="Images to generate per evaluation.")
     flip: bool = True
     seed: int = shared.seed(show_default="0")
     precision: Precision = shared.precision(show_default="auto")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +18,6 @@ PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 _GENERATION, _IMAGES, _TEXT, _UNTOLD = "Generation", "Images that exist", "Text to image", "What the files do not say"
 
-_factor = partial(option, None, panel=_GENERATION, acts_on=MODEL)
-
 
 def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
     """Read whole numbers, one or several to a text."""
@@ -34,9 +31,11 @@ def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
 class TokenizeOptions:
     """How a data set is turned into tokens."""
 
-    batch_size: int | None = option(None, help="Images in one pass; by default what bounded memory allows.", min=1)
+    batch_size: int | None = option(
+        None, help="Images per pass of the tokenizer; by default what bounded memory allows.", min=1
+    )
     num_workers: int = shared.workers()
-    shard_size: int = option(4096, help="Images of one file.", min=1)
+    shard_size: int = option(4096, help="Images per file of the token set.", min=1)
     num_images: int | None = shared.data(None, help="Stop after N images.", min=1)
     flips: bool = option(True, "--flips/--no-flips", help="Also store the tokens of the flipped images.")
 
@@ -85,19 +84,13 @@ class SampleRequest:
         "alternate, in an order that follows from the seed.",
         acts_on=MODEL,
     )
-    prompts: tuple[str, ...] = option(
-        (),
-        "--prompt",
-        "-p",
-        help="What to draw, for a text model; repeat for several, which alternate.",
-        acts_on=MODEL,
-    )
+    prompts: tuple[str, ...] = shared.prompts()
     prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
     num_images: int | None = option(
         None,
         "--num-images",
         "-n",
-        help="Images in the whole run.",
+        help="Number of images.",
         show_default="16, or one for each prompt of a file",
     )
     num_steps: int | None = option(
@@ -109,7 +102,7 @@ class SampleRequest:
     model: str = shared.model()
     output: Path | None = shared.output(
         None,
-        help="Folder to write to; it holds the images of one run.",
+        help="Folder for the images of one run.",
         show_default="samples, or samples-2 and so on if that holds others",
     )
     overwrite: bool = option(False, help="Remove what an earlier run has written into the folder.")
@@ -120,23 +113,15 @@ class SampleRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    sampling_temperature: float | None = _factor(
-        help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."
-    )
-    remask_temperature: float | None = _factor(
-        former=("--temperature",), help="Factor on a fixed schedule's re-masking temperature."
-    )
-    guidance_scale: float | None = _factor(
-        "--guidance-scale",
-        "--guidance",
-        help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
-    )
+    sampling_temperature: float | None = shared.sampling_temperature()
+    remask_temperature: float | None = shared.remask_temperature()
+    guidance_scale: float | None = shared.guidance_scale()
     image_format: Literal["png", "npz"] = option(
         "png", "--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."
     )
     grid: Path | None = option(
         None,
-        help="Where the picture of the first 100 images goes, a column per class that was asked for.",
+        help="File for the grid of the first 100 images, one column per class that was given.",
         show_default="OUTPUT/grid.png",
     )
     trace: bool = option(False, help="Show how the first images were generated, step by step, as picture and JSON.")
@@ -181,14 +166,7 @@ class EvaluateRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    prompts: tuple[str, ...] = option(
-        (),
-        "--prompt",
-        "-p",
-        help="What to draw, for a text model; repeat for several, which alternate.",
-        panel=_TEXT,
-        acts_on=MODEL,
-    )
+    prompts: tuple[str, ...] = shared.prompts(panel=_TEXT)
     prompts_file: Path | None = option(
         None,
         "--prompts",
@@ -218,7 +196,7 @@ class EvaluateRequest:
         None,
         "--num-samples",
         "-n",
-        help="Images to measure.",
+        help="Number of images to measure.",
         show_default="as many as it was trained on, 1,000 to 50,000 (of prompts 30,000), or one for each of a file; or "
         "all that exist",
     )
@@ -237,17 +215,9 @@ class EvaluateRequest:
         panel=_GENERATION,
         acts_on=MODEL,
     )
-    sampling_temperature: float | None = _factor(
-        help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."
-    )
-    remask_temperature: float | None = _factor(
-        former=("--temperature",), help="Factor on a fixed schedule's re-masking temperature."
-    )
-    guidance_scale: float | None = _factor(
-        "--guidance-scale",
-        "--guidance",
-        help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
-    )
+    sampling_temperature: float | None = shared.sampling_temperature()
+    remask_temperature: float | None = shared.remask_temperature()
+    guidance_scale: float | None = shared.guidance_scale()
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     keep_features: bool = option(False, help="Leave the features on disk, under OUTPUT/features.")
@@ -271,8 +241,8 @@ class StatsRequest:
     data: Asked = part(DataConfig)
     install: bool = option(
         False,
-        help="Also put it into the model, for `adanat evaluate` without --ref; a model without features/ gets a small "
-        "network first, trained on the same data (images of up to 128 pixels).",
+        help="Also install the statistics in the model, for `adanat evaluate` without --ref; a model without features/ gets "
+        "a small network first, trained on the same data (images of up to 128 pixels).",
     )
     classes: tuple[str, ...] = shared.data(
         (),
@@ -288,7 +258,9 @@ class StatsRequest:
     model: str = shared.model()
     inception: Path | None = shared.inception()
     num_images: int | None = shared.num_images()
-    num_features: int = option(10_000, help="Images whose features are stored for precision, recall and KID.", min=0)
+    num_features: int = option(
+        10_000, help="Number of images whose features are stored, for precision, recall and KID.", min=0
+    )
     seed: int = shared.seed()
     workers: int = shared.workers()
     device: str = shared.device()
@@ -379,7 +351,7 @@ class PushRequest:
     license: str = option(
         "", help="License of the weights, for the card, such as mit; by default what the model records."
     )
-    num_images: int = option(16, "--samples", help="Images to draw for the card; 0 draws no pictures.", min=0)
+    num_images: int = option(16, "--samples", help="Number of images to draw for the card; 0 for no pictures.", min=0)
     device: str = shared.device()
 
 

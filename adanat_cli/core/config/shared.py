@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from adanat_cli.core.config.acting import MODEL
 from adanat_cli.core.config.option import REQUIRED, option
 
 INCEPTION = frozenset({"adm", "paper", "clean"})
@@ -44,14 +45,35 @@ inception = partial(
 )
 workers = partial(run, 2, "--workers", help="Threads that decode images.", min=0)
 seed = partial(run, 0, help="Random seed.")
-device = partial(run, "", help="cuda, mps or cpu; by default the best one of this machine.")
-precision = partial(run, "auto", help="Number format of the networks.")
+device = partial(run, "", help="Device: cuda, mps or cpu; by default the best one of this machine.")
+precision = partial(run, "auto", help="Number format of the networks; auto takes bf16 where it is faster.")
 batch_size = partial(
     run,
     64,
     help="Images to generate at a time. On a CPU it changes no image; on a GPU, rounding may change single tokens.",
 )
-half = partial(option, False, help="Store the weights in 16 bits.")
+prompts = partial(
+    option,
+    (),
+    "--prompt",
+    "-p",
+    help="What to draw, for a text model; repeat for several, which alternate.",
+    acts_on=MODEL,
+)
+_factor = partial(option, None, panel="Generation", acts_on=MODEL)
+sampling_temperature = partial(
+    _factor, help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."
+)
+remask_temperature = partial(
+    _factor, former=("--temperature",), help="Factor on a fixed schedule's re-masking temperature."
+)
+guidance_scale = partial(
+    _factor,
+    "--guidance-scale",
+    "--guidance",
+    help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
+)
+half = partial(option, False, help="Export the weights in 16 bits.")
 
 
 def output(default: Any, help: str, **settings: Any) -> Any:  # noqa: A002 — Typer's word

@@ -26,7 +26,7 @@ def _batch_size(default: int) -> Any:
 
 
 def _warmup(default: int) -> Any:
-    return _training(default, help="Updates until the peak learning rate, which is approached linearly.")
+    return _training(default, help="Warm-up updates, in which the learning rate rises linearly to its peak.")
 
 
 def _ema_decay(default: float) -> Any:
@@ -44,7 +44,9 @@ class _TrainingFields(Config):
     batch_size: int = _batch_size(128)
     learning_rate: float = _training(4e-4, help="Peak learning rate of Adam (of AdamW for a NAT).")
     warmup_steps: int = _warmup(500)
-    decay: Literal["constant", "cosine"] = _training("constant", help="Learning rate after the warm-up.")
+    decay: Literal["constant", "cosine"] = _training(
+        "constant", help="Learning rate after the warm-up: constant, or a cosine that ends at 0."
+    )
     ema_decay: float = _ema_decay(0.999)
     seed: int = shared.seed(show_default="0")
     precision: Precision = shared.precision(show_default="auto")

@@ -23,11 +23,13 @@ class TrainTokenizerRequest:
     dataset: str = shared.dataset()
     data: Asked = part(DataConfig, "split")
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/tokenizer-DATASET")
-    codebook_size: int | None = option(None, help="K, number of codes.")
+    codebook_size: int | None = option(None, help="Codebook size K, the number of codes.")
     downsampling: int | None = option(
-        None, help="Image pixels per token side: 2, 4, 8, 16 or 32; 1 takes pixels as they are."
+        None, help="Image pixels per token side: 2, 4, 8, 16 or 32; with 1, pixels are tokens."
     )
-    colour: bool = option(False, help="Nothing to train: a token is the mean colour of its pixels, of 8, 27, 64 ….")
+    colour: bool = option(
+        False, help="Train nothing: a token is the mean colour of its pixels, one of 8, 27, 64, … colours."
+    )
     training: Asked = part(TokenizerTrainingConfig, "log_every", "sample_every")
     half: bool = shared.half()
     workers: int = shared.workers()
@@ -86,7 +88,7 @@ class TrainPolicyRequest:
     recipe: str = option("auto", help="Settings by name: auto (the preset's, or by data and machine), default, paper.")
     text_encoder: str = shared.text_encoder()
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/policy-DATASET-KIND-STEPS")
-    install: bool = option(False, help="Also put the policy into the model folder itself.")
+    install: bool = option(False, help="Also install the policy in the model folder itself.")
     data: Asked = part(DataConfig, "split", "image_size")
     base: str = option(
         "cosine",
