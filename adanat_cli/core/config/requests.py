@@ -241,8 +241,8 @@ class StatsRequest:
     data: Asked = part(DataConfig)
     install: bool = option(
         False,
-        help="Also install the statistics in the model, for `adanat evaluate` without --ref; a model without features/ gets "
-        "a small network first, trained on the same data (images of up to 128 pixels).",
+        help="Also install the statistics in the model, for `adanat evaluate` without --ref; a model without features/ "
+        "gets a small network first, trained on the same data (images of up to 128 pixels).",
     )
     classes: tuple[str, ...] = shared.data(
         (),
