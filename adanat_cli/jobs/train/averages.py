@@ -41,7 +41,7 @@ class Ema:
         return self._average
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from saved averages."""
+        """Continue from saved averages."""
         for name, tensor in self._average.items():
             tensor.copy_(state[name])
 
@@ -50,7 +50,7 @@ class Meter:
     """Sums what updates measure, on the device, and the time they take."""
 
     def __init__(self, names: tuple[str, ...], batch_size: int, accelerator: Accelerator) -> None:
-        """Begin; ``names`` are what an update measures, ``batch_size`` is over all processes."""
+        """Start at 0; ``names`` are the statistics of an update, ``batch_size`` counts the images of all processes."""
         self._names, self._batch_size, self._accelerator = names, batch_size, accelerator
         self._reset()
 
@@ -59,16 +59,16 @@ class Meter:
         self._num, self._num_before, self._start = 0, 0, time.perf_counter()
 
     def add(self, stats: Tensor) -> None:
-        """Count one update's statistics, one number a name."""
+        """Add the statistics of an update, one number for each name."""
         self._sums += stats
         self._num += 1
 
     def is_finite(self) -> bool:
-        """Whether all since the last reading were numbers."""
+        """Whether all statistics since the last reading are finite."""
         return bool(self._sums.isfinite().all())
 
     def read(self) -> dict[str, float]:
-        """Return means over processes and updates, and begin anew."""
+        """Return means over processes and updates, and start again at 0."""
         sums = self._accelerator.reduce(self._sums, reduction="mean")
         values = dict(zip(self._names, (sums / self._num).tolist(), strict=True))
         seconds = time.perf_counter() - self._start
@@ -81,13 +81,13 @@ class Meter:
         return {"sums": self._sums, "num": self._num}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what was added before."""
+        """Continue from what was added before."""
         self._sums.copy_(state["sums"])
         self._num = self._num_before = state["num"]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what happens inside out of the time."""
+        """Exclude a block from the measured time."""
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start

@@ -298,7 +298,7 @@ def features_of_images(network: FeatureNetwork, images: Images, batch_size: int 
         AdaNATError: if images have another size than the network's.
     """
     device, size = _device(network), batch_size or _batch_size(network)
-    parts = (images[start : start + size] for start in range(0, len(images), size))
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
     features = [network.features(as_floats(part, device)) for part in parts]
     return torch.cat(features) if features else torch.empty(0, network.config.feature_width, device=device)
 
@@ -315,7 +315,7 @@ def random_shifts(images: Tensor, most: int, generator: torch.Generator) -> Tens
 
     Args:
         images: (B, 3, H, W).
-        most: pixels.
+        most: largest shift in pixels.
         generator: on the CPU.
     """
     num, _, height, width = images.shape
@@ -334,12 +334,11 @@ def _rate_at(step: int, steps: int) -> float:
 
 
 def _read_loss(loss: Tensor, step: int) -> dict[str, float]:
-    """The loss as shown beside the bar; refuses one that is not a number."""
-    value = float(loss.detach())
+    """The loss for the progress bar; refuses one that is not a number."""
+    value, advice = float(loss.detach()), "try a lower learning rate."
     require(
         math.isfinite(value),
-        f"Training of the feature network diverged before update {step}: the loss is {value}; try a lower learning "
-        "rate.",
+        f"Training of the feature network diverged before update {step}: the loss is {value}; {advice}",
     )
     return {"loss": value}
 

@@ -255,7 +255,7 @@ class MeteredLoop(TrainingLoop):
     def __init__(
         self, run: Run, trainer: Trainer, config: TokenizerTrainingConfig | NATTrainingConfig, stats: tuple[str, ...]
     ) -> None:
-        """Connect the parts; ``stats`` names what an update measures."""
+        """Connect the parts; ``stats`` names the statistics of an update."""
         super().__init__(run, trainer, config.steps, config.save_every)
         self.config, self.measured = config, dict[str, float]()
         self.meter = Meter(stats, config.batch_size, run.accelerator)

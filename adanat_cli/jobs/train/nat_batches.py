@@ -69,8 +69,8 @@ def hold_out(rows: Indices, share: float) -> tuple[Indices, Indices]:
     Rows are kept back at even distances (so that sets sorted by class give every class its share), at most 1,024.
 
     Args:
-        rows: to split.
-        share: of them to keep back; 0 for none.
+        rows: indices of the rows to split.
+        share: fraction of the rows to keep back; 0 for none.
 
     Returns:
         Training rows and held-out rows.
@@ -144,11 +144,11 @@ class UpdateSource:
 
     def _rows_of(self, positions: Indices) -> tuple[Indices, Draws]:
         """Rows at positions of the endless sequence of shuffled epochs, with a number that picks a caption of each."""
-        epochs, places = np.divmod(positions, len(self.rows))
+        epochs, offsets = np.divmod(positions, len(self.rows))
         order, draws = np.empty_like(positions), np.empty(len(positions))
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            order[here] = _epoch_order(self.config.seed, int(epoch), len(self.rows))[places[here]]
+            order[here] = _epoch_order(self.config.seed, int(epoch), len(self.rows))[offsets[here]]
             draws[here] = _epoch_draws(self.config.seed, int(epoch), len(self.rows))[order[here]]
         return self.rows[order], draws
 

@@ -39,11 +39,11 @@ class NATTrainer(Trainer):
         """Draw fresh weights from the seed, the same in every process.
 
         Args:
-            shape: of the NAT.
+            shape: configuration of the NAT.
             config: settings of the training.
             accelerator: devices and processes.
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
-            context: from numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
+            context: maps numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
         """
         self.config, self._accelerator, self._context = config, accelerator, context
         torch.manual_seed(config.seed)

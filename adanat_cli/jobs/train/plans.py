@@ -32,18 +32,18 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         AdaNATError: if the model, or a setting, cannot be used.
     """
     check_groups(request.training)
-    place, nat, fingerprint, image_size = _model(request)
+    model, nat, fingerprint, image_size = _model(request)
     missing = _missing(request, is_here=bool(fingerprint))
     request = fit_to_condition(request, nat)
     shape = policy_shape(request, nat, fingerprint)
     with torch.device("meta"):
         agent, network = Agent(shape), UViT(nat)
-        judge = None
-        if _is_judged(request):
+        discriminator = None
+        if _has_discriminator(request):
             classes = nat.num_classes if nat.condition == "class" else 0
             # CLIP's projection is as wide as the states in both encoders that NATs were published with.
             width = nat.text_width if nat.condition == "text" else 0
-            judge = make_discriminator(request.discriminator, image_size, classes, width, pretrained=False)
+            discriminator = make_discriminator(request.discriminator, image_size, classes, width, pretrained=False)
     config = request.training
     kept = KEPT[config.rollout]
     row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40
@@ -53,15 +53,17 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         "num_policy_parameters": _count(agent.policy),
         "num_critic_parameters": _count(agent.critic),
     }
-    if judge is not None:
+    if discriminator is not None:
         sizes |= {
-            "num_discriminator_parameters": _count(judge),
-            "num_trained_discriminator_parameters": sum(w.numel() for w in judge.parameters() if w.requires_grad),
+            "num_discriminator_parameters": _count(discriminator),
+            "num_trained_discriminator_parameters": sum(
+                weight.numel() for weight in discriminator.parameters() if weight.requires_grad
+            ),
         }
     states = 4 * config.batch_size * nat.text_length * nat.text_width  # of a batch, kept while it is generated
     return {
         **run_settings(request, shape),
-        "model": place,
+        "model": model,
         "output": str(request.output),
         **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),
         **sizes,
@@ -84,7 +86,7 @@ def _model(request: PolicySettings) -> tuple[str, NATConfig, str, int]:
     return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
 
 
-def _is_judged(request: PolicySettings) -> bool:
+def _has_discriminator(request: PolicySettings) -> bool:
     return request.training.reward == "adversarial" and request.kind not in ("search", "tuned")
 
 
@@ -95,7 +97,7 @@ def _missing(request: PolicySettings, is_here: bool) -> list[str]:
         AdaNATError: if a discriminator's file is missing or of another network.
     """
     missing = [] if is_here else [absent(request.dataset)]
-    if _is_judged(request):
+    if _has_discriminator(request):
         try:
             require_discriminator(request.discriminator)
         except AdaNATError as error:
@@ -148,7 +150,8 @@ def _tokenizer_memory(request: TokenizerSettings, num_parameters: int) -> int:
     shape = request.tokenizer
     if isinstance(shape, PixelConfig):
         return 0
-    # Per place, encoder and decoder each: a resampling, and two norms, activations and convolutions a residual block.
+    # Per pixel of a level, in encoder and decoder: a resampling, and of each residual block two norms, activations and
+    # convolutions.
     floats = sum(
         2 * (4 + 6 * shape.num_res_blocks) * width / 4**level for level, width in enumerate(shape.channels, start=1)
     )
@@ -161,7 +164,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
 
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
     """
-    place, shape = _nat_shape(request)
+    model, shape = _nat_shape(request)
     with torch.device("meta"):
         num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
     pieces = pieces_of(request, shape, request.training.batch_size, request.training.precision)
@@ -169,7 +172,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     return {
         "dataset": hide_secrets(request.dataset),
         "tokens": str(request.tokens),
-        "model": place,
+        "model": model,
         "output": str(request.output),
         "nat": shape.to_dict(),
         "training": request.training.to_dict(),

@@ -44,7 +44,7 @@ class Evaluator:
     Attributes:
         model: generates the images.
         conditions: classes or prompts that take turns.
-        features: network that is no part of the training.
+        features: feature network, which takes no part in the training.
         reference: moments of real images.
         batch_size: images at a time.
         accelerator: shares the images out over processes; None for this one alone.
@@ -58,7 +58,7 @@ class Evaluator:
     accelerator: Accelerator | None = None
 
     def distance(self, schedule: Schedule, seed: int, num_images: int) -> float:
-        """Frechet distance of ``num_images`` images, whose classes take turns; the same images on any processes."""
+        """Compute the Fréchet distance of ``num_images`` images, which are the same on any number of processes."""
         return self.reference.distance(self.generate(schedule, seed, num_images).features)
 
     @torch.no_grad()

@@ -40,7 +40,7 @@ class PolicyReward(Protocol):
         """Return (B,) rewards of batches of images; the generator, on the CPU, serves what is random in it."""
 
     def learn(self, pairs: Iterable[tuple[LabelledImages, LabelledImages]], generator: torch.Generator) -> Stats:
-        """Take an update on every pair of real and generated images; returns means of what they measure.
+        """Take one update for each pair of real and generated images; returns the means of its statistics.
 
         Real images come with what a discriminator reads: their labels, or the embeddings of their captions (B, E).
         """
@@ -49,7 +49,7 @@ class PolicyReward(Protocol):
         """What a resumed run needs."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
 
 @dataclass
@@ -57,10 +57,10 @@ class Adversarial:
     """The adversarial reward on one or several processes.
 
     Attributes:
-        reward: the discriminator and its training.
-        module: the discriminator.
-        backward: of a loss.
-        embed: from labels, or numbers of prompts (B,), to what the discriminator reads.
+        reward: discriminator and its optimizer.
+        module: the discriminator without its distributed wrapper.
+        backward: computes the gradients of a loss.
+        embed: maps labels, or numbers of prompts (B,), to the condition of the discriminator.
     """
 
     reward: AdversarialReward
@@ -85,7 +85,7 @@ class Adversarial:
         return {"discriminator": _trained(self.module), "optimizer": self.reward.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         if isinstance(self.module, ProjectedDiscriminator):
             self.module.load_trainable_state(state["discriminator"])
         else:
@@ -124,15 +124,15 @@ def check_groups(training: PolicyTrainingConfig, num_processes: int = 1) -> None
 
 @dataclass
 class Frechet(_Fixed):
-    """Minus the Frechet distance of a rollout, credited to its images.
+    """Minus the Fréchet distance of a rollout, credited to its images.
 
     Attributes:
         features: network whose features are compared.
         reference: moments of real images.
-        group: 0 credits every image with the change of the distance that it causes; otherwise so many images in
-            a row share their group's negated distance (the paper's baseline).
-        gather: collects rows over all processes.
-        rank: of this process, whose rows stand in this place among all.
+        group: 0 credits each image with the change of the distance that it causes; otherwise N images in a row
+            share their group's negated distance (the paper's baseline).
+        gather: concatenates the rows of all processes.
+        rank: index of this process, and of its rows among those of all.
     """
 
     features: FeatureNetwork
@@ -149,8 +149,8 @@ class Frechet(_Fixed):
             grouped = features.unflatten(0, (-1, self.group))
             distances = frechet_distances(grouped, self.reference)
             return -distances.repeat_interleave(self.group).to(features)
-        every = self.gather(features)
-        rewards = -frechet_influence(every, self.reference)
+        gathered = self.gather(features)
+        rewards = -frechet_influence(gathered, self.reference)
         return rewards[self.rank * len(features) :][: len(features)].to(features)
 
 
@@ -167,7 +167,7 @@ class Preference(_Fixed):
 
 
 def choose_reward(request: PolicySettings, setup: Setup, accelerator: Accelerator) -> PolicyReward:
-    """Build what the policy is rewarded for."""
+    """Build the reward that the settings name."""
     config, nat, conditions = request.training, setup.model.config, setup.conditions
     if config.reward == "fid":
         group = config.fid_group if config.fid_credit == "batch" else 0
@@ -215,11 +215,11 @@ def make_discriminator(
     """Build a discriminator of images and their condition, with weights from PyTorch's global generator.
 
     Args:
-        config: which one.
-        image_size: in pixels.
-        num_classes: of the labels that are the condition; 0 for text.
-        text_width: E of the pooled embeddings that are the condition; 0 for classes.
-        classifier: trained, that the discriminator "classifier" looks through; None for a random one.
+        config: backbone and widths.
+        image_size: side of the images in pixels.
+        num_classes: number of classes of the condition; 0 for text.
+        text_width: E, width of the pooled embeddings of the condition; 0 for classes.
+        classifier: trained backbone of the discriminator "classifier"; None for a random one.
         pretrained: False leaves a transformer random, which downloads nothing.
 
     Raises:

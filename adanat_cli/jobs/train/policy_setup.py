@@ -1,4 +1,4 @@
-"""What every way of finding a schedule needs: the model, real images, and a feature network to measure with."""
+"""What policies and searches start from: the model, real images, and a feature network to measure with."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from adanat_cli.jobs.train.features import SmallNetworks, feature_moments, requi
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a run that do not change during it; what takes long is made where it is first needed.
+    """The parts of a run that do not change during it; what takes long is computed on first use.
 
     Attributes:
         folder: the model.
@@ -57,7 +57,7 @@ class Setup:
         conditions, held_out_conditions: the model's classes, or captions of the images to train on and to measure with.
         source, held_out: real images of the model's classes, to train on and to measure with (``open_disjoint``).
         networks: loads or trains the small networks.
-        accelerator: devices and processes, all of which must come to what is made at the same time.
+        accelerator: devices and processes, which must compute these parts at the same time.
     """
 
     folder: ModelFolder
@@ -77,12 +77,12 @@ class Setup:
 
     @cached_property
     def reference(self) -> FrechetReference:
-        """Of all training images."""
+        """Gaussian of the features of all training images."""
         return self._moments(self.source)
 
     @cached_property
     def held_out_reference(self) -> FrechetReference:
-        """Of all held-out images."""
+        """Gaussian of the features of all held-out images."""
         return self._moments(self.held_out)
 
     def _moments(self, images: ImageSource) -> FrechetReference:
@@ -132,7 +132,7 @@ def fit_to_condition(request: PolicySettings, nat: NATConfig) -> PolicySettings:
 
 
 def named_model(model: str, dataset: str) -> ModelFolder:
-    """The model that a policy is for; "" is the data set's: the embedded one, or what `adanat pull` made.
+    """The model that a policy is for; "" is the data set's: the embedded one, or the one that `adanat pull` wrote.
 
     Raises:
         AdaNATError: if there is none.

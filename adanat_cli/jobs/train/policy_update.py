@@ -50,10 +50,10 @@ class PolicyTrainer(Trainer):
         Args:
             model: NAT and tokenizer, both frozen.
             conditions: classes or prompts of the trajectories.
-            shape: of the policy.
-            training: settings of the run.
-            ppo: settings of the policy's update.
-            discriminator: settings of the reward's update.
+            shape: configuration of the policy.
+            training: settings of the training.
+            ppo: settings of PPO.
+            discriminator: settings of the adversarial reward.
             reward: scores images.
             real: opens batches of real images (B, 3, H, W) uint8 and labels (pooled embeddings of captions), from a
                 batch on, for the reward to learn from.

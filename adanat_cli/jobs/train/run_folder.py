@@ -1,4 +1,4 @@
-"""The folder of one training run: what it was asked, what it measured, and where it can go on."""
+"""The folder of a training run: its settings, its metrics, and the states from which it can resume."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class TokenizerLoop(MeteredLoop):
         return {"psnr": self.measured["psnr"]}, image_grid(to_uint8(pairs), min(_NUM_SHOWN, len(images)))
 
     def _open_batches(self) -> Iterator[Tensor]:
-        """Yield this process's share of every update's images, (B, 3, H, W) bytes."""
+        """Yield this process's share of each update's images, (B, 3, H, W) bytes."""
         config, accelerator = self.trainer.config, self.accelerator
         batches = training_batches(
             self.source,
