@@ -28,7 +28,7 @@ class ClipScorer:
         model: Hub id, or name of the folder, that it was loaded from.
         weights_hash: sha256 of both towers' weights, in hexadecimal digits.
 
-    Source: CLIPScore (arXiv 2104.08718, section 3), without its factor 2.5 and its clipping at 0.
+    Source: CLIPScore (arXiv 2104.08718), without its factor 2.5 and its clipping at 0.
     """
 
     def __init__(self, model: str, device: torch.device) -> None:
