@@ -184,10 +184,7 @@ def train_feature_network(
         AdaNATError: if images have no labels or another size, cannot be read, or training diverges.
     """
     require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
-    require(
-        0 < learning_rate < math.inf,
-        f"The learning rate of the feature network is {learning_rate}; expected a positive number.",
-    )
+    require(0 < learning_rate < math.inf, f"The learning rate is {learning_rate}; expected a positive number.")
     _check_labels(source, config, words)
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
