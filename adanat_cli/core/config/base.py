@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
-from adanat_cli.core.config.schema import build
+from adanat_cli.core.config.schema import build, field_types, in_words
 from adanat_cli.core.errors import require
 
 MAX_WIDTH = 2**16
@@ -39,6 +39,17 @@ class Config:
             AdaNATError: if a field is unknown, missing, of another type or invalid.
         """
         return build(cls, values, source)
+
+    def check_choices(self) -> None:
+        """Check the fields that are one of a few words.
+
+        Raises:
+            AdaNATError: naming the field.
+        """
+        for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
+            if get_origin(hint) is Literal:
+                value = getattr(self, name)
+                require(value in get_args(hint), f"{name} is {value!r}; expected {in_words(hint)}.")
 
     def sizes(self) -> Sizes:
         """Return what the weights must be like: the tensors and lists of layers that the settings decide.

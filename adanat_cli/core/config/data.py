@@ -36,9 +36,7 @@ class DataConfig(Config):
     image_size: int = _data(
         REQUIRED, help="Side of the centre crop in pixels; by default the preset's, or the tokenizer's."
     )
-    split: str = _data(
-        "train", help="Split of the data to read.", kind=Literal["train", "validation"], show_default="train"
-    )
+    split: Literal["train", "validation"] = _data("train", help="Split of the data to read.", show_default="train")
     data_dir: str = _data("", help="Local copy of the data set, read instead of the Hub.", kind=Path, read=str)
     image_column: str = _data("", help="Column of the images.")
     label_column: str = _data("", help="Column of the class labels.")

@@ -50,7 +50,7 @@ class FeatureConfig(Config):
         for name, least, most in (("num_classes", 2, MAX_CLASSES), ("num_res_blocks", 1, MAX_BLOCKS)):
             require_within(f"Feature network {name}", getattr(self, name), least, most)
         require_within("Feature network image size", self.image_size, _MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
-        require(self.kind == "residual", f"Feature network kind {self.kind!r} is not known; expected residual.")
+        self.check_choices()
 
     def sizes(self) -> Sizes:
         """Return the shapes that the settings decide; see ``Config``."""

@@ -45,7 +45,7 @@ class NATConfig(Config):
     text_fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        require(self.condition in ("class", "text"), f"NAT condition {self.condition!r}: expected class or text.")
+        self.check_choices()
         for name, most in _MOST.items():
             require_within(f"NAT {name}", getattr(self, name), 1, most)
         require(len(self.grid) == 2, f"NAT grid is {self.grid}; expected (h, w).")

@@ -67,14 +67,7 @@ class PolicyConfig(Config):
             require_within("A side of the policy's grid", side, 1, MAX_GRID)
         require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
         require(0 <= self.base_floor < 10, f"Policy base_floor is {self.base_floor}; expected a value in [0, 10).")
-        require(
-            self.kind in ("adaptive", "static", "table"),
-            f"Policy kind {self.kind!r} is not known; expected adaptive, static or table.",
-        )
-        require(
-            self.schedule in ("cosine", "table", "autonat"),
-            f"Base schedule {self.schedule!r} is not known; expected cosine, table or autonat.",
-        )
+        self.check_choices()
         rows = 0 if self.schedule == "cosine" else self.num_steps
         require(
             len(self.schedule_table) == rows and all(len(row) == 4 for row in self.schedule_table),

@@ -54,10 +54,7 @@ class PPOConfig(Config):
     gradient_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        require(
-            self.baseline in ("class", "pair", "none"),
-            f"PPO baseline {self.baseline!r} is not known; expected class, pair or none.",
-        )
+        self.check_choices()
         require(self.epochs >= 1, f"PPO epochs is {self.epochs}; expected at least 1.")
         require(self.minibatch >= 0, f"PPO minibatch is {self.minibatch}; expected 0 (all) or more rows.")
         for name in ("learning_rate", "static_learning_rate", "clip", "std", "std_floor"):
@@ -119,14 +116,7 @@ class DiscriminatorConfig(Config):
             f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, classifier or "
             "pyramid.",
         )
-        require(self.loss in ("bce", "hinge"), f"Discriminator loss {self.loss!r}: expected bce or hinge.")
-        require(
-            self.reward in ("sigmoid", "logit"), f"Discriminator reward {self.reward!r}: expected sigmoid or logit."
-        )
-        require(
-            self.real in ("reconstructed", "original"),
-            f"Discriminator real images {self.real!r}: expected reconstructed or original.",
-        )
+        self.check_choices()
         for field in ("updates", "batch_size", "width"):
             require(getattr(self, field) >= 1, f"Discriminator {field} is {getattr(self, field)}; expected at least 1.")
         require(self.warmup_updates >= 0, f"Discriminator warmup_updates is {self.warmup_updates}; expected 0 or more.")
@@ -184,15 +174,7 @@ class PolicyTrainingConfig(Config):
         require(self.eval_images >= 2, f"eval_images is {self.eval_images}; expected at least 2.")
         require(self.fid_group >= 2, f"fid_group is {self.fid_group}; expected at least 2.")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
-        require(
-            self.reward in ("adversarial", "fid", "preference"),
-            f"Reward {self.reward!r} is not known; expected adversarial, fid or preference.",
-        )
-        require(self.fid_credit in ("sample", "batch"), f"fid_credit {self.fid_credit!r}: expected sample or batch.")
-        require(
-            self.rollout in ("bf16", "fp32", "recompute"),
-            f"rollout {self.rollout!r} is not known; expected bf16, fp32 or recompute.",
-        )
+        self.check_choices()
 
 
 Recipe = dict[str, dict[str, Any]]

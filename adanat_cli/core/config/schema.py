@@ -44,7 +44,7 @@ def build(kind: type[Built], values: Any, source: str) -> Built:
     optional = {name for name, field in fields.items() if _has_default(field)}
     if missing := [name for name in fields if name not in values and name not in optional]:
         raise AdaNATError(f"{source}: missing setting {', '.join(missing)}.")
-    hints = _hints(kind)  # type: ignore[arg-type]
+    hints = field_types(kind)  # type: ignore[arg-type]
     checked = {name: conform(value, hints[name], f"{source}: {name}") for name, value in values.items()}
     try:
         return kind(**checked)
@@ -58,7 +58,7 @@ def conform_fields(kind: type[Any], values: Any, source: str) -> dict[str, Any]:
     Raises:
         AdaNATError: if one does not fit, or the values are no object.
     """
-    hints = _hints(kind)  # type: ignore[arg-type]
+    hints = field_types(kind)  # type: ignore[arg-type]
     given = conform(values, Mapping[str, Any], source)
     return {key: conform(part, hints.get(key, Any), f"{source}: {key}") for key, part in given.items()}
 
@@ -133,16 +133,17 @@ def _is_plain(value: Any, hint: Any) -> bool:
 
 def _wrong(value: Any, hint: Any, source: str) -> AdaNATError:
     if get_origin(hint) is Literal:
-        return AdaNATError(f"{source} is {shown(value)}; expected {_in_words(hint)}.")
-    return AdaNATError(f"{source} is of the wrong type: {shown(value)} instead of {_in_words(hint)}.")
+        return AdaNATError(f"{source} is {shown(value)}; expected {in_words(hint)}.")
+    return AdaNATError(f"{source} is of the wrong type: {shown(value)} instead of {in_words(hint)}.")
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
+    """A type as a message names it."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_in_words, arguments))
+        return " or ".join(map(in_words, arguments))
     if origin is tuple:
         return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
     return str(_WORDS.get(hint, "an object"))
@@ -153,5 +154,6 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 @functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def field_types(kind: type[Any]) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
     return get_type_hints(kind)

@@ -74,13 +74,7 @@ class _TrainingFields(Config):
         )
         require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more.")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected a value in [0, 1).")
-        require(
-            self.precision in ("auto", "fp32", "bf16"),
-            f"precision {self.precision!r} is not known; expected auto, fp32 or bf16.",
-        )
-        require(
-            self.decay in ("constant", "cosine"), f"decay {self.decay!r} is not known; expected constant or cosine."
-        )
+        self.check_choices()
 
 
 @dataclass(frozen=True)
