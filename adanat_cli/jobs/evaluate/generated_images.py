@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.runtime.devices import images_at_once
-from adanat_cli.jobs.sample.conditions import Asked
+from adanat_cli.jobs.sample.conditions import Asked, Conditions
 from adanat_cli.jobs.sample.sampler import Sampler, decode_parts
 
 
@@ -91,16 +91,11 @@ class GeneratedImages:
         decoder count; a multiplication with its addition counts as 2. A text encoder, which runs once an image
         whatever the schedule, does not count.
         """
-
-        def count(work: Callable[[], object]) -> int:
-            # Fused attention hides its products from the counter on some devices.
-            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-                work()
-            return counter.get_total_flops()
-
-        _ = self.conditions.null  # the encoder caches it
-        encoding = count(lambda: self.conditions.encode(self.conditions.numbers([0])))
-        return (count(lambda: self._decode(self._token_ids([0]))) - encoding) / 1e12
+        encoded = _Encoded.first(self.conditions)
+        # Fused attention hides its products from the counter on some devices.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            self._decode(self.sampler.token_ids(self._schedule, encoded, self.seed, [0]))
+        return counter.get_total_flops() / 1e12
 
     def _token_ids(self, indices: Sequence[int]) -> Tensor:
         return self.sampler.token_ids(self._schedule, self.conditions, self.seed, indices)
@@ -118,3 +113,30 @@ class GeneratedImages:
     @cached_property
     def _schedule(self) -> Schedule:
         return self.sampler.schedule(self.choice)
+
+
+@dataclass(frozen=True)
+class _Encoded(Conditions):
+    """The condition of image 0, encoded once.
+
+    Attributes:
+        condition: what the NAT reads.
+        empty: (L, D) text states of the empty prompt; None for classes.
+    """
+
+    condition: Tensor
+    empty: Tensor | None
+
+    @classmethod
+    def first(cls, conditions: Conditions) -> _Encoded:
+        """Encode the condition of image 0."""
+        return cls(conditions.turns[:1], conditions.encode(conditions.numbers([0])), conditions.null)
+
+    @property
+    def null(self) -> Tensor | None:
+        """The empty prompt."""
+        return self.empty
+
+    def encode(self, numbers: Tensor) -> Tensor:
+        """The condition that is known."""
+        return self.condition
