@@ -198,7 +198,7 @@ def train(folder: Path, world: World, quick: bool) -> str:
     tokenizer = adanat("train-tokenizer", *data, *pixels, "--output", folder / "pixels")["model"]
     tokens = ("--encode-captions", "--text-encoder", encoder, "--output", folder / "tokens")
     adanat("tokenize", *data, "--tokenizer", tokenizer, "--no-flips", *tokens)
-    size = ("--size", "nano", "--steps", 240, "--batch-size", 48) if quick else ("--size", "micro", "--steps", 4000)
+    size = ("--size", "nano", "--updates", 240, "--batch-size", 48) if quick else ("--size", "micro", "--updates", 4000)
     rates = ("--learning-rate", 4e-3, "--warmup-steps", 10, "--beta1", 0.9, "--beta2", 0.98, "--ema-decay", 0.95)
     rates += ("--decay", "constant", "--code-init", 0, "--held-out", 0 if quick else 0.01)
     long = () if quick else ("--learning-rate", 2e-3, "--batch-size", 64, "--decay", "cosine", "--ema-decay", 0.99)

@@ -3,13 +3,13 @@
 #
 #   examples/digits.sh [FOLDER]
 #
-# TOKENIZER_STEPS and NAT_STEPS shorten the two trainings.
+# TOKENIZER_UPDATES and NAT_UPDATES shorten the two trainings.
 set -euo pipefail
 
 folder=${1:-runs/digits}
-adanat train-tokenizer --dataset digits --output "$folder/tokenizer" ${TOKENIZER_STEPS:+--steps "$TOKENIZER_STEPS"}
+adanat train-tokenizer --dataset digits --output "$folder/tokenizer" ${TOKENIZER_UPDATES:+--updates "$TOKENIZER_UPDATES"}
 adanat tokenize --dataset digits --tokenizer "$folder/tokenizer/model" --output "$folder/tokens" \
     --preview "$folder/preview.png"
 adanat pretrain-nat --dataset digits --tokens "$folder/tokens" --model "$folder/tokenizer/model" \
-    --output "$folder/nat" ${NAT_STEPS:+--steps "$NAT_STEPS"}
+    --output "$folder/nat" ${NAT_UPDATES:+--updates "$NAT_UPDATES"}
 adanat sample --model "$folder/nat/model" -n 100 --steps 8 --output "$folder/samples"

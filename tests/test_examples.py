@@ -42,7 +42,7 @@ def test_the_imagenet64_example_ends_in_samples(tmp_path: Path) -> None:
     from tests.image_files import write_imagenet64
 
     write_imagenet64(tmp_path / "data")
-    environment = with_adanat_on_path(tmp_path, TOKENIZER_STEPS="2", NAT_STEPS="2")
+    environment = with_adanat_on_path(tmp_path, TOKENIZER_UPDATES="2", NAT_UPDATES="2")
     script = [str(ROOT / "examples" / "imagenet64.sh"), str(tmp_path / "data"), str(tmp_path / "run")]
     done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(tmp_path: 
     pytest.importorskip("sklearn")
     way = "adaptive, FID"
     script = [sys.executable, str(ROOT / "examples" / "digits.py"), "run", "--quick", "--images", "100", "--ways", way]
-    environment = with_adanat_on_path(tmp_path, TOKENIZER_STEPS="30", NAT_STEPS="20")
+    environment = with_adanat_on_path(tmp_path, TOKENIZER_UPDATES="30", NAT_UPDATES="20")
     done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 101

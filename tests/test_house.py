@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_errors_and_configuration_need_the_standard_library_only() -> None:
 def test_commands_load_jobs_only_when_called(path: Path) -> None:
     for name in imported(path, top_level_only=True):
         assert not name.startswith("adanat_cli.jobs"), f"{path.name} imports {name} at its top"
+
+
+def test_the_walks_of_the_readme_lead_to_what_they_name() -> None:
+    walks = (PACKAGE.parent / "README.md").read_text().partition("## Read and change it")[2]
+    steps = re.findall(r"`([\w.]+)`\s+\(`([\w/]+\.py)`\)", walks)
+    assert len(steps) >= 9
+    for name, file in steps:
+        for part in name.split("."):
+            assert re.search(rf"\b{part}\b", (PACKAGE / file).read_text()), f"{file} has no {name}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["--version"]])
