@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,23 @@ def test_errors_and_configuration_need_the_standard_library_only() -> None:
 def test_commands_load_jobs_only_when_called(path: Path) -> None:
     for name in imported(path, top_level_only=True):
         assert not name.startswith("adanat_cli.jobs"), f"{path.name} imports {name} at its top"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_fit_on_a_few_screens(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+            most = 30 if path.parent.name == "commands" and node.name == "command" else 60
+            assert node.end_lineno - node.lineno < most, f"{path.name}: {node.name}"
+
+
+def test_no_room_holds_more_than_a_fifth_of_the_package() -> None:
+    lines: Counter[tuple[str, ...]] = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        lines[path.relative_to(PACKAGE).parts[:2]] += path.read_text().count("\n")
+    assert max(lines.values()) <= lines.total() / 5
 
 
 def test_the_walks_of_the_readme_lead_to_what_they_name() -> None:
