@@ -18,10 +18,7 @@ RepoType = Literal["model", "dataset"]
 
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
-_SECRETS = (
-    (re.compile(r"\bhf_\w+"), "hf_…"),
-    (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer …"),
-)
+_SECRETS = ((re.compile(r"\bhf_\w+"), "hf_…"), (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer …"))
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _ANSWER_SECONDS = 120.0
 """Timeout of a request; the client's own default is none."""

@@ -11,13 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adanat_cli.core.checkpoints.files import (
-    atomic_path,
-    fingerprint,
-    sync,
-    temporary_name,
-    write_json,
-)
+from adanat_cli.core.checkpoints.files import atomic_path, fingerprint, sync, temporary_name, write_json
 from adanat_cli.core.checkpoints.header import Header, read_header
 from adanat_cli.core.checkpoints.index import COMPONENT, POLICY, ModelIndex, component_order, parse_index
 from adanat_cli.core.checkpoints.lock import locked

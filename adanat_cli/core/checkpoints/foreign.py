@@ -112,11 +112,7 @@ def load_foreign(path: Path) -> Any:
         _check_sums(path)
     mapped = form == "archive" and path.suffix != ".safetensors" and str(path).isprintable()
     try:
-        with (
-            path.open("rb") as file,
-            torch.serialization.safe_globals([argparse.Namespace]),
-            warnings.catch_warnings(),
-        ):
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # PyTorch warns about pickles of another protocol; they are read or refused like any other.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)

@@ -14,19 +14,8 @@ from adanat_cli.core.config.policy_training import (
     Recipe,
     recipe,
 )
-from adanat_cli.core.config.tokenizer import (
-    PixelConfig,
-    TokenizerConfig,
-    VQAEConfig,
-    VQGANConfig,
-    tokenizer_config,
-)
-from adanat_cli.core.config.training import (
-    TRAINING_PRESETS,
-    NATTrainingConfig,
-    Precision,
-    TokenizerTrainingConfig,
-)
+from adanat_cli.core.config.tokenizer import PixelConfig, TokenizerConfig, VQAEConfig, VQGANConfig, tokenizer_config
+from adanat_cli.core.config.training import TRAINING_PRESETS, NATTrainingConfig, Precision, TokenizerTrainingConfig
 
 __all__ = [
     "BENCHMARKS",

@@ -53,8 +53,7 @@ class NATConfig(Config):
             require_within("A side of the NAT's grid", side, 1, MAX_GRID)
         require(self.depth % 2 == 0, f"NAT depth is {self.depth}; expected an even number (half in, half out).")
         require(
-            self.width % self.num_heads == 0,
-            f"NAT width {self.width} is not a multiple of its {self.num_heads} heads.",
+            self.width % self.num_heads == 0, f"NAT width {self.width} is not a multiple of its {self.num_heads} heads."
         )
         require(0 <= self.dropout < 1, f"NAT dropout is {self.dropout}; expected a value in [0, 1).")
         if self.condition == "text":
@@ -96,14 +95,7 @@ NAT_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 224, "depth": 4, "num_heads": 4},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
     "large": {"width": 768, "depth": 24, "num_heads": 8},
-    "muse": {
-        "width": 1152,
-        "depth": 28,
-        "num_heads": 16,
-        "condition": "text",
-        "text_width": 1280,
-        "text_length": 77,
-    },
+    "muse": {"width": 1152, "depth": 28, "num_heads": 16, "condition": "text", "text_width": 1280, "text_length": 77},
 }
 """Sizes by name: nano about 0.2 M parameters, micro 1 M, tiny 4 M, small 46 M, large 194 M, muse 0.5 B."""
 

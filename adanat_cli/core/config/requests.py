@@ -87,17 +87,10 @@ class SampleRequest:
     prompts: tuple[str, ...] = shared.prompts()
     prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
     num_images: int | None = option(
-        None,
-        "--num-images",
-        "-n",
-        help="Number of images.",
-        show_default="16, or one for each prompt of a file",
+        None, "--num-images", "-n", help="Number of images.", show_default="16, or one for each prompt of a file"
     )
     num_steps: int | None = option(
-        None,
-        "--steps",
-        help="Generation steps; by default 8, or as many as a schedule file has.",
-        acts_on=MODEL,
+        None, "--steps", help="Generation steps; by default 8, or as many as a schedule file has.", acts_on=MODEL
     )
     model: str = shared.model()
     output: Path | None = shared.output(
@@ -301,10 +294,7 @@ class ImportRequest:
         None, help="Attention heads; by default those of the published width.", min=1, panel=_UNTOLD
     )
     image_size: int | None = option(
-        None,
-        help="Side of the images in pixels; by default what grid and tokenizer give.",
-        min=1,
-        panel=_UNTOLD,
+        None, help="Side of the images in pixels; by default what grid and tokenizer give.", min=1, panel=_UNTOLD
     )
     replace: bool = option(False, help="Replace components that the model has.")
     entry: str = option(
@@ -360,9 +350,7 @@ class InfoRequest:
     """What to describe: a model, or a benchmark."""
 
     model: str = argument(
-        "",
-        help="Model folder, name or Hub id; by default the embedded model and all known names.",
-        show_default=False,
+        "", help="Model folder, name or Hub id; by default the embedded model and all known names.", show_default=False
     )
     dataset: str = option("", "--dataset", "-d", help="Benchmark instead: imagenet256, imagenet512, mscoco or cc3m.")
     data_dir: Path | None = shared.data(None, help="Local copy of the data set, read instead of the Hub.")

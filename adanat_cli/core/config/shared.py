@@ -31,9 +31,7 @@ model = partial(
 classes = partial(data, (), "--class", "-c", help="Class id or name; repeat for several.")
 num_images = partial(data, None, "--num-images", "-n", help="Stop after N images.", min=1)
 text_encoder = partial(
-    option,
-    "",
-    help="CLIP model that encodes prompts: Hub id or folder; by default the model's own, or the data set's.",
+    option, "", help="CLIP model that encodes prompts: Hub id or folder; by default the model's own, or the data set's."
 )
 inception = partial(
     option,

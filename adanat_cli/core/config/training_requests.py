@@ -48,11 +48,7 @@ class PretrainNATRequest:
         None, help="Size of the NAT; by default the preset's own, or by the number of images."
     )
     model: str = option(
-        "",
-        "--model",
-        "--tokenizer",
-        "-m",
-        help="Model whose tokenizer made the tokens; by default the data set's own.",
+        "", "--model", "--tokenizer", "-m", help="Model whose tokenizer made the tokens; by default the data set's own."
     )
     text_encoder: str = shared.text_encoder()
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/nat-DATASET")
@@ -98,9 +94,7 @@ class TrainPolicyRequest:
     policy: Asked = part(PolicyConfig)
     discriminator: Asked = part(DiscriminatorConfig)
     preference_model: str = option(
-        "yuvalkirstain/PickScore_v1",
-        help="Image-text model of --reward preference: Hub id or folder.",
-        panel="Reward",
+        "yuvalkirstain/PickScore_v1", help="Image-text model of --reward preference: Hub id or folder.", panel="Reward"
     )
     training: Asked = part(PolicyTrainingConfig)
     ppo: Asked = part(PPOConfig)

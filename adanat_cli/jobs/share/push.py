@@ -71,10 +71,7 @@ def _model_files(request: PushRequest, hub_id: HubId, temporary: Path, reporter:
     """Path in the repository -> file: all that the index lists, and a new card with pictures in ``temporary``."""
     folder = resolve_model(request.source)
     components = folder.index.components
-    require(
-        bool(components),
-        f"Model {folder.name} has no components to push; give another model.",
-    )
+    require(bool(components), f"Model {folder.name} has no components to push; give another model.")
     files = {INDEX_FILE: folder.path / INDEX_FILE}
     for component in components:
         folder.header(component)  # finds a truncated file before it is pushed
