@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from adanat_cli.core.config.schema import build, field_types, in_words
 from adanat_cli.core.errors import require
@@ -19,8 +20,65 @@ Sizes = Mapping[str, tuple[int, ...] | int]
 
 
 @dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The numbers that a field can be, as part of its type: ``Annotated[int, Bounds(1)]``; they are finite.
+
+    Attributes:
+        least, most: smallest and largest of them.
+        above, below: what they are larger and smaller than.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        words = {"at least": self.least, "more than": self.above, "at most": self.most, "less than": self.below}
+        return " and ".join(f"{word} {bound:,}" for word, bound in words.items() if math.isfinite(bound))
+
+
+Count = Annotated[int, Bounds(1)]
+Natural = Annotated[int, Bounds(0)]
+Width = Annotated[int, Bounds(1, MAX_WIDTH)]
+Seed = Annotated[int, Bounds(0, below=2**63)]
+Positive = Annotated[float, Bounds(above=0)]
+NotNegative = Annotated[float, Bounds(0)]
+Probability = Annotated[float, Bounds(0, 1)]
+Decay = Annotated[float, Bounds(0, below=1)]
+
+
+def check_fields(values: Any, noun: str = "") -> None:
+    """Check what the types of a dataclass's fields say: one of a few words, or a number within bounds.
+
+    Args:
+        values: the dataclass; of a tuple, each number is checked, and None is always within bounds.
+        noun: begins the message, where names of fields alone could mean others.
+
+    Raises:
+        AdaNATError: naming the field.
+    """
+    for name, hint in field_types(type(values), include_extras=True).items():
+        value = getattr(values, name)
+        what = f"{noun} {name}".lstrip()
+        if get_origin(hint) is Literal:
+            require(value in get_args(hint), f"{what} is {value!r}; expected {in_words(hint)}.")
+        for bounds in getattr(hint, "__metadata__", ()):
+            for number in value if isinstance(value, tuple) else (value,):
+                require(number is None or number in bounds, f"{what} is {number}; expected {bounds}.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
-    """A frozen dataclass that validates itself in ``__post_init__`` and round-trips through JSON."""
+    """A frozen dataclass that checks its fields when it is made, and round-trips through JSON."""
+
+    noun: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.noun)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values (tuples become lists)."""
@@ -40,17 +98,6 @@ class Config:
         """
         return build(cls, values, source)
 
-    def check_choices(self) -> None:
-        """Check the fields that are one of a few words.
-
-        Raises:
-            AdaNATError: naming the field.
-        """
-        for name, hint in field_types(type(self)).items():  # type: ignore[arg-type]
-            if get_origin(hint) is Literal:
-                value = getattr(self, name)
-                require(value in get_args(hint), f"{name} is {value!r}; expected {in_words(hint)}.")
-
     def sizes(self) -> Sizes:
         """Return what the weights must be like: the tensors and lists of layers that the settings decide.
 
@@ -62,12 +109,3 @@ class Config:
         """Return a copy with some fields changed; changes that are None are left out."""
         kept = {key: value for key, value in changes.items() if value is not None}
         return dataclasses.replace(self, **kept)
-
-
-def require_within(what: str, value: float, least: float, most: float) -> None:
-    """Refuse a setting that leaves its bounds, which are meant.
-
-    Raises:
-        AdaNATError: naming them.
-    """
-    require(least <= value <= most, f"{what} is {value}; expected at least {least} and at most {most:,}.")

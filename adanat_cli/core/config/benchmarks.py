@@ -57,6 +57,7 @@ class Benchmark(Config):
     protocol: str = "paper"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             (self.condition == "text") == bool(self.text_encoder and self.text_width and self.text_length),
             "A benchmark names a text encoder, its width and its length, or none of them.",

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Config, require_within
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Bounds, Config, Probability
 from adanat_cli.core.config.benchmarks import BENCHMARKS
 from adanat_cli.core.config.option import REQUIRED, option
 from adanat_cli.core.errors import hide_secrets, require
@@ -33,7 +33,7 @@ class DataConfig(Config):
     """
 
     source: str
-    image_size: int = _data(
+    image_size: Annotated[int, Bounds(1, MAX_IMAGE_SIZE)] = _data(
         REQUIRED, help="Side of the centre crop in pixels; by default the preset's, or the tokenizer's."
     )
     split: Literal["train", "validation"] = _data("train", help="Split of the data to read.", show_default="train")
@@ -44,7 +44,7 @@ class DataConfig(Config):
     num_classes: int = _data(0, help="Number of classes of the labels, where a stream does not give it.")
     classes: tuple[int, ...] = ()
     streaming: bool = _data(False, help="Read in order, without a local copy.")
-    max_bad: float = _data(0.01, help="Share of unreadable images to tolerate.", show_default="0.01")
+    max_bad: Probability = _data(0.01, help="Share of unreadable images to tolerate.", show_default="0.01")
     address: str = field(default="", repr=False)
     preset: str = field(default="", repr=False, compare=False)
 
@@ -59,11 +59,7 @@ class DataConfig(Config):
             f"The local copy {hide_secrets(self.data_dir)} is an address; give a folder, or the address as the data.",
         )
         require(bool(self.source), "No data source given; name a preset, a folder, a Parquet file or a Hub id.")
-        require_within("Image size in pixels", self.image_size, 1, MAX_IMAGE_SIZE)
-        require(
-            self.split in ("train", "validation"), f"Split {self.split!r} is not known; expected train or validation."
-        )
-        require(0 <= self.max_bad <= 1, f"Tolerated share of bad images is {self.max_bad}; expected 0 to 1.")
+        super().__post_init__()
 
     @property
     def place(self) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Bounds, Config, Sizes
 from adanat_cli.core.config.nat import MAX_CLASSES
 from adanat_cli.core.errors import require
 
@@ -28,29 +28,23 @@ class FeatureConfig(Config):
         num_res_blocks: residual blocks per resolution after the first, which has none.
     """
 
-    image_size: int
-    num_classes: int
-    channels: tuple[int, ...] = (32, 64, 128)
-    num_res_blocks: int = 1
+    noun: ClassVar[str] = "Feature network"
+    image_size: Annotated[int, Bounds(_MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)]
+    num_classes: Annotated[int, Bounds(2, MAX_CLASSES)]
+    channels: Annotated[tuple[int, ...], Bounds(1, MAX_WIDTH)] = (32, 64, 128)
+    num_res_blocks: Annotated[int, Bounds(1, MAX_BLOCKS)] = 1
     kind: Literal["residual"] = "residual"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
-            2 <= len(self.channels) <= MAX_LEVELS
-            and min(self.channels) >= 1
-            and max(self.channels) <= MAX_WIDTH
-            and all(width % NUM_FEATURE_GROUPS == 0 for width in self.channels),
+            2 <= len(self.channels) <= MAX_LEVELS and all(width % NUM_FEATURE_GROUPS == 0 for width in self.channels),
             f"Feature network channels are {self.channels}; expected at least two multiples of {NUM_FEATURE_GROUPS}.",
         )
         require(
-            self.image_size >= _MIN_IMAGE_SIZE and self.image_size % self.downsampling == 0,
-            f"Feature network image size is {self.image_size}; expected a multiple of {self.downsampling} of at least "
-            f"{_MIN_IMAGE_SIZE} pixels.",
+            self.image_size % self.downsampling == 0,
+            f"Feature network image_size is {self.image_size}; expected a multiple of {self.downsampling} pixels.",
         )
-        for name, least, most in (("num_classes", 2, MAX_CLASSES), ("num_res_blocks", 1, MAX_BLOCKS)):
-            require_within(f"Feature network {name}", getattr(self, name), least, most)
-        require_within("Feature network image size", self.image_size, _MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
-        self.check_choices()
 
     def sizes(self) -> Sizes:
         """Return the shapes that the settings decide; see ``Config``."""

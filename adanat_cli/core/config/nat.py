@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from adanat_cli.core.config.base import MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.base import MAX_WIDTH, Bounds, Config, Decay, Sizes, Width
 from adanat_cli.core.errors import AdaNATError, require
 
 MAX_GRID, MAX_CLASSES = 1024, 2**24
-_MOST = {"codebook_size": 65535, "width": MAX_WIDTH, "depth": 1000, "num_heads": MAX_WIDTH, "mlp_ratio": 64}
 
 
 @dataclass(frozen=True)
@@ -29,38 +28,30 @@ class NATConfig(Config):
         text_fingerprint: of that encoder's weights; "" if not known.
     """
 
-    codebook_size: int
-    grid: tuple[int, int]
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: int = 4
+    noun: ClassVar[str] = "NAT"
+    codebook_size: Annotated[int, Bounds(1, 65535)]
+    grid: Annotated[tuple[int, int], Bounds(1, MAX_GRID)]
+    width: Width
+    depth: Annotated[int, Bounds(1, 1000)]
+    num_heads: Width
+    mlp_ratio: Annotated[int, Bounds(1, 64)] = 4
     condition: Literal["class", "text"] = "class"
-    num_classes: int = 1000
-    text_width: int = 0
-    text_length: int = 0
-    dropout: float = 0.1
+    num_classes: Annotated[int, Bounds(0, MAX_CLASSES)] = 1000
+    text_width: Annotated[int, Bounds(0, MAX_WIDTH)] = 0
+    text_length: Annotated[int, Bounds(0, MAX_WIDTH)] = 0
+    dropout: Decay = 0.1
     tokenizer_fingerprint: str = ""
     text_encoder: str = ""
     text_fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        self.check_choices()
-        for name, most in _MOST.items():
-            require_within(f"NAT {name}", getattr(self, name), 1, most)
-        require(len(self.grid) == 2, f"NAT grid is {self.grid}; expected (h, w).")
-        for side in self.grid:
-            require_within("A side of the NAT's grid", side, 1, MAX_GRID)
+        super().__post_init__()
         require(self.depth % 2 == 0, f"NAT depth is {self.depth}; expected an even number (half in, half out).")
         require(
             self.width % self.num_heads == 0, f"NAT width {self.width} is not a multiple of its {self.num_heads} heads."
         )
-        require(0 <= self.dropout < 1, f"NAT dropout is {self.dropout}; expected a value in [0, 1).")
-        if self.condition == "text":
-            for name in ("text_width", "text_length"):
-                require_within(f"A text-conditional NAT's {name}", getattr(self, name), 1, MAX_WIDTH)
-        else:
-            require_within("NAT num_classes", self.num_classes, 1, MAX_CLASSES)
+        for name in ("text_width", "text_length") if self.condition == "text" else ("num_classes",):
+            require(getattr(self, name) > 0, f"NAT {name} is 0; expected more for the condition {self.condition}.")
 
     @property
     def num_tokens(self) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from adanat_cli.core.config.base import MAX_STEPS, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.base import MAX_STEPS, MAX_WIDTH, Bounds, Config, Decay, Sizes, Width
 from adanat_cli.core.config.nat import MAX_GRID
 from adanat_cli.core.config.option import option
 from adanat_cli.core.errors import require
@@ -41,14 +41,17 @@ class PolicyConfig(Config):
             schedule as it is, without a network.
     """
 
-    feature_width: int
-    grid: tuple[int, int]
-    num_steps: int
-    hidden_width: int = _policy(512, help="Width of the policy and critic networks' first layers.")
-    out_features: int = 4
+    noun: ClassVar[str] = "Policy"
+    feature_width: Width
+    grid: Annotated[tuple[int, int], Bounds(1, MAX_GRID)]
+    num_steps: Annotated[int, Bounds(1, MAX_STEPS)]
+    hidden_width: Annotated[int, Bounds(2, MAX_WIDTH)] = _policy(
+        512, help="Width of the policy and critic networks' first layers."
+    )
+    out_features: Annotated[int, Bounds(1, 4)] = 4
     residual: bool = _policy(True, "--residual/--no-residual", help="Add the policy's outputs to its base schedule.")
-    smoothing: float = _policy(0.0, help="Exponential smoothing of the policy's outputs over the steps, in [0, 1).")
-    base_floor: float = 0.0
+    smoothing: Decay = _policy(0.0, help="Exponential smoothing of the policy's outputs over the steps, in [0, 1).")
+    base_floor: Annotated[float, Bounds(0, below=10)] = 0.0
     schedule: Literal["cosine", "table", "autonat"] = "cosine"
     sampling_temperature: float = 1.0
     remask_temperature: float = 1.0
@@ -58,16 +61,8 @@ class PolicyConfig(Config):
     kind: Literal["adaptive", "static", "table"] = "adaptive"
 
     def __post_init__(self) -> None:
-        for name, most in (("feature_width", MAX_WIDTH), ("num_steps", MAX_STEPS), ("out_features", 4)):
-            require_within(f"Policy {name}", getattr(self, name), 1, most)
-        require_within("Policy hidden_width", self.hidden_width, 2, MAX_WIDTH)
+        super().__post_init__()
         require(self.hidden_width % 2 == 0, f"Policy hidden_width is {self.hidden_width}; expected an even number.")
-        require(len(self.grid) == 2, f"Policy grid is {self.grid}; expected (h, w).")
-        for side in self.grid:
-            require_within("A side of the policy's grid", side, 1, MAX_GRID)
-        require(0 <= self.smoothing < 1, f"Policy smoothing is {self.smoothing}; expected a value in [0, 1).")
-        require(0 <= self.base_floor < 10, f"Policy base_floor is {self.base_floor}; expected a value in [0, 10).")
-        self.check_choices()
         rows = 0 if self.schedule == "cosine" else self.num_steps
         require(
             len(self.schedule_table) == rows and all(len(row) == 4 for row in self.schedule_table),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import Bounds, Config, Count, Natural, NotNegative, Positive, Seed
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.training import Precision
 from adanat_cli.core.errors import AdaNATError, require
@@ -38,31 +37,21 @@ class PPOConfig(Config):
         gradient_norm: gradients are scaled down to this norm; 0 for no limit.
     """
 
-    epochs: int = 4
-    minibatch: int = 1024
-    learning_rate: float = _training(3e-4, help="Learning rate of Adam for policy and critic.")
-    static_learning_rate: float = 0.02
-    clip: float = 0.2
-    value_weight: float = 0.5
-    entropy_weight: float = 0.01
+    noun: ClassVar[str] = "PPO"
+    epochs: Count = 4
+    minibatch: Natural = 1024
+    learning_rate: Positive = _training(3e-4, help="Learning rate of Adam for policy and critic.")
+    static_learning_rate: Positive = 0.02
+    clip: Positive = 0.2
+    value_weight: NotNegative = 0.5
+    entropy_weight: NotNegative = 0.01
     baseline: Literal["class", "pair", "none"] = "class"
     normalize_advantages: bool = True
-    std: float = 0.6
-    std_decay: float = 0.3
+    std: Positive = 0.6
+    std_decay: NotNegative = 0.3
     std_milestones: tuple[int, ...] = ()
-    std_floor: float = 0.1
-    gradient_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_choices()
-        require(self.epochs >= 1, f"PPO epochs is {self.epochs}; expected at least 1.")
-        require(self.minibatch >= 0, f"PPO minibatch is {self.minibatch}; expected 0 (all) or more rows.")
-        for name in ("learning_rate", "static_learning_rate", "clip", "std", "std_floor"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, f"PPO {name} is {value}; expected a positive number.")
-        for name in ("value_weight", "entropy_weight", "std_decay", "gradient_norm"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"PPO {name} is {value}; expected 0 or more.")
+    std_floor: Positive = 0.1
+    gradient_norm: NotNegative = 1.0
 
     def std_at(self, update: int) -> float:
         """Exploration's standard deviation at an update, counted from 0."""
@@ -87,18 +76,19 @@ class DiscriminatorConfig(Config):
         channels: of the classifier, at each of its resolutions.
     """
 
+    noun: ClassVar[str] = "Discriminator"
     backbone: str = _reward(
         "dino",
         "--discriminator",
         help="dino (frozen ViT-S/16), dino=FILE.safetensors, classifier (the same heads on a small network of the "
         "data's own images), or pyramid (trained from scratch).",
     )
-    updates: int = _reward(5, "--discriminator-updates", help="Discriminator updates per policy update.")
-    warmup_updates: int = 0
-    batch_size: int = _reward(
+    updates: Count = _reward(5, "--discriminator-updates", help="Discriminator updates per policy update.")
+    warmup_updates: Natural = 0
+    batch_size: Count = _reward(
         128, "--discriminator-batch", help="Real images, and as many generated ones, of a discriminator update."
     )
-    learning_rate: float = _reward(1e-4, "--discriminator-rate", help="Learning rate of the discriminator.")
+    learning_rate: Positive = _reward(1e-4, "--discriminator-rate", help="Learning rate of the discriminator.")
     beta1: float = 0.5
     beta2: float = 0.999
     loss: Literal["bce", "hinge"] = "bce"
@@ -106,21 +96,17 @@ class DiscriminatorConfig(Config):
     real: Literal["reconstructed", "original"] = "reconstructed"
     reuse_rollouts: bool = True
     augment: str = _reward("", help="DiffAugment for the discriminator, comma-separated: color, translation, cutout.")
-    width: int = 64
+    width: Count = 64
     channels: tuple[int, ...] = (32, 64, 96)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name, _, _ = self.backbone.partition("=")
         require(
             name in ("dino", "classifier", "pyramid"),
             f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, classifier or "
             "pyramid.",
         )
-        self.check_choices()
-        for field in ("updates", "batch_size", "width"):
-            require(getattr(self, field) >= 1, f"Discriminator {field} is {getattr(self, field)}; expected at least 1.")
-        require(self.warmup_updates >= 0, f"Discriminator warmup_updates is {self.warmup_updates}; expected 0 or more.")
-        require(self.learning_rate > 0, f"Discriminator learning_rate is {self.learning_rate}; expected more than 0.")
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,8 @@ class PolicyTrainingConfig(Config):
         flip: whether half of the real images are shown flipped, as the NAT saw them.
     """
 
-    updates: int = _training(1000, help="Policy updates; generations of a search.")
-    trajectories: int = _training(
+    updates: Count = _training(1000, help="Policy updates; generations of a search.")
+    trajectories: Count = _training(
         1024, help="Images generated per update, over all processes; per candidate of a search."
     )
     reward: RewardName = option(
@@ -147,7 +133,7 @@ class PolicyTrainingConfig(Config):
     fid_credit: Literal["sample", "batch"] = _reward(
         "sample", help="sample: each image gets its own share of the distance; batch: all share it."
     )
-    fid_group: int = 128
+    fid_group: Annotated[int, Bounds(2)] = 128
     paired: bool = _training(
         False,
         "--paired/--no-paired",
@@ -159,22 +145,14 @@ class PolicyTrainingConfig(Config):
         former=("--rollout",),
         help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed.",
     )
-    batch_size: int = _training(128, help="Images that a process generates at a time.")
-    eval_images: int = _training(5000, help="Images to generate per evaluation.")
+    batch_size: Count = _training(128, help="Images that a process generates at a time.")
+    eval_images: Annotated[int, Bounds(2)] = _training(5000, help="Images to generate per evaluation.")
     flip: bool = True
-    seed: int = shared.seed(show_default="0")
+    seed: Seed = shared.seed(show_default="0")
     precision: Precision = shared.precision(show_default="auto")
-    eval_every: int = _training(20, help="Evaluate every N updates.")
-    show_every: int = _training(20, help="Draw pictures every N updates.")
-    save_every: int = _training(20, help="Save the state every N updates.")
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "trajectories", "batch_size", "eval_every", "show_every", "save_every"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
-        require(self.eval_images >= 2, f"eval_images is {self.eval_images}; expected at least 2.")
-        require(self.fid_group >= 2, f"fid_group is {self.fid_group}; expected at least 2.")
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
-        self.check_choices()
+    eval_every: Count = _training(20, help="Evaluate every N updates.")
+    show_every: Count = _training(20, help="Draw pictures every N updates.")
+    save_every: Count = _training(20, help="Save the state every N updates.")
 
 
 Recipe = dict[str, dict[str, Any]]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import MODEL, PROMPTS
+from adanat_cli.core.config.base import Bounds, Count, check_fields
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
 from adanat_cli.core.config.training import Precision
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError
 
 PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
+_SomeCount = Annotated[int | None, Bounds(1)]
 _GENERATION, _IMAGES, _TEXT, _UNTOLD = "Generation", "Images that exist", "Text to image", "What the files do not say"
 
 
@@ -31,18 +33,16 @@ def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
 class TokenizeOptions:
     """How a data set is turned into tokens."""
 
-    batch_size: int | None = option(
+    batch_size: _SomeCount = option(
         None, help="Images per pass of the tokenizer; by default what bounded memory allows.", min=1
     )
     num_workers: int = shared.workers()
-    shard_size: int = option(4096, help="Images per file of the token set.", min=1)
-    num_images: int | None = shared.data(None, help="Stop after N images.", min=1)
+    shard_size: Count = option(4096, help="Images per file of the token set.", min=1)
+    num_images: _SomeCount = shared.data(None, help="Stop after N images.", min=1)
     flips: bool = option(True, "--flips/--no-flips", help="Also store the tokens of the flipped images.")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "shard_size", "num_images"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} is {value}; expected at least 1.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

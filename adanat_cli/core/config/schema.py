@@ -154,6 +154,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 @functools.cache
-def field_types(kind: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass's fields by name."""
-    return get_type_hints(kind)
+def field_types(kind: type[Any], include_extras: bool = False) -> dict[str, Any]:
+    """The types of a dataclass's fields by name; extras are what ``Annotated`` adds."""
+    hints = get_type_hints(kind, include_extras=include_extras)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

@@ -5,23 +5,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Config, Sizes, require_within
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, MAX_WIDTH, Bounds, Config, Sizes, Width
 from adanat_cli.core.config.features import MAX_BLOCKS, MAX_LEVELS
 from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError, require
 
 _MIN_CHANNELS = 8
 """A group of the small autoencoder's normalisation."""
+_ImageSize = Annotated[int, Bounds(1, MAX_IMAGE_SIZE)]
+_CodebookSize = Annotated[int, Bounds(2, 65535)]
 
 
 @dataclass(frozen=True)
 class _TokenizerFields(Config):
     """What all tokenizers have; subclasses give ``downsampling`` (image pixels per token side)."""
 
-    image_size: int
-    codebook_size: int
+    image_size: _ImageSize
+    codebook_size: _CodebookSize
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.image_size % self.downsampling == 0,
+            f"Image size {self.image_size} is not a multiple of the tokenizer's downsampling {self.downsampling}.",
+        )
 
     @property
     @abstractmethod
@@ -38,43 +47,34 @@ class _TokenizerFields(Config):
         """N = h * w."""
         return self.grid[0] * self.grid[1]
 
-    def _check(self) -> None:
-        require(2 <= self.codebook_size <= 65535, f"Codebook size is {self.codebook_size}; expected 2 to 65,535.")
-        require(
-            self.image_size >= self.downsampling and self.image_size % self.downsampling == 0,
-            f"Image size {self.image_size} is not a multiple of the tokenizer's downsampling {self.downsampling}.",
-        )
-        require_within("Image size", self.image_size, 1, MAX_IMAGE_SIZE)
 
-    def _check_network(self, channels: tuple[int, ...], least: int, num_res_blocks: int, code_width: int) -> None:
-        """Check what networks of several resolutions have."""
-        require_within("The number of a tokenizer's resolutions", len(channels), 1, MAX_LEVELS)
-        for width in channels:
-            require_within("A tokenizer's width", width, least, MAX_WIDTH)
-        require_within("A tokenizer's num_res_blocks", num_res_blocks, 0, MAX_BLOCKS)
-        require_within("A tokenizer's code_width", code_width, 1, MAX_WIDTH)
+def _check_levels(widths: tuple[int, ...]) -> None:
+    """Check the number of resolutions of a network, and their widths."""
+    require(
+        1 <= len(widths) <= MAX_LEVELS and max(widths) <= MAX_WIDTH,
+        f"A tokenizer has widths {shown(widths)}; expected 1 to {MAX_LEVELS} of at most {MAX_WIDTH:,} each.",
+    )
 
 
 @dataclass(frozen=True)
 class VQGANConfig(_TokenizerFields):
     """The MaskGIT-family VQGAN of the reference (f = 16, K = 1024, code width 256)."""
 
-    image_size: int = 256
-    codebook_size: int = 1024
-    code_width: int = 256
-    base_channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    num_res_blocks: int = 2
+    image_size: _ImageSize = 256
+    codebook_size: _CodebookSize = 1024
+    code_width: Width = 256
+    base_channels: Width = 128
+    channel_multipliers: Annotated[tuple[int, ...], Bounds(1)] = (1, 1, 2, 2, 4)
+    num_res_blocks: Annotated[int, Bounds(1, MAX_BLOCKS)] = 2
     kind: Literal["vqgan"] = "vqgan"
 
     def __post_init__(self) -> None:
         require(
-            self.base_channels >= 1 and self.base_channels % 32 == 0 and min(self.channel_multipliers, default=0) >= 1,
+            self.base_channels % 32 == 0,
             f"VQGAN widths are {self.base_channels} times {self.channel_multipliers}; expected multiples of 32.",
         )
-        require(self.num_res_blocks >= 1, f"VQGAN num_res_blocks is {self.num_res_blocks}; expected at least 1.")
-        self._check_network(self._widths, 32, self.num_res_blocks, self.code_width)
-        self._check()
+        _check_levels(self._widths)
+        super().__post_init__()
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -113,17 +113,16 @@ class VQAEConfig(_TokenizerFields):
         code_width: width of a code vector; codes are compared on the unit sphere.
     """
 
-    image_size: int = 64
-    codebook_size: int = 1024
-    code_width: int = 16
-    channels: tuple[int, ...] = (32, 64, 128)
-    num_res_blocks: int = 1
+    image_size: _ImageSize = 64
+    codebook_size: _CodebookSize = 1024
+    code_width: Width = 16
+    channels: Annotated[tuple[int, ...], Bounds(_MIN_CHANNELS)] = (32, 64, 128)
+    num_res_blocks: Annotated[int, Bounds(0, MAX_BLOCKS)] = 1
     kind: Literal["vqae"] = "vqae"
 
     def __post_init__(self) -> None:
-        require(len(self.channels) >= 1, "A VQ autoencoder needs at least one entry in channels.")
-        self._check_network(self.channels, _MIN_CHANNELS, self.num_res_blocks, self.code_width)
-        self._check()
+        _check_levels(self.channels)
+        super().__post_init__()
 
     def sizes(self) -> Sizes:
         """Return the shapes that the settings decide; see ``Config``."""
@@ -156,19 +155,18 @@ class PixelConfig(_TokenizerFields):
             ``codebook_size``.
     """
 
-    image_size: int = 8
-    codebook_size: int = 17
+    image_size: _ImageSize = 8
+    codebook_size: _CodebookSize = 17
     kind: Literal["pixels"] = "pixels"
     colour: bool = False
-    patch: int = 1
+    patch: _ImageSize = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             not self.colour or self.num_levels**3 == self.codebook_size,
             f"Colour pixels have {self.codebook_size} colours; expected a cube of levels: 8, 27, 64, 125 …",
         )
-        require_within("A token's patch in pixels", self.patch, 1, MAX_IMAGE_SIZE)
-        self._check()
 
     def sizes(self) -> Sizes:
         """Return the shapes that the settings decide; see ``Config``."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.base import Config
+from adanat_cli.core.config.base import Bounds, Config, Count, Decay, Natural, NotNegative, Positive, Probability, Seed
 from adanat_cli.core.config.option import option
-from adanat_cli.core.errors import require
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -40,19 +39,19 @@ class _TrainingFields(Config):
     ``precision`` "auto" measures bf16 against fp32 on a CPU and takes bf16 on a GPU.
     """
 
-    steps: int = _updates(10_000)
-    batch_size: int = _batch_size(128)
-    learning_rate: float = _training(4e-4, help="Peak learning rate of Adam (of AdamW for a NAT).")
-    warmup_steps: int = _warmup(500)
+    steps: Count = _updates(10_000)
+    batch_size: Count = _batch_size(128)
+    learning_rate: Positive = _training(4e-4, help="Peak learning rate of Adam (of AdamW for a NAT).")
+    warmup_steps: Natural = _warmup(500)
     decay: Literal["constant", "cosine"] = _training(
         "constant", help="Learning rate after the warm-up: constant, or a cosine that ends at 0."
     )
-    ema_decay: float = _ema_decay(0.999)
-    seed: int = shared.seed(show_default="0")
+    ema_decay: Decay = _ema_decay(0.999)
+    seed: Seed = shared.seed(show_default="0")
     precision: Precision = shared.precision(show_default="auto")
-    log_every: int = _training(50, help="Log every N updates.")
-    save_every: int = _training(500, help="Save the state every N updates.")
-    sample_every: int = _training(1000, help="Draw a grid of samples every N updates.")
+    log_every: Count = _training(50, help="Log every N updates.")
+    save_every: Count = _training(500, help="Save the state every N updates.")
+    sample_every: Count = _training(1000, help="Draw a grid of samples every N updates.")
 
     def learning_rate_at(self, update: int) -> float:
         """The rate of an update, counted from 0: linear warm-up, then constant or a cosine to zero.
@@ -64,17 +63,6 @@ class _TrainingFields(Config):
         if self.decay == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * min(update / self.steps, 1.0)))
         return rate
-
-    def _check(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "sample_every"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; expected at least 1.")
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}; expected 0 or more.")
-        require(
-            0 < self.learning_rate < math.inf, f"learning_rate is {self.learning_rate}; expected a positive number."
-        )
-        require(self.warmup_steps >= 0, f"warmup_steps is {self.warmup_steps}; expected 0 or more.")
-        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected a value in [0, 1).")
-        self.check_choices()
 
 
 @dataclass(frozen=True)
@@ -96,11 +84,7 @@ class TokenizerTrainingConfig(_TrainingFields):
     perceptual_backbone: str = _training(
         "", "--perceptual", help="timm backbone of a perceptual loss, as NAME or NAME=FILE.safetensors."
     )
-    codebook_decay: float = 0.99
-
-    def __post_init__(self) -> None:
-        self._check()
-        require(0 < self.codebook_decay < 1, f"codebook_decay is {self.codebook_decay}; expected a value in (0, 1).")
+    codebook_decay: Annotated[float, Bounds(above=0, below=1)] = 0.99
 
 
 @dataclass(frozen=True)
@@ -118,30 +102,24 @@ class NATTrainingConfig(_TrainingFields):
         held_out: at most 1,024 images are measured on.
     """
 
-    steps: int = _updates(500_000)
-    batch_size: int = _batch_size(2048)
-    warmup_steps: int = _warmup(5000)
-    ema_decay: float = _ema_decay(0.9999)
-    beta1: float = _training(0.99, help="AdamW beta1.")
-    beta2: float = _training(0.99, help="AdamW beta2.")
+    steps: Count = _updates(500_000)
+    batch_size: Count = _batch_size(2048)
+    warmup_steps: Natural = _warmup(5000)
+    ema_decay: Decay = _ema_decay(0.9999)
+    beta1: Probability = _training(0.99, help="AdamW beta1.")
+    beta2: Probability = _training(0.99, help="AdamW beta2.")
     weight_decay: float = 0.03
-    mask_alpha: float = 12.0
-    mask_beta: float = 3.0
-    label_smoothing: float = 0.1
-    condition_dropout: float = 0.15
-    flip: float = 0.5
-    code_init: float = _training(
+    mask_alpha: Positive = 12.0
+    mask_beta: Positive = 3.0
+    label_smoothing: Probability = 0.1
+    condition_dropout: Probability = 0.15
+    flip: Probability = 0.5
+    code_init: NotNegative = _training(
         0.0, help="Standard deviation of word embeddings that start from the tokenizer's codes; 0 for unrelated words."
     )
-    held_out: float = _training(0.01, help="Share of the images to hold out for measuring; 0 for none.")
-
-    def __post_init__(self) -> None:
-        self._check()
-        for name in ("label_smoothing", "condition_dropout", "flip", "beta1", "beta2"):
-            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected a value in [0, 1].")
-        require(0 <= self.held_out <= 0.5, f"held_out is {self.held_out}; expected a share of 0 to 0.5.")
-        require(0 <= self.code_init < math.inf, f"code_init is {self.code_init}; expected 0 or more.")
-        require(min(self.mask_alpha, self.mask_beta) > 0, "mask_alpha and mask_beta must be positive.")
+    held_out: Annotated[float, Bounds(0, 0.5)] = _training(
+        0.01, help="Share of the images to hold out for measuring; 0 for none."
+    )
 
 
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {

@@ -7,18 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from adanat_cli.core.config.base import require_within
+from adanat_cli.core.config.base import Bounds, check_fields
 from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import parse_json, read_object, sha256_of
 
+_Size = Annotated[int, Bounds(1, 2**20)]
 Ids = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
@@ -47,12 +48,12 @@ class TokenSetInfo:
             beside the shards; "" and 0 where there are none. A folder is named by its last name, and lies in ``text/``.
     """
 
-    image_size: int
-    grid: tuple[int, int]
-    codebook_size: int
+    image_size: _Size
+    grid: Annotated[tuple[int, int], Bounds(1, 2**20)]
+    codebook_size: Annotated[int, Bounds(1, 2**16)]
     tokenizer_fingerprint: str
-    condition: str
-    num_classes: int
+    condition: Literal["class", "text"]
+    num_classes: _Size
     has_flips: bool
     class_names: Mapping[int, str] = field(default_factory=dict)
     source: str = ""
@@ -62,12 +63,8 @@ class TokenSetInfo:
     text_length: int = 0
 
     def __post_init__(self) -> None:
-        sizes = {"image_size": self.image_size, "grid": min(self.grid), "num_classes": self.num_classes}
-        for name, value in sizes.items():
-            require_within(name, value, 1, 2**20)
-        require_within("codebook_size", self.codebook_size, 1, 2**16)
+        check_fields(self)
         require(self.num_tokens <= 2**20, f"{self.num_tokens:,} tokens per image; expected at most 1,048,576.")
-        require(self.condition in ("class", "text"), f"condition is {self.condition!r}; expected class or text.")
 
     @property
     def num_tokens(self) -> int:
