@@ -64,7 +64,7 @@ def test_images_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"image_size": 4}, "at least 8 pixels"),
+        ({"image_size": 4}, "at least 8"),
         ({"image_size": 20, "channels": (8, 8, 8, 8)}, "multiple of 8"),
         ({"channels": (8,)}, "at least two"),
         ({"channels": (8, 10)}, "multiples of 4"),

@@ -61,7 +61,7 @@ def check_fields(values: Any, noun: str = "") -> None:
     Raises:
         AdaNATError: naming the field.
     """
-    for name, hint in field_types(type(values), include_extras=True).items():
+    for name, hint in field_types(type(values), include_extras=True).items():  # type: ignore[arg-type]
         value = getattr(values, name)
         what = f"{noun} {name}".lstrip()
         if get_origin(hint) is Literal:
