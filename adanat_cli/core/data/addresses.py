@@ -7,7 +7,7 @@ import io
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 from adanat_cli.core.data.described import listed
 from adanat_cli.core.errors import AdaNATError, hide_secrets, require
@@ -90,16 +90,6 @@ def transfer_errors() -> tuple[type[Exception], ...]:
     return (ClientError, TimeoutError, OSError, ValueError)
 
 
-class _Response(Protocol):
-    """What ``fsspec`` gives for an address that is read in order."""
-
-    r: Any
-
-    def read(self, num: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
 class _Transfer(io.RawIOBase):
     """The bytes behind an address, in order; a broken transfer goes on where it broke, if the server can."""
 
@@ -131,8 +121,8 @@ class _Transfer(io.RawIOBase):
         super().close()
 
 
-def _request(address: str, start: int) -> _Response:
-    """Ask for an address from a byte on."""
+def _request(address: str, start: int) -> Any:
+    """Ask for an address from a byte on; returns what ``fsspec`` gives for one that is read in order."""
     from aiohttp import ClientTimeout
     from fsspec.implementations.http import HTTPFileSystem
 
@@ -140,7 +130,7 @@ def _request(address: str, start: int) -> _Response:
     system = HTTPFileSystem(client_kwargs={"trust_env": True, "timeout": patience})
     headers = {"headers": {"Range": f"bytes={start}-"}} if start else {}
     # A block size of 0 makes it a stream; a size spares the question for it, which signed addresses do not answer.
-    response = cast(_Response, system.open(address, block_size=0, size=1, **headers))
+    response = system.open(address, block_size=0, size=1, **headers)
     if start and response.r.status != 206:
         response.close()
         raise OSError("the connection was lost, and the server cannot go on in the middle")

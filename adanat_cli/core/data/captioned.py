@@ -79,11 +79,6 @@ class TsvImages:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file and find its lines.
-
-        Raises:
-            AdaNATError: if it cannot be read, holds no images, or its index is another file's.
-        """
         refuse_pointer(path)
         self.files, self._name = [path], printable(path.name)
         try:
@@ -91,13 +86,15 @@ class TsvImages:
             weakref.finalize(self, os.close, self._file)
             size = os.fstat(self._file).st_size
             index = path.with_suffix(".lineidx")
-            starts = _read_index(index) if index.exists() else _find_lines(path)
+            offsets = index.read_text(encoding="ascii").split() if index.exists() else None
+            starts = _find_lines(path) if offsets is None else np.array(offsets, np.int64)
         except (OSError, ValueError, OverflowError) as error:
             raise AdaNATError(f"{path} cannot be read: {error}.") from error
         require(len(starts) > 0, f"{path} is empty.")
         self._starts, self.num_images = np.append(starts, size), len(starts)
+        last, increase = int(starts[-1]), starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0))
         require(
-            starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0)) and self._ends_a_line(),
+            increase and (last == 0 or os.pread(self._file, 1, last - 1) == b"\n"),
             f"{index} does not fit {path.name}: its offsets are not the starts of lines; remove it to have them found.",
         )
         if "caption" in first_fields(path)[: _NUM_COLUMNS - 1]:
@@ -131,11 +128,6 @@ class TsvImages:
         start, stop = int(self._starts[row]), int(self._starts[row + 1])
         return os.pread(self._file, stop - start, start).rstrip(b"\r\n")
 
-    def _ends_a_line(self) -> bool:
-        """Whether the last line starts after a line break."""
-        last = int(self._starts[-2])
-        return last == 0 or os.pread(self._file, 1, last - 1) == b"\n"
-
 
 def _split(line: bytes) -> tuple[list[str], bytes]:
     """Fields before the last, as text, and the last as it is."""
@@ -146,10 +138,6 @@ def _split(line: bytes) -> tuple[list[str], bytes]:
 def _captions(fields: list[str]) -> tuple[str, ...]:
     text = fields[2].strip() if len(fields) > 2 else ""
     return (text,) if text else ()
-
-
-def _read_index(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return np.array(path.read_text(encoding="ascii").split(), np.int64)
 
 
 def _find_lines(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
@@ -193,11 +181,6 @@ class KarpathyImages:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Read the file.
-
-        Raises:
-            AdaNATError: if it is damaged, or has no images of the split.
-        """
         self._folder = folder
         try:
             images = read_json(folder / _KARPATHY, _LARGEST_LIST)["images"]

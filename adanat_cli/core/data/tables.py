@@ -122,19 +122,15 @@ def open_on_hub(config: DataConfig) -> ImageSource:
         MissingSplit: if it has no such split.
         AdaNATError: if it cannot be reached or read.
     """
-    return _open(config, _load_from_hub(config))
-
-
-def _load_from_hub(config: DataConfig) -> Table:
     name, _, revision = config.source.partition("@")
     asked: dict[str, Any] = {"revision": revision or None, "streaming": config.streaming}
     try:
-        return _load(name, name, split=config.split, **asked)
+        table = _load(name, name, split=config.split, **asked)
     except AdaNATError as error:
         if isinstance(error.__cause__, ValueError) and (there := _splits_on_hub(name, revision)):
             split = _split_among(there, config)
             if split != config.split:
-                return _load(name, name, split=split, **asked)
+                return _open(config, _load(name, name, split=split, **asked))
         first = f"No file or folder here is called {name}."
         if reason := error.__cause__ and explain(error.__cause__):
             raise AdaNATError(
@@ -144,6 +140,7 @@ def _load_from_hub(config: DataConfig) -> Table:
             f"{first} {error} Check its name, the network and, for gated data, `hf auth login`; or give a local copy "
             "with --data-dir."
         ) from error
+    return _open(config, table)
 
 
 def _splits_on_hub(name: str, revision: str) -> list[str]:

@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any, Self, cast
 
 from adanat_cli.core.data.addresses import is_address, last_part, open_address, transfer_errors
@@ -75,7 +76,7 @@ def _members(tar: str) -> Iterator[tuple[str, Callable[[int], bytes]]]:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # they would pile up
             if member.isfile():
-                yield member.name, lambda most, member=member: _read(archive, member, most)  # type: ignore[misc]
+                yield member.name, partial(_read, archive, member)
         rest = cast(IO[bytes], archive.fileobj)
         while block := rest.read(_BLOCK):
             if block.strip(b"\0"):

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect
+
 import yaml
 
 from adanat_cli.core.data.token_shards import TokenSetInfo
 
-_SIZES = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-    (10_000_000, "1M<n<10M"),
-)
+_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")
 
 
 def token_set_card(info: TokenSetInfo, num_images: int, repo: str = "") -> str:
     """Return the card as Markdown with YAML front matter.
 
-    Args:
-        info: what the ids mean.
-        num_images: in the set.
-        repo: Hub id; "" where the set is a folder.
+    ``repo`` is the Hub id, "" where the set is a folder.
     """
     front = {
         "configs": [{"config_name": "default", "data_files": "tokens-*.parquet"}],
         "tags": ["adanat", "image-tokens"],
-        "size_categories": [next((name for limit, name in _SIZES if num_images < limit), "10M<n<100M")],
+        "size_categories": [_SIZES[bisect([10**power for power in range(3, 8)], num_images)]],
     }
     columns = f"`tokens` ({info.num_tokens} ids, row by row)"
     if info.has_flips:
@@ -34,9 +27,8 @@ def token_set_card(info: TokenSetInfo, num_images: int, repo: str = "") -> str:
     columns += ", `caption`" if info.condition == "text" else f", `label` (of {info.num_classes} classes)"
     repo_name, _, revision = repo.partition("@")
     pinned = f', revision="{revision}"' if revision else ""
-    loading = f'load_dataset("{repo_name or "parquet"}"{pinned}, split="train")'
-    if not repo:
-        loading = 'load_dataset("parquet", data_files="tokens-*.parquet", split="train")'
+    opened = f'"{repo_name}"{pinned}' if repo else '"parquet", data_files="tokens-*.parquet"'
+    loading = f'load_dataset({opened}, split="train")'
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # {info.source}, as token ids

@@ -16,7 +16,6 @@ from adanat_cli.core.data.token_shards import (
     SUMMARY,
     Ids,
     Labels,
-    ShardHeader,
     TokenSetInfo,
     check_sha256,
     read_header,
@@ -25,8 +24,6 @@ from adanat_cli.core.data.token_shards import (
     shard_files,
 )
 from adanat_cli.core.errors import AdaNATError, require
-
-__all__ = ["SUMMARY", "ShardHeader", "TokenSet", "TokenSetInfo", "read_header", "shard_files"]
 
 Draws = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 

@@ -182,23 +182,15 @@ def read_header(path: Path) -> ShardHeader:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the summary of a token set.
+    """Read the summary of a token set; what older versions did not record of each file is empty.
 
     Raises:
         AdaNATError: if it is damaged.
     """
     summary = read_object(folder / SUMMARY, _LARGEST_SUMMARY)
-    summary["sha256"] = conform(summary.get("sha256", {}), Mapping[str, str], f"{folder / SUMMARY}: sha256")
+    for key in ("sha256", "files_digest"):
+        summary[key] = conform(summary.get(key, {}), Mapping[str, str], f"{folder / SUMMARY}: {key}")
     return summary
-
-
-def recorded_hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file of a token set by its name, as recorded in the summary; empty if it has none.
-
-    Raises:
-        AdaNATError: if the summary is damaged.
-    """
-    return dict(read_summary(folder)["sha256"])
 
 
 def shard_files(folder: Path) -> list[Path]:

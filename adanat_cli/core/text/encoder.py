@@ -36,7 +36,7 @@ class TextEncoder(Frozen):
     """Encodes prompts as text states and pooled embeddings, by CLIP's text tower.
 
     Attributes:
-        model: Hub id or folder of the model.
+        model: Hub id ``user/name[@revision]`` of a CLIP model, or a local folder.
         length: L, tokens of a prompt; longer ones are truncated, shorter ones padded.
         width: D of the states.
         pooled_width: E of the embeddings.
@@ -46,12 +46,7 @@ class TextEncoder(Frozen):
     """
 
     def __init__(self, model: str, device: torch.device | str = "cpu", precision: torch.dtype = torch.float32) -> None:
-        """Load the tower.
-
-        Args:
-            model: Hub id ``user/name[@revision]`` of a CLIP model, or a local folder.
-            device: device of the tower.
-            precision: number format of the tower's matrix products; results are always float32.
+        """Load the tower; ``precision`` is that of its matrix products, while results are always float32.
 
         Raises:
             AdaNATError: if transformers is not installed or the model cannot be loaded.

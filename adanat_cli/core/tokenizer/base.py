@@ -21,22 +21,11 @@ class Tokenizer(nn.Module):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Return the ids of images.
+        """Return the (B, N) int64 ids, row by row of the grid, of (B, 3, H, W) floats in [0, 1].
 
-        Args:
-            images: (B, 3, H, W) floats in [0, 1]; H and W are multiples of the downsampling factor.
-
-        Returns:
-            (B, N) int64 in [0, K), row by row of the grid.
+        H and W are multiples of the downsampling factor.
         """
 
     @abstractmethod
     def decode(self, token_ids: Tensor) -> Tensor:
-        """Return the images of ids.
-
-        Args:
-            token_ids: (B, N) int64 in [0, K).
-
-        Returns:
-            (B, 3, H, W) floats in [0, 1].
-        """
+        """Return the images, (B, 3, H, W) floats in [0, 1], of (B, N) int64 ids in [0, K)."""

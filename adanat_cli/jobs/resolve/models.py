@@ -74,7 +74,7 @@ def resolve_tokens(tokens: Path) -> Path:
     Raises:
         AdaNATError: if it is on the Hub and cannot be fetched.
     """
-    from adanat_cli.core.data.token_set import SUMMARY
+    from adanat_cli.core.data.token_shards import SUMMARY
 
     name = str(tokens)
     if tokens.exists() or not looks_like_hub_id(name):

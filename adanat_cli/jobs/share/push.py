@@ -13,7 +13,8 @@ from adanat_cli.core.checkpoints.hub import check_account, upload
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config.requests import PushRequest
 from adanat_cli.core.data.token_card import token_set_card
-from adanat_cli.core.data.token_set import SUMMARY, TokenSet, shard_files
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_shards import SUMMARY, shard_files
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId, RepoType
 from adanat_cli.core.reading import read_json

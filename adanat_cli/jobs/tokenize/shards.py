@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from adanat_cli.core.data.records import ImageRecord, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.data.token_shards import Ids, Shard, ShardHeader
 from adanat_cli.core.tokenizer.base import Tokenizer
-from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.reporter import Task
 
 
@@ -33,30 +33,44 @@ def encode_shard(
     skipped: SkippedImages,
     task: Task,
 ) -> Shard:
-    """Decode and encode the images of one shard."""
-    rows = _Rows(tokenizer, options.flips)
-    device = next(tokenizer.parameters()).device
-    batch: list[ImageRecord] = []
-    bad: dict[str, str] = {}
-    bad_at: list[int] = []
-    num_read = 0
-    for record in in_order(part.pending, options.num_workers):
-        num_read += 1
-        skipped.see(record)
-        if record.pixels is None:
-            bad[record.name] = record.error
-            bad_at.append(record.index)
+    """Decode and encode the images of one shard, batch by batch."""
+    unreadable: list[ImageRecord] = []
+
+    def readable() -> Iterator[ImageRecord]:
+        for record in in_order(part.pending, options.num_workers):
+            skipped.see(record)
+            if record.pixels is not None:
+                yield record
+                continue
+            unreadable.append(record)
             task.advance(1, skipped=len(skipped.reasons))
-            continue
-        batch.append(record)
-        if len(batch) == (options.batch_size or images_at_once(record.pixels.shape[0], device)):
-            rows.add(batch)
-            task.advance(len(batch))
-            batch = []
-    if batch:
-        rows.add(batch)
+
+    ids: list[Ids] = []
+    flipped_ids: list[Ids] = []
+    labels: list[int] = []
+    captions: list[tuple[str, ...]] = []
+    records = readable()
+    while batch := list(itertools.islice(records, options.batch_size)):
+        images = as_images(batch, tokenizer)
+        ids.append(_encode(tokenizer, images))
+        if options.flips:
+            flipped_ids.append(_encode(tokenizer, images.flip(3)))
+        labels.extend(record.label for record in batch)
+        captions.extend(record.captions for record in batch)
         task.advance(len(batch))
-    return rows.shard(plan, part.start, part.start + num_read, bad, bad_at)
+    # Without a readable image N is not known here; the writer takes it from the set.
+    none = [np.empty((0, 1), np.uint16)]
+    return Shard(
+        plan,
+        start=part.start,
+        stop=part.start + len(labels) + len(unreadable),
+        skipped={record.name: record.error for record in unreadable},
+        tokens=np.concatenate(ids or none),
+        tokens_flipped=np.concatenate(flipped_ids or none) if options.flips else None,
+        labels=np.array(labels, np.int64),
+        captions=captions,
+        skipped_at=[record.index for record in unreadable],
+    )
 
 
 def is_repaired(header: ShardHeader, source: ImageSource) -> bool:
@@ -66,37 +80,6 @@ def is_repaired(header: ShardHeader, source: ImageSource) -> bool:
     indices = range(header.start, header.stop) if header.skipped_at is None else header.skipped_at
     records = (source.load(index) for index in indices if header.start <= index < header.stop)
     return any(record.pixels is not None and record.name in header.skipped for record in records)
-
-
-class _Rows:
-    """Collects the rows of a shard, batch by batch."""
-
-    def __init__(self, tokenizer: Tokenizer, flips: bool) -> None:
-        self._tokenizer, self._flips = tokenizer, flips
-        self._ids: list[Ids] = []
-        self._flipped_ids: list[Ids] = []
-        self._labels: list[int] = []
-        self._captions: list[tuple[str, ...]] = []
-
-    def add(self, records: list[ImageRecord]) -> None:
-        """Encode one batch of readable images."""
-        images = as_images(records, self._tokenizer)
-        self._ids.append(_encode(self._tokenizer, images))
-        if self._flips:
-            self._flipped_ids.append(_encode(self._tokenizer, images.flip(3)))
-        self._labels.extend(record.label for record in records)
-        self._captions.extend(record.captions for record in records)
-
-    def shard(
-        self, plan: Mapping[str, Any], start: int, stop: int, skipped: dict[str, str], skipped_at: list[int]
-    ) -> Shard:
-        """Return the collected rows as the shard of positions start … stop - 1."""
-        # Without a readable image N is not known here; the writer takes it from the set.
-        none = np.empty((0, 1), np.uint16)
-        flipped = (np.concatenate(self._flipped_ids) if self._flipped_ids else none) if self._flips else None
-        ids = np.concatenate(self._ids) if self._ids else none
-        labels = np.array(self._labels, np.int64)
-        return Shard(plan, start, stop, skipped, ids, flipped, labels, self._captions, skipped_at)
 
 
 def as_images(records: list[ImageRecord], tokenizer: Tokenizer) -> Tensor:

@@ -24,17 +24,17 @@ from adanat_cli.core.data.token_shards import (
     TokenSetInfo,
     read_header,
     read_rows,
-    recorded_hashes,
+    read_summary,
     shard_files,
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import read_object, sha256_of
+from adanat_cli.core.reading import sha256_of
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.text_encoders import encoded, write_encoder
 from adanat_cli.jobs.runtime.resume import refuse_changes
 
-_DIGESTS = "files_digest"
+_DIGESTS, _DIGEST_FILES = "files_digest", ".tokens-*.files"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class TokenFolder:
     def recorded_hashes(self, shards: Collection[str]) -> dict[str, str]:
         """The sha256 of shards and of the states of their captions, as far as an earlier run has recorded them."""
         kept = {*shards, *(states_file(Path(name)).name for name in shards)}
-        with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
-            return {name: sha256 for name, sha256 in recorded_hashes(self.path).items() if name in kept}
-        return {}
+        return {name: sha256 for name, sha256 in self._summary_of("sha256").items() if name in kept}
 
     def write(self, name: str, shard: Shard) -> None:
         """Write a shard, and before it its captions' states, for its presence says that both are whole."""
@@ -125,36 +123,29 @@ class TokenFolder:
             temporary.write_text(card, encoding="utf-8", errors="backslashreplace")
         files = [*(self.path / name for name in shards), *sorted(self.path.glob("*.states.npy"))]
         hashes = {file.name: hashes.get(file.name) or sha256_of(file) for file in files}
-        summary = {
-            "num_images": num_images,
-            "num_shards": len(shards),
-            "skipped": skipped,
-            "info": self.info.to_json(),
-        }
+        info = self.info.to_json()
+        summary = {"num_images": num_images, "num_shards": len(shards), "skipped": skipped, "info": info}
         rest = {"plan": self.plan, "sha256": hashes, _DIGESTS: self._digests()}
         write_json(self.path / SUMMARY, {**summary, **rest})
-        for file in self._digest_files():
+        for file in self.path.glob(_DIGEST_FILES):
             file.unlink(missing_ok=True)
         return summary
 
-    def _digests(self) -> dict[str, str]:
-        """Shard name to the digest of its files; shards of earlier versions are not in it."""
-        in_files = {file.name[1:-6]: file.read_text(encoding="utf-8") for file in self._digest_files()}
-        return self._digests_of_summary() | in_files
-
-    def _digests_of_summary(self) -> dict[str, str]:
-        with suppress(AdaNATError):  # a summary that is missing or damaged is written anew
-            found = read_object(self.path / SUMMARY).get(_DIGESTS)
-            return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+    def _summary_of(self, key: str) -> dict[str, str]:
+        """What the summary says of each file; nothing if it is missing or damaged, for it is written anew then."""
+        with suppress(AdaNATError):
+            return dict(read_summary(self.path)[key])
         return {}
 
-    def _digest_files(self) -> list[Path]:
-        return sorted(self.path.glob(".tokens-*.files"))
+    def _digests(self) -> dict[str, str]:
+        """Shard name to the digest of its files; shards of earlier versions are not in it."""
+        in_files = {file.name[1:-6]: file.read_text(encoding="utf-8") for file in self.path.glob(_DIGEST_FILES)}
+        return self._summary_of(_DIGESTS) | in_files
 
     def _keep_digests(self, name: str, shard: Shard) -> None:
         """Keep the digest of a shard that is about to be written, and those in the summary, which is about to go."""
         digest = self.source.digest(shard.start, shard.stop, shard.skipped_at)
-        for known, value in {**self._digests_of_summary(), name: digest}.items():
+        for known, value in {**self._summary_of(_DIGESTS), name: digest}.items():
             file = self.path / f".{known}.files"
             if value and (known == name or not file.exists()):
                 with atomic_path(file) as temporary:

@@ -233,6 +233,8 @@ def _write_shards(
 ) -> list[int]:
     """Write this process's shards that are not done yet; returns how many images were read for each."""
     source, size = folder.source, options.shard_size
+    at_once = options.batch_size or images_at_once(source.config.image_size, processes.device)
+    options = dataclasses.replace(options, batch_size=at_once)
     parts = Parts.of_source(source, options.num_images, size, processes.rank, processes.num)
     lengths = {header.start // size: header.stop - header.start for header in done.values()}
     skipped = SkippedImages(source.config.max_bad, parts.num_images, num_seen=sum(lengths.values()))

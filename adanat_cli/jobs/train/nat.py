@@ -15,7 +15,8 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.config import NATConfig, nat_preset
 from adanat_cli.core.config.settings import NATSettings
-from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_shards import TokenSetInfo
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT

@@ -11,7 +11,7 @@ from torch import nn
 
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
 from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
-from adanat_cli.core.data.token_set import read_header, shard_files
+from adanat_cli.core.data.token_shards import read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, hide_secrets
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent

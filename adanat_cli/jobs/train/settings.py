@@ -48,7 +48,8 @@ from adanat_cli.core.config.settings import (
 )
 from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
-from adanat_cli.core.data.token_set import TokenSet, TokenSetInfo, read_header, shard_files
+from adanat_cli.core.data.token_set import TokenSet
+from adanat_cli.core.data.token_shards import TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.reading import read_object

@@ -18,7 +18,7 @@ from adanat_cli.core.config import data_config
 from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.data.token_set import TokenSet
-from adanat_cli.core.data.token_shards import recorded_hashes
+from adanat_cli.core.data.token_shards import read_summary
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -141,7 +141,7 @@ def test_an_image_that_was_repaired_is_taken_in(images: Path, tmp_path: Path, ol
 
 def test_a_shard_that_was_damaged_since_is_not_taken_for_whole(images: Path, tmp_path: Path) -> None:
     run(open_folder(images), tmp_path / "tokens")
-    hashes = recorded_hashes(tmp_path / "tokens")
+    hashes = read_summary(tmp_path / "tokens")["sha256"]
     name, content = next(iter(shard_bytes(tmp_path / "tokens").items()))
     assert hashes[name] == hashlib.sha256(content).hexdigest()
     (tmp_path / "tokens" / name).write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
@@ -152,7 +152,7 @@ def test_a_shard_that_was_damaged_since_is_not_taken_for_whole(images: Path, tmp
             run(open_folder(images), tmp_path / "tokens")
     (tmp_path / "tokens" / name).unlink()
     assert run(open_folder(images), tmp_path / "tokens").num_shards_written == 1
-    assert recorded_hashes(tmp_path / "tokens") == hashes
+    assert read_summary(tmp_path / "tokens")["sha256"] == hashes
 
 
 @pytest.mark.parametrize(
