@@ -180,7 +180,7 @@ SHOWN = r"[red]a[/red]\u001b]0;b\u0007\u001b[2J\u009b1m\u000d\u202e\udcff\u000aE
 def test_names_of_strangers_neither_act_on_a_terminal_nor_are_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     stdout, stderr = io.BytesIO(), io.BytesIO()
     streams_to(monkeypatch, io.TextIOWrapper(stdout, "utf-8"), io.TextIOWrapper(stderr, "utf-8"))
-    told = console.reporter()
+    told = console.ConsoleReporter()
     told.log(HOSTILE)
     told.warn(HOSTILE)
     with told.task(HOSTILE, 2) as task:
@@ -250,7 +250,7 @@ def test_work_goes_on_where_nobody_reads_its_progress(monkeypatch: pytest.Monkey
     os.close(reader)
     with open(writer, "w", encoding="utf-8") as stderr:
         streams_to(monkeypatch, io.TextIOWrapper(io.BytesIO(), "utf-8"), stderr)
-        told = console.reporter()
+        told = console.ConsoleReporter()
         told.log("a line")
         with told.task("Working", 2) as task:
             task.advance(2)

@@ -14,7 +14,7 @@ from adanat_cli.core.errors import hide_secrets, printable
 from adanat_cli.core.reading import json_text
 
 if TYPE_CHECKING:
-    from adanat_cli.jobs.runtime.reporter import Reporter, Task
+    from adanat_cli.jobs.runtime.reporter import Task
 
 _PLAIN_SECONDS = 15.0
 """Time between two progress lines where stderr is no terminal."""
@@ -129,11 +129,6 @@ class ConsoleReporter:
         if self._console.is_terminal:
             return _RichTask(self._console, description, total, unit, done)
         return _PlainTask(description, total, unit, done)
-
-
-def reporter() -> Reporter:
-    """The reporter of the command line."""
-    return ConsoleReporter()
 
 
 def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:

@@ -20,6 +20,5 @@ def command(request: ImportRequest, printing: options.Printing) -> None:
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for people."""
     names = ", ".join(part["component"] for part in values["components"])
     return [f"Model: {values['model']}", f"Imported: {names}"]

@@ -44,7 +44,7 @@ def run(
         from adanat_cli.jobs.share.push import check_push
 
         check_push(repo)
-    reporter = console.reporter()
+    reporter = console.ConsoleReporter()
     values = job(request, reporter)
     if repo and (made := values.get("model" if pushes == "model" else "output")):
         values |= {"pushed": _push(made, repo, pushes, reporter)}

@@ -105,7 +105,7 @@ def _value(one: Option, typed: dict[str, Any], name: str) -> Any:
     """The field's value; None if it was not typed."""
     value = typed[name]
     if (former := typed.get(f"{name}__former")) is not None:
-        console.reporter().warn(f"{one.former[0]} is now {one.name}; the next version knows the new name only.")
+        console.ConsoleReporter().warn(f"{one.former[0]} is now {one.name}; the next version knows the new name only.")
         value = former
     if value is None:
         return None

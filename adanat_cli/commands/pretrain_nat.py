@@ -19,7 +19,6 @@ def command(request: PretrainNATRequest, run: options.RunOptions) -> None:
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for people."""
     measured = ", ".join(
         f"{name} {values[key]:.3f}"
         for name, key in (

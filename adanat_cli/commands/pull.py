@@ -22,7 +22,6 @@ def command(request: PullRequest, printing: options.Printing) -> None:
 
 
 def _lines(name: str, values: dict[str, Any]) -> Iterator[str]:
-    """The result for people."""
     yield f"Model: {values['model']}"
     for component, num_bytes in values["components"].items():
         yield f"  {component}, {num_bytes / 1e6:.1f} MB"

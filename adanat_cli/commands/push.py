@@ -25,7 +25,6 @@ def command(request: PushRequest, printing: options.Printing) -> None:
 
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
-    """The result for people."""
     yield f"Pushed to {values['url']} ({values['revision']}, commit {values['commit'][:12]})"
     for name, num_bytes in values["files"].items():
         yield f"  {name}, {num_bytes / 1e3:,.0f} kB"

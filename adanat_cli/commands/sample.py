@@ -18,7 +18,6 @@ def command(request: SampleRequest, printing: options.Printing) -> None:
 
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
-    """The result for people."""
     pictures = "1 image" if values["num_images"] == 1 else f"{values['num_images']} images"
     yield f"{pictures} in {values['output']} ({values['images_per_second']:.3g} images/s)"
     yield f"Grid: {values['grid']}"

@@ -20,7 +20,6 @@ def command(request: TrainPolicyRequest, run: options.RunOptions) -> None:
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for people."""
     best = f", of update {values['best_update']}" if "best_update" in values else ""
     lines = [
         f"Policy: {values['model']}/{values['policy']}",

@@ -21,6 +21,5 @@ def command(request: TrainTokenizerRequest, run: options.RunOptions) -> None:
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for people."""
     measured = [f"{name} {values[key]:{form}}" for name, key, form in _MEASURED if key in values]
     return [f"Tokenizer: {values['model']}", *measured]

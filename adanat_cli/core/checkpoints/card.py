@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -41,6 +42,11 @@ class CardDetails:
     policies: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     prompts: Sequence[str] = ()
     absent: str = ""
+
+    @property
+    def pictures(self) -> list[str]:
+        """Names of all pictures."""
+        return [name for name in (self.samples, *chain.from_iterable(self.policies.values())) if name]
 
 
 def write_card(folder: ModelFolder) -> bool:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from adanat_cli.core.checkpoints.folder import CARD_FILE, INDEX_FILE, LABELS_FILE, REFERENCE_FILE, ModelFolder
 from adanat_cli.core.checkpoints.header import Header
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
-
-if TYPE_CHECKING:
-    pass
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OPTIONAL = (LABELS_FILE, CARD_FILE, REFERENCE_FILE)

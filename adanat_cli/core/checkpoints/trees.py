@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import load_tensors, raw_bytes, save_tensors
+from adanat_cli.core.checkpoints.header import read_header
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import parse_json
 
@@ -34,13 +34,12 @@ def load_tree(path: Path) -> dict[str, Any]:
     """
     tensors = load_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        metadata = read_header(path).metadata
         structure = metadata[_STRUCTURE]
         # States of earlier versions have no hash.
         whole = metadata.get(_HASH) in (None, _hash(structure, tensors))
         tree = _join(parse_json(structure, "its structure", infinite=True), tensors)
-    except (AdaNATError, KeyError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+    except (AdaNATError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise AdaNATError(f"{path} is not a training state of adanat; give a file of a run folder.") from error
     require(whole, f"{path} is damaged: its content does not match the hash that was written with it; remove it.")
     require(isinstance(tree, dict), f"{path} is not a training state of adanat; give a file of a run folder.")

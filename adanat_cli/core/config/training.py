@@ -14,22 +14,13 @@ from adanat_cli.core.config.option import option
 Precision = Literal["auto", "fp32", "bf16"]
 
 _training = partial(option, panel="Training")
+_batch_size = partial(_training, help="Images per update, over all processes.")
+_warmup = partial(_training, help="Warm-up updates, in which the learning rate rises linearly to its peak.")
+_ema_decay = partial(_training, help="Decay of the exponential moving average of the weights, which is exported.")
 
 
 def _updates(default: int) -> Any:
     return _training(default, "--updates", former=("--steps",), help="Optimizer updates.")
-
-
-def _batch_size(default: int) -> Any:
-    return _training(default, help="Images per update, over all processes.")
-
-
-def _warmup(default: int) -> Any:
-    return _training(default, help="Warm-up updates, in which the learning rate rises linearly to its peak.")
-
-
-def _ema_decay(default: float) -> Any:
-    return _training(default, help="Decay of the exponential moving average of the weights, which is exported.")
 
 
 @dataclass(frozen=True)

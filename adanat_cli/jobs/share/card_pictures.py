@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from adanat_cli.core.checkpoints.card import CardDetails
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.schedule import base_schedule, policy_schedule
@@ -20,26 +21,7 @@ from adanat_cli.jobs.sample.sampler import Sampler
 _SEED, _COLUMNS = 0, 8
 
 
-@dataclass(frozen=True)
-class CardPictures:
-    """Names in the repository, and the files.
-
-    Attributes:
-        samples: name of the grid of samples; "" if there is none.
-        policies: component of a policy -> names of the pictures of its values and of its samples.
-        prompts: of the samples of a text-conditional model.
-        absent: why there are none, if that needs a reason.
-        files: name -> file.
-    """
-
-    samples: str = ""
-    policies: dict[str, tuple[str, str]] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-    prompts: tuple[str, ...] = ()
-    absent: str = ""
-
-
-def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: str, reporter: Reporter) -> CardPictures:
+def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: str, reporter: Reporter) -> CardDetails:
     """Draw samples, and pictures of every policy, as far as the model has the networks.
 
     Args:
@@ -53,7 +35,7 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
         AdaNATError: if the networks do not belong together, which is better known before than after a push.
     """
     if num_images == 0 or not (folder.has("nat") and folder.has("tokenizer")):
-        return CardPictures()
+        return CardDetails()
     steps = folder.policy_steps()
     choice = choose_schedule("", steps[0] if steps else None)
     sampler = Sampler(folder, pick_device(device))
@@ -61,14 +43,14 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
     of_text = sampler.config.condition == "text"
     prompts = _prompts(folder) if of_text else ()
     if of_text and not prompts:
-        return CardPictures(absent="the model does not say which captions it was trained on.")
+        return CardDetails(absent="the model does not say which captions it was trained on.")
     try:
         conditions = sampler.conditions((), prompts, _SEED)
     except AdaNATError as error:
         if not prompts:
             raise
         reporter.warn(f"No samples are drawn for the card. {error}")
-        return CardPictures(absent="the text encoder was not at hand when this card was written.")
+        return CardDetails(absent="the text encoder was not at hand when this card was written.")
     reporter.log("Drawing samples for the card.")
     settled, _ = settle_schedule(choice, folder)
     images = sampler.images(sampler.schedule(settled), conditions, _SEED, range(num_images))
@@ -76,9 +58,7 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
     policies = {
         policy_component(num_steps): _draw_policy(sampler, conditions, num_steps, output) for num_steps in steps
     }
-    names = ["samples.png", *(name for pair in policies.values() for name in pair)]
-    files = {name: output / name for name in names}
-    return CardPictures("samples.png", policies, files, prompts[:num_images])
+    return CardDetails(samples="samples.png", policies=policies, prompts=prompts[:num_images])
 
 
 def _prompts(folder: ModelFolder) -> tuple[str, ...]:

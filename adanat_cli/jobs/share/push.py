@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adanat_cli.core.checkpoints.card import CardDetails, is_handwritten, model_card
+from adanat_cli.core.checkpoints.card import is_handwritten, model_card
 from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
 from adanat_cli.core.checkpoints.hub import check_account, upload
@@ -83,13 +84,11 @@ def _model_files(request: PushRequest, hub_id: HubId, temporary: Path, reporter:
     if is_handwritten(folder.card()):
         reporter.log(f"{folder.path / CARD_FILE} was written by hand and is pushed unchanged.")
         return {**files, CARD_FILE: folder.path / CARD_FILE}
-    pictures = draw_pictures(folder, temporary, request.num_images, request.device, reporter)
-    details = CardDetails(
-        str(hub_id), request.license, pictures.samples, pictures.policies, pictures.prompts, pictures.absent
-    )
+    details = draw_pictures(folder, temporary, request.num_images, request.device, reporter)
+    details = replace(details, repo=str(hub_id), license=request.license)
     card = temporary / CARD_FILE
     card.write_text(model_card(folder, details), encoding="utf-8", errors="backslashreplace")
-    return {**files, CARD_FILE: card, **pictures.files}
+    return {**files, CARD_FILE: card, **{name: temporary / name for name in details.pictures}}
 
 
 def _portable(name: str, file: Path, temporary: Path) -> Path:
