@@ -8,7 +8,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +156,13 @@ def _find_captions(layout: Layout) -> Annotated | None:
         layout.branch.notes.append(f"the {kinds} files beside the images hold numbers, not captions")
         return None
     notes = [f"captions from {kinds} files beside the images" + (", folders are not classes" if has_classes else "")]
-    return Annotated(layout.branch.files, None, partial(_captions, layout.root, beside), notes)
-
-
-def _captions(root: Path, beside: list[str], row: int) -> tuple[str, ...]:
-    return _texts(root, beside[row]) if beside[row] else ()
+    return Annotated(layout.branch.files, None, lambda row: _texts(layout.root, beside[row]), notes)
 
 
 def _texts(root: Path, file: str) -> tuple[str, ...]:
+    """Captions of a text file; none without one."""
+    if not file:
+        return ()
     try:
         return tuple(text_lines(decode_text(read_bytes(root / file, _LARGEST_CAPTION))))
     except ValueError as error:

@@ -25,13 +25,7 @@ def states_file(shard: Path) -> Path:
 
 
 def write_states(path: Path, parts: Iterable[States], shape: tuple[int, int, int]) -> None:
-    """Write (n, L, D) float16, part after part.
-
-    Args:
-        path: file to write.
-        parts: (m, L, D) each, n rows in all.
-        shape: (n, L, D).
-    """
+    """Write states of the shape (n, L, D) as float16, in parts of (m, L, D) with n rows in all."""
     with path.open("wb") as file:
         file.write(_header(shape))
         for part in parts:

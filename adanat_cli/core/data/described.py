@@ -19,12 +19,9 @@ def plural(noun: str, number: int) -> str:
 
 
 def classes_in_words(counts: Mapping[int, int], names: Mapping[int, str], num_classes: int) -> str:
-    """Say how many classes occur, with the smallest and the largest.
+    """Say how many classes of the numbering occur, with the smallest and the largest.
 
-    Args:
-        counts: class id to images; empty where that is not known before the end.
-        names: class id to name.
-        num_classes: classes of the numbering.
+    ``counts``, class id to images, is empty where that is not known before the end.
     """
     if not counts and num_classes > 1:
         return f"of {num_classes:,} classes"

@@ -16,10 +16,7 @@ def open_disjoint(config: DataConfig, keep: Callable[[ImageSource], ImageSource]
 
     Where the data has no validation split, every tenth image, class by class, is held back to measure with. Other
     trainings, such as those of a tokenizer, may have seen them, so ``measured_on`` does not call them held out.
-
-    Args:
-        config: the data to train on.
-        keep: chooses among the images of either, before any is held back.
+    ``keep`` chooses among the images of either before that.
 
     Raises:
         AdaNATError: if the data cannot be opened, or there are too few images to keep some back.

@@ -45,10 +45,7 @@ def is_label(value: Any) -> bool:
 
 
 def number_names(names: Sequence[str]) -> tuple[dict[str, int], dict[int, str], int]:
-    """Number classes by their names.
-
-    Args:
-        names: those of class folders, or words as labels, sorted.
+    """Number classes by their sorted names: those of class folders, or words as labels.
 
     Returns:
         Name to class id, class id to name to show, and the number of classes. ImageNet-1k synset ids
@@ -102,11 +99,7 @@ def class_ids(labels: Sequence[RawLabel], shown: str) -> tuple[ClassIds, dict[in
 
 
 def numbered_as(names: Mapping[int, str], train: Mapping[int, str]) -> tuple[dict[int, int], dict[int, str]]:
-    """Give the classes of one split the ids that the train split has for their names, and others the next ones.
-
-    Args:
-        names: class id to name in this split.
-        train: class id to name in the train split.
+    """Give classes, id to name, the ids that the train split has for their names, and others the next ones.
 
     Returns:
         Class id of this split to that of the train split, and class id to name of both.

@@ -77,9 +77,7 @@ def file_within(folders: Sequence[str], path: str) -> Path | None:
 def inside_folder(folder: str, name: str) -> str:
     """Return the path below the root of a data set of a file that a list names; "" if it leads out of the data set.
 
-    Args:
-        folder: the list's own folder below the root: "", or with "/" at its end.
-        name: the file as listed.
+    ``folder`` is the list's own below the root: "", or with "/" at its end.
     """
     path = posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
     try:

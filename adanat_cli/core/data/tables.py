@@ -209,7 +209,10 @@ def _open(
     """Make a source of a table or stream, which may lack some of the columns that its files have."""
     require(bool(opened.features), f"Data {config.source} does not list its columns; read it without --streaming.")
     columns = find_columns(opened.features, config)
-    table = _Rows(_as_bytes(opened, columns), columns, _roots(config), config.source)
+    needed = opened.select_columns(sorted(columns.needed))
+    if isinstance(needed.features[columns.image], datasets.Image):  # as bytes instead of pixels
+        needed = needed.cast_column(columns.image, datasets.Image(decode=False))
+    table = _Rows(needed, columns, _roots(config), config.source)
     if isinstance(opened, datasets.IterableDataset):
         return stream_source(config, table.stream, columns, dict(enumerate(columns.class_names)), files=files)
     labels, names, num_named = table.labels()
@@ -235,14 +238,6 @@ def _open(
     )
 
 
-def _as_bytes(table: Table, columns: Columns) -> Table:
-    """Keep the needed columns, with images as bytes instead of pixels."""
-    table = table.select_columns(sorted(columns.needed))
-    if isinstance(table.features[columns.image], datasets.Image):
-        table = table.cast_column(columns.image, datasets.Image(decode=False))
-    return table
-
-
 def _roots(config: DataConfig) -> tuple[str, ...]:
     """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
     if config.is_here:
@@ -253,14 +248,7 @@ def _roots(config: DataConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a table or stream.
-
-    Attributes:
-        table: of the needed columns.
-        columns: which of them is what.
-        roots: folders that images may lie in.
-        shown: the data, for messages.
-    """
+    """The rows of a table or stream of the needed columns; ``roots`` are the folders that images may lie in."""
 
     table: Table
     columns: Columns
@@ -307,7 +295,8 @@ class _Rows:
             column = column.cast(pa.float64())  # half precision cannot be looked up
         values = column.unique().to_pylist()
         raw = [read_label(value) for value in values]
-        wrong = [value for value, label in zip(values, raw, strict=True) if label is None and not _is_empty(value)]
+        unread = [value for value, label in zip(values, raw, strict=True) if label is None]
+        wrong = [value for value in unread if value not in (None, "") and value == value]  # NaN is an empty cell
         require(
             not wrong,
             f"Column {'.'.join(path)!r} of {self.shown} holds {shortened(wrong[:1])}; expected whole numbers or names "
@@ -327,7 +316,3 @@ class _Rows:
         name = f"{name} (row {number})" if name else f"row {number}"
         captions = texts(inside(values, self.columns.caption))
         return Row(file, captions, name, read_label(inside(values, self.columns.label)))
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or value != value

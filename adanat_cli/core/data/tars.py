@@ -22,12 +22,7 @@ _NUM_PEEKED = 5
 
 
 def open_tars(config: DataConfig, tars: list[str], files: SourceFiles) -> StreamSource:
-    """Find labels and captions in the first samples; how many classes there are is looked up in all of them.
-
-    Args:
-        config: what was asked for.
-        tars: paths or addresses.
-        files: the same, for the data's identity.
+    """Open tars by paths or addresses: labels and captions are found in the first samples, classes in all of them.
 
     Raises:
         AdaNATError: if a tar cannot be read, or it is not clear what its members are.

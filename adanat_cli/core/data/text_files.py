@@ -15,8 +15,6 @@ _MARKS = {  # UTF-32 first: its mark begins like that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-
-
 LFS_POINTER = b"version https://git-lfs"
 """How a file begins that Git LFS has not fetched."""
 _FIELD = re.compile(r'(?:^|\t)(?:"([^"]*(?:""[^"]*)*)"(?=\t|$)|([^\t]*))')

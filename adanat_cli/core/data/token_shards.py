@@ -207,12 +207,7 @@ def check_sha256(file: Path, sha256: str | None) -> None:
 
 
 def read_rows(file: Path, info: TokenSetInfo, sha256: str | None = None) -> pa.Table:
-    """Read a shard's rows.
-
-    Args:
-        file: the shard.
-        info: what the ids of its set mean.
-        sha256: hash in the set's summary; None where it has none, as in sets of older versions.
+    """Read a shard's rows; ``sha256`` is the hash in the set's summary, None in sets of older versions.
 
     Raises:
         AdaNATError: if the shard is damaged, or holds ids that the tokenizer or the classes do not have.

@@ -51,10 +51,7 @@ class PerceptualLoss(nn.Module):
     """
 
     def __init__(self, backbone: str) -> None:
-        """Load the backbone.
-
-        Args:
-            backbone: a timm name with pre-trained weights, or ``name=FILE`` for a local safetensors file.
+        """Load a timm backbone by its name, or ``name=FILE`` for weights in a local safetensors file.
 
         Raises:
             AdaNATError: if its weights are not available.

@@ -21,13 +21,9 @@ _COLUMNS = 8
 
 
 def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, num_images: int = 16) -> float:
-    """Write a picture of rows of originals, each above the row of their reconstructions.
+    """Write a PNG of rows of originals, each above the row of their reconstructions.
 
-    Args:
-        source: images; those shown are spread over it, or the first ones of a stream.
-        tokenizer: on its device, in evaluation mode.
-        path: PNG file.
-        num_images: number of images to show.
+    The images are spread over the source, or the first ones of a stream.
 
     Returns:
         Peak signal-to-noise ratio over the shown images, in dB.

@@ -39,14 +39,9 @@ _DIGESTS, _DIGEST_FILES = "files_digest", ".tokens-*.files"
 
 @dataclass(frozen=True)
 class TokenFolder:
-    """Finds, writes and completes the shards of one token set.
+    """Finds, writes and completes the shards of one token set, whose content ``info``, ``plan`` and ``source`` decide.
 
-    Attributes:
-        path: the folder.
-        info: what the ids mean.
-        plan: what else decides the content of every shard.
-        source: the images.
-        encoder: of the captions; None stores them as text alone.
+    ``encoder`` encodes the captions; None stores them as text alone.
     """
 
     path: Path
