@@ -25,7 +25,7 @@ Labels = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 SUMMARY = "token_set.json"
 """Written when all shards are there."""
-_LARGEST_SUMMARY = 2**28
+LARGEST_SUMMARY = 2**28
 """Bytes; it lists all images that could not be read."""
 _AGAIN = "remove it and run the same `adanat tokenize` again, or fetch it again"
 
@@ -182,14 +182,13 @@ def read_header(path: Path) -> ShardHeader:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the summary of a token set; what older versions did not record of each file is empty.
+    """Read the summary of a token set; ``sha256`` is empty in those of older versions.
 
     Raises:
         AdaNATError: if it is damaged.
     """
-    summary = read_object(folder / SUMMARY, _LARGEST_SUMMARY)
-    for key in ("sha256", "files_digest"):
-        summary[key] = conform(summary.get(key, {}), Mapping[str, str], f"{folder / SUMMARY}: {key}")
+    summary = read_object(folder / SUMMARY, LARGEST_SUMMARY)
+    summary["sha256"] = conform(summary.get("sha256", {}), Mapping[str, str], f"{folder / SUMMARY}: sha256")
     return summary
 
 

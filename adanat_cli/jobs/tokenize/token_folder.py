@@ -18,18 +18,18 @@ from adanat_cli.core.data.image_source import ImageSource
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_shards import (
+    LARGEST_SUMMARY,
     SUMMARY,
     Shard,
     ShardHeader,
     TokenSetInfo,
     read_header,
     read_rows,
-    read_summary,
     shard_files,
     write_shard,
 )
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.reading import sha256_of
+from adanat_cli.core.reading import read_object, sha256_of
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.text_encoders import encoded, write_encoder
 from adanat_cli.jobs.runtime.resume import refuse_changes
@@ -129,7 +129,8 @@ class TokenFolder:
     def _summary_of(self, key: str) -> dict[str, str]:
         """What the summary says of each file; nothing if it is missing or damaged, for it is written anew then."""
         with suppress(AdaNATError):
-            return dict(read_summary(self.path)[key])
+            found = read_object(self.path / SUMMARY, LARGEST_SUMMARY).get(key)
+            return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
         return {}
 
     def _digests(self) -> dict[str, str]:
