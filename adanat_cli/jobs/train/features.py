@@ -192,6 +192,7 @@ def train_feature_network(
         network = FeatureNetwork(config).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
     batches = _targets(source, batch_size, seed, num_workers, flips, words)
+    warmup = max(1, round(_WARMUP * steps))
     with reporter.task("Training the feature network", steps, "updates") as task:
         for step, (pixels, labels) in zip(range(steps), batches, strict=False):
             generator = torch.Generator().manual_seed(stream_seed(seed, FeatureStream.SHIFTS, step))
@@ -200,7 +201,8 @@ def train_feature_network(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * _rate_at(step, steps)
+                cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+                group["lr"] = learning_rate * (min((step + 1) / warmup, 1.0) * cosine)
             optimizer.step()
             task.advance(1, **(_read_loss(loss, step) if step % _LOG_EVERY == 0 or step == steps - 1 else {}))
     return network.eval()
@@ -324,19 +326,11 @@ def random_shifts(images: Tensor, most: int, generator: torch.Generator) -> Tens
     return picked.permute(0, 3, 1, 2)
 
 
-def _rate_at(step: int, steps: int) -> float:
-    """Share of the learning rate at an update, counted from 0."""
-    warmup = max(1, round(_WARMUP * steps))
-    return min((step + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def _read_loss(loss: Tensor, step: int) -> dict[str, float]:
     """The loss for the progress bar; refuses one that is not a number."""
-    value, advice = float(loss.detach()), "try a lower learning rate."
-    require(
-        math.isfinite(value),
-        f"Training of the feature network diverged before update {step}: the loss is {value}; {advice}",
-    )
+    value = float(loss.detach())
+    diverged = f"Training of the feature network diverged before update {step}: the loss is {value}"
+    require(math.isfinite(value), f"{diverged}; try a lower learning rate.")
     return {"loss": value}
 
 

@@ -23,12 +23,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.resolve.models import load_tokenizer, model_names, resolve_model, resolve_tokens
-from adanat_cli.jobs.resolve.text_encoders import (
-    encoder_component,
-    load_encoder,
-    recorded_name,
-    usual_encoder,
-)
+from adanat_cli.jobs.resolve.text_encoders import encoder_component, load_encoder, recorded_name, usual_encoder
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -71,11 +66,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     )
     share = config.batch_size // accelerator.num_processes
     request = replace(request, accumulate=pieces_of(request, shape, share, config.precision))
-    settings = {
-        "nat": shape.to_dict(),
-        "training": config.to_dict(),
-        "data": data_identity(tokens, train_rows),
-    }
+    settings = {"nat": shape.to_dict(), "training": config.to_dict(), "data": data_identity(tokens, train_rows)}
     run = Run(request.output, settings, accelerator, reporter, training_length(config), request.note)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
@@ -250,18 +241,6 @@ def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device
     return None
 
 
-def _text_fields(info: TokenSetInfo, encoder: TextEncoder | None) -> dict[str, Any]:
-    """What the NAT's configuration says of its context."""
-    fingerprint = encoder.fingerprint if encoder else info.text_fingerprint
-    return {
-        "condition": "text",
-        "text_encoder": recorded_name(encoder.model) if encoder else info.text_encoder,
-        "text_fingerprint": fingerprint,
-        "text_width": encoder.width if encoder else info.text_width,
-        "text_length": encoder.length if encoder else info.text_length,
-    }
-
-
 def nat_shape(
     request: NATSettings, info: TokenSetInfo, model: ModelFolder, encoder: TextEncoder | None = None
 ) -> NATConfig:
@@ -276,7 +255,15 @@ def nat_shape(
         f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
         f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
     )
-    text = _text_fields(info, encoder) if info.condition == "text" else {"num_classes": info.num_classes}
+    text: dict[str, Any] = {"num_classes": info.num_classes}
+    if info.condition == "text":
+        text = {
+            "condition": "text",
+            "text_encoder": recorded_name(encoder.model) if encoder else info.text_encoder,
+            "text_fingerprint": encoder.fingerprint if encoder else info.text_fingerprint,
+            "text_width": encoder.width if encoder else info.text_width,
+            "text_length": encoder.length if encoder else info.text_length,
+        }
     shape = nat_preset(
         request.size, codebook_size=info.codebook_size, grid=info.grid, tokenizer_fingerprint=actual, **text
     )

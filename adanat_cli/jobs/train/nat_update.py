@@ -34,7 +34,7 @@ class NATTrainer(Trainer):
         config: NATTrainingConfig,
         accelerator: Accelerator,
         codes: Tensor | None = None,
-        context: Callable[[Tensor], Tensor] | None = None,
+        condition: Callable[[Tensor], Tensor] = lambda labels: labels,
     ) -> None:
         """Draw fresh weights from the seed, the same in every process.
 
@@ -43,9 +43,9 @@ class NATTrainer(Trainer):
             config: settings of the training.
             accelerator: devices and processes.
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
-            context: maps numbers of captions (B,) to text states (B, L, D), for a text-conditional NAT.
+            condition: maps labels (B,) to what the NAT reads: themselves, or text states (B, L, D) of captions.
         """
-        self.config, self._accelerator, self._context = config, accelerator, context
+        self.config, self._accelerator, self._condition = config, accelerator, condition
         torch.manual_seed(config.seed)
         nat = UViT(shape)
         if codes is not None and config.code_init > 0:
@@ -80,7 +80,8 @@ class NATTrainer(Trainer):
         for index, batch in enumerate(update.batches):
             more = index < last
             with accelerator.no_sync(self._loss) if more else contextlib.nullcontext():
-                result = self._forward(batch.to(accelerator.device))
+                with self._autocast():
+                    result = MaskedTokens(*self._loss(*self._inputs(batch)))
                 accelerator.backward(result.loss * scale)
             sums += torch.stack([result.loss.detach(), result.num_correct]) * scale
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.nat.parameters() if p.grad is not None])
@@ -104,19 +105,15 @@ class NATTrainer(Trainer):
             inside = (batch.positions >= first) & (batch.positions < first + size * num_tokens)
             piece = TokenBatch(batch.token_ids[rows], batch.labels[rows], batch.positions[inside] - first)
             with self._autocast():
-                result = evaluate(*self._with_context(piece.to(device)))
+                result = evaluate(*self._inputs(piece))
             sums += torch.stack([result.loss, result.num_correct])
         loss, accuracy = (sums / len(batch.positions)).tolist()
         return {"loss": loss, "accuracy": accuracy}
 
-    def _forward(self, batch: TokenBatch) -> MaskedTokens:
-        with self._autocast():
-            return MaskedTokens(*self._loss(*self._with_context(batch)))
-
-    def _with_context(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, condition and hidden positions: numbers of captions become their states."""
-        condition = self._context(batch.labels) if self._context else batch.labels
-        return batch.token_ids, condition, batch.positions
+    def _inputs(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, condition and hidden positions, on the device."""
+        token_ids, labels, positions = batch.to(self._accelerator.device)
+        return token_ids, self._condition(labels), positions
 
     def _autocast(self) -> torch.autocast:
         device = self._accelerator.device.type

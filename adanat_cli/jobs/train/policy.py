@@ -25,7 +25,7 @@ from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.conditions import PromptConditions
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
-from adanat_cli.jobs.train.loop import Run, TrainingLoop
+from adanat_cli.jobs.train.loop import Resumable, Run, TrainingLoop
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_rewards import check_groups, choose_reward
 from adanat_cli.jobs.train.policy_search import search
@@ -90,7 +90,7 @@ def check_processes(request: PolicySettings, num_processes: int) -> None:
 
 
 @dataclass
-class Best:
+class Best(Resumable):
     """The best policy so far by its held-out distance.
 
     Attributes:
@@ -99,17 +99,10 @@ class Best:
         policy: its weights; empty before the first measurement.
     """
 
+    saved = ("step", "distance", "policy")
     step: int = 0
     distance: float = math.inf
     policy: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All three."""
-        return dict(self.__dict__)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        self.step, self.distance, self.policy = int(state["step"]), float(state["distance"]), dict(state["policy"])
 
 
 class PolicyLoop(TrainingLoop):
@@ -156,7 +149,7 @@ class PolicyLoop(TrainingLoop):
         self.fixed_distance = self._distance(base_schedule(self.shape))
         # A base that is lifted to a floor is no longer quite the fixed schedule.
         is_fixed = self.shape.residual and not self.shape.base_floor
-        distance = self.fixed_distance if is_fixed else self._distance(self._schedule())
+        distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
         if not is_fixed and self.shape.residual:
             self.reporter.log(
                 f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
@@ -216,7 +209,7 @@ class PolicyLoop(TrainingLoop):
             )
 
     def _evaluate(self, task: Task) -> None:
-        distance = self._distance(self._schedule())
+        distance = self._distance(PolicySchedule(self.trainer.agent.policy))
         self.scalars.log(self.trainer.step, {"distance": distance})
         if distance < self.best.distance:
             self.best = Best(self.trainer.step, distance, self._policy_state())
@@ -227,7 +220,7 @@ class PolicyLoop(TrainingLoop):
         draw_policy(
             self.setup.model,
             self.setup.conditions,
-            self._schedule(),
+            PolicySchedule(self.trainer.agent.policy),
             base_schedule(self.shape),
             seed,
             self.folder.samples / f"step-{step:06d}.png",
@@ -253,9 +246,6 @@ class PolicyLoop(TrainingLoop):
 
     def _policy_state(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainer.agent.policy.state_dict().items()}
-
-    def _schedule(self) -> PolicySchedule:
-        return PolicySchedule(self.trainer.agent.policy)
 
     def _real(self, first_batch: int) -> Iterator[Batch]:
         """Real images with their labels, or with the embeddings of their captions."""

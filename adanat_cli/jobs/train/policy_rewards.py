@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig, PolicyTrainingConfig
 from adanat_cli.core.config.settings import PolicySettings
@@ -64,7 +64,7 @@ class Adversarial:
     """
 
     reward: AdversarialReward
-    module: nn.Module
+    module: ProjectedDiscriminator | PyramidDiscriminator
     backward: Callable[[Tensor], object]
     embed: Callable[[Tensor], Tensor]
 
@@ -81,8 +81,10 @@ class Adversarial:
         return dict(zip(STATS, torch.stack(stats).mean(0).tolist(), strict=True)) if stats else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Discriminator and optimizer."""
-        return {"discriminator": _trained(self.module), "optimizer": self.reward.optimizer.state_dict()}
+        """Discriminator, without a frozen backbone, and optimizer."""
+        module = self.module
+        weights = module.trainable_state() if isinstance(module, ProjectedDiscriminator) else module.state_dict()
+        return {"discriminator": weights, "optimizer": self.reward.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
@@ -188,9 +190,12 @@ def choose_reward(request: PolicySettings, setup: Setup, accelerator: Accelerato
     if request.discriminator.backbone == "classifier":
         with accelerator.main_process_first():
             classifier = setup.networks.backbone(request.discriminator.channels)
-    return make_adversarial(
-        request.discriminator, size, num_classes, text_width, conditions.embed, config.seed, accelerator, classifier
-    )
+    torch.manual_seed(config.seed)  # from which the discriminator's weights follow
+    discriminator = make_discriminator(request.discriminator, size, num_classes, text_width, classifier)
+    discriminator = discriminator.to(accelerator.device)
+    crop_size = discriminator.backbone.crop_size if isinstance(discriminator, ProjectedDiscriminator) else 0
+    reward = AdversarialReward(accelerator.prepare_model(discriminator), request.discriminator, crop_size)
+    return Adversarial(reward, discriminator, accelerator.backward, conditions.embed)
 
 
 def require_discriminator(config: DiscriminatorConfig) -> None:
@@ -199,9 +204,8 @@ def require_discriminator(config: DiscriminatorConfig) -> None:
     Raises:
         AdaNATError: saying why.
     """
-    name, _, file = config.backbone.partition("=")
-    if name == "dino":
-        require_transformer(f"{DINO}={file}" if file else DINO)
+    if config.backbone.partition("=")[0] == "dino":
+        require_transformer(_transformer_of(config))
 
 
 def make_discriminator(
@@ -225,37 +229,18 @@ def make_discriminator(
     Raises:
         AdaNATError: if the backbone cannot be had.
     """
-    name, _, file = config.backbone.partition("=")
+    name = config.backbone.partition("=")[0]
     if name == "pyramid":
         return PyramidDiscriminator(image_size, num_classes, text_width, config.width)
     if name == "dino":
-        transformer = VisionTransformerBackbone(f"{DINO}={file}" if file else DINO, pretrained)
+        transformer = VisionTransformerBackbone(_transformer_of(config), pretrained)
         return ProjectedDiscriminator(transformer, num_classes, text_width)
     network = classifier or FeatureNetwork(FeatureConfig(image_size, max(num_classes, 2), config.channels))
     backbone = ClassifierBackbone(network, config.channels)
     return ProjectedDiscriminator(backbone, num_classes, text_width, config.width)
 
 
-def make_adversarial(
-    config: DiscriminatorConfig,
-    image_size: int,
-    num_classes: int,
-    text_width: int,
-    embed: Callable[[Tensor], Tensor],
-    seed: int,
-    accelerator: Accelerator,
-    classifier: FeatureNetwork | None = None,
-) -> Adversarial:
-    """Build the adversarial reward; its weights follow from the seed, the rest is as in ``make_discriminator``."""
-    torch.manual_seed(seed)
-    module = make_discriminator(config, image_size, num_classes, text_width, classifier).to(accelerator.device)
-    crop_size = module.backbone.crop_size if isinstance(module, ProjectedDiscriminator) else 0
-    reward = AdversarialReward(accelerator.prepare_model(module), config, crop_size)
-    return Adversarial(reward, module, accelerator.backward, embed)
-
-
-def _trained(module: nn.Module) -> dict[str, Tensor]:
-    """The part of a discriminator that training changes: a frozen backbone is not saved again and again."""
-    if isinstance(module, ProjectedDiscriminator):
-        return module.trainable_state()
-    return module.state_dict()
+def _transformer_of(config: DiscriminatorConfig) -> str:
+    """The transformer's name in timm, with the file of its weights if one is named."""
+    file = config.backbone.partition("=")[2]
+    return f"{DINO}={file}" if file else DINO

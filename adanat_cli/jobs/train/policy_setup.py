@@ -13,12 +13,7 @@ from accelerate import Accelerator
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import TEXT, Component, ModelFolder, policy_component
-from adanat_cli.core.config import (
-    DATA_PRESETS,
-    NATConfig,
-    PolicyConfig,
-    tokenizer_config,
-)
+from adanat_cli.core.config import DATA_PRESETS, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.captions import caption_pool
 from adanat_cli.core.data.described import listed
@@ -30,14 +25,7 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.jobs.resolve.classes import same_names
-from adanat_cli.jobs.resolve.models import (
-    absent,
-    is_absent,
-    model_names,
-    nat_config,
-    read_config,
-    resolve_model,
-)
+from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
 from adanat_cli.jobs.runtime.devices import pick_device
@@ -108,7 +96,8 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
     )
     if request.install:
         check_writable(folder.path, "leave --install out, or take a copy of the model that you can write to")
-    if not (folder.has("features") or _has_own_features(request.output)):
+    exported = ModelFolder(request.output / "model")
+    if not (folder.has("features") or (exported.exists() and exported.has("features"))):
         require_trainable(folder.index.image_size, pick_device(request.device))
     nat = nat_config(folder)
     require(
@@ -117,11 +106,6 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         f"{nat.num_tokens}.",
     )
     return folder, nat
-
-
-def _has_own_features(output: Path) -> bool:
-    exported = ModelFolder(output / "model")
-    return exported.exists() and exported.has("features")
 
 
 def fit_to_condition(request: PolicySettings, nat: NATConfig) -> PolicySettings:
@@ -137,19 +121,15 @@ def named_model(model: str, dataset: str) -> ModelFolder:
     Raises:
         AdaNATError: if there is none.
     """
-    return resolve_model(model or _usual_model(dataset))
-
-
-def _usual_model(dataset: str) -> str:
-    if dataset in model_names():
-        return dataset
+    if model or dataset in model_names():
+        return resolve_model(model or dataset)
     require(
         dataset in DATA_PRESETS,
         f"No --model was given for --dataset {hide_secrets(dataset)}; give the model whose NAT was trained on it, such "
         "as the folder model/ of a run of `adanat pretrain-nat`.",
     )
     require(not is_absent(dataset, ""), f"{absent(dataset)}.")
-    return str(PULLED / dataset)
+    return resolve_model(str(PULLED / dataset))
 
 
 def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> PolicyConfig:
@@ -201,8 +181,7 @@ def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) ->
     """
     tokenizer = read_config(folder, "tokenizer", tokenizer_config)
     data = request.data.replace(image_size=tokenizer.image_size)
-    seen = folder.labels()
-    source, held_out = open_disjoint(data, lambda part: _keep(_fitting(part, folder, nat), seen, folder))
+    source, held_out = open_disjoint(data, lambda part: _fitting(part, folder, nat))
     for images, part in ((source, "training"), (held_out, "held-out")):
         require(
             images.num_images is None or images.num_images >= 2,
@@ -213,7 +192,7 @@ def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) ->
 
 
 def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageSource:
-    """Refuse data of another kind than the NAT was trained on."""
+    """The images of the model's classes; data of another kind than the NAT was trained on are refused."""
     data, seen = source.config, folder.labels()
     require(
         source.has_captions == (nat.condition == "text"),
@@ -230,15 +209,11 @@ def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageS
         f"{data.source} ({data.split}) names its classes {listed([*source.class_names.values()])}, but the NAT of "
         f"{folder.path} knows {listed([*seen.values()])}; give the data set that it was trained on.",
     )
-    return source
-
-
-def _keep(source: ImageSource, seen: dict[int, str], folder: ModelFolder) -> ImageSource:
     try:
         return source.keep(tuple(seen))
     except AdaNATError as error:
         raise AdaNATError(
-            f"{source.config.source} holds no image of the {len(seen)} classes that {folder.path} has seen, such as "
+            f"{data.source} holds no image of the {len(seen)} classes that {folder.path} has seen, such as "
             f"{', '.join(map(str, list(seen)[:3]))}; give the data set that the NAT was trained on."
         ) from error
 

@@ -61,11 +61,7 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
         request.training, request.output, accelerator, lambda: _trial(shape, request.training.seed, accelerator)
     )
     # Where the data lies and how many threads decode it change nothing.
-    settings = {
-        "data": source.identity(),
-        "tokenizer": request.tokenizer.to_dict(),
-        "training": training.to_dict(),
-    }
+    settings = {"data": source.identity(), "tokenizer": shape.to_dict(), "training": training.to_dict()}
     run = Run(request.output, settings, accelerator, reporter, training_length(training), request.note)
     run.reporter.log(source.describe())
     return TokenizerLoop(run, TokenizerTrainer(shape, training, accelerator), request, source).train()
