@@ -46,6 +46,7 @@ class NATConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(len(self.grid) == 2, f"NAT grid is {self.grid}; expected (h, w).")
         require(self.depth % 2 == 0, f"NAT depth is {self.depth}; expected an even number (half in, half out).")
         require(
             self.width % self.num_heads == 0, f"NAT width {self.width} is not a multiple of its {self.num_heads} heads."

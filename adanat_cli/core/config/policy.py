@@ -62,6 +62,7 @@ class PolicyConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(len(self.grid) == 2, f"Policy grid is {self.grid}; expected (h, w).")
         require(self.hidden_width % 2 == 0, f"Policy hidden_width is {self.hidden_width}; expected an even number.")
         rows = 0 if self.schedule == "cosine" else self.num_steps
         require(
