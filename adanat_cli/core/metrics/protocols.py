@@ -145,7 +145,13 @@ class TimmExtractor:
         parameter = next(network.parameters())
         self._dtype = parameter.dtype
         self._normalize = Normalization(config["mean"], config["std"]).to(parameter.device)
-        self.feature_width = self._width()
+        features = self(torch.zeros(1, 3, *self._size, dtype=torch.uint8)).features
+        require(
+            features.ndim == 2,
+            f"{self.name} returns features of shape {tuple(features.shape)} for one image; take a network that returns "
+            "(1, D).",
+        )
+        self.feature_width = features.shape[1]
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Extraction:
@@ -154,15 +160,6 @@ class TimmExtractor:
         resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
         with without_tf32():
             return Extraction(self._network(self._normalize(resized).to(self._dtype)).float())
-
-    def _width(self) -> int:
-        features = self(torch.zeros(1, 3, *self._size, dtype=torch.uint8)).features
-        require(
-            features.ndim == 2,
-            f"{self.name} returns features of shape {tuple(features.shape)} for one image; take a network that returns "
-            "(1, D).",
-        )
-        return features.shape[1]
 
 
 class SmallExtractor:

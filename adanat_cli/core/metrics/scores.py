@@ -50,7 +50,8 @@ def inception_score(logits: Tensor, num_splits: int = 10, seed: int | None = SEE
         "one image in a split.",
     )
     require_finite(logits)
-    order = np.arange(len(logits)) if seed is None else _legacy_generator(seed).permutation(len(logits))
+    # NumPy's legacy generator, on whose permutations published numbers depend.
+    order = np.arange(len(logits)) if seed is None else np.random.RandomState(seed).permutation(len(logits))
     scores = []
     for split in range(num_splits):
         rows = order[split * len(order) // num_splits : (split + 1) * len(order) // num_splits]
@@ -89,7 +90,7 @@ def kernel_distance(
         f"A kernel distance cannot use {num_subsets} subsets of {size} images; expected at least one subset, of with "
         "at least 2 images.",
     )
-    generator = _legacy_generator(seed)
+    generator = np.random.RandomState(seed)
     distances = []
     for _ in range(num_subsets):
         x, y = (as_double(part[_subset(generator, len(part), size).to(part.device)]) for part in (fake, real))
@@ -110,8 +111,3 @@ def _kernel(x: Tensor, y: Tensor, width: int) -> Tensor:
 
 def _subset(generator: np.random.RandomState, num: int, size: int) -> Tensor:
     return torch.from_numpy(generator.choice(num, size, replace=False))
-
-
-def _legacy_generator(seed: int) -> np.random.RandomState:
-    """Return NumPy's legacy generator, on whose permutations published numbers depend."""
-    return np.random.RandomState(seed)

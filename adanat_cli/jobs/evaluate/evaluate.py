@@ -15,7 +15,7 @@ from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
-from adanat_cli.jobs.evaluate.clip_scorer import load_clip_scorer
+from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer, load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
@@ -58,27 +58,22 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     if folder is None and request.model:
         reporter.warn(f"--model {request.model} is not used: the images exist, and protocol {protocol} has a network.")
     subjects = _subjects(request, folder, processes, reporter)
-    _check_model(request, folder)
+    if request.record and folder is not None:
+        require(
+            folder.writable,
+            f"{folder.name} is on the Hub, where --record cannot write; pull it, record, and push it again.",
+        )
+        check_writable(folder.path, "leave --record out, or use a copy of the model that you can write to")
     output = request.output or Path("evaluations") / _name(request, folder)
     with output_held(output):
         extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
         check_reference(reference, extractor)
-        scorer, missing_clip = None, ""
+        clip: tuple[ClipScorer | None, str] = (None, "")
         if not subjects[0].images.missing_prompts:
-            scorer, missing_clip = load_clip_scorer(request.clip, processes, reporter)
+            clip = load_clip_scorer(request.clip, processes, reporter)
         _warn(subjects[0], reference, reporter)
         evaluation = Evaluation(
-            output=output,
-            reference_file=reference_file,
-            reference_name=reference_name,
-            reference=reference,
-            extractor=extractor,
-            scorer=scorer,
-            missing_clip=missing_clip,
-            processes=processes,
-            reporter=reporter,
-            part_size=request.part_size,
-            keep_features=request.keep_features,
+            request, output, reference_file, reference_name, reference, extractor, *clip, processes, reporter
         )
         rows = evaluation.run(subjects)
         return _finish(request, folder, output, rows, reporter) if processes.is_main else {}
@@ -108,16 +103,6 @@ def _protocol(request: EvaluateRequest, reference: Reference, file: Path) -> str
     )
     acting.refuse_idle(request, f"protocol {protocol}", protocol=protocol)
     return protocol
-
-
-def _check_model(request: EvaluateRequest, folder: ModelFolder | None) -> None:
-    """Refuse a model in which results cannot be recorded in the end."""
-    if request.record and folder is not None:
-        require(
-            folder.writable,
-            f"{folder.name} is on the Hub, where --record cannot write; pull it, record, and push it again.",
-        )
-        check_writable(folder.path, "leave --record out, or use a copy of the model that you can write to")
 
 
 def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:

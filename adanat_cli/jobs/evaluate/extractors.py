@@ -67,11 +67,7 @@ def load_extractor(
 
 def identity(extractor: Extractor) -> dict[str, str]:
     """Return what decides the features of given images, as JSON values."""
-    return {
-        "protocol": extractor.protocol,
-        "extractor": extractor.name,
-        "weights_hash": extractor.weights_hash,
-    }
+    return {"protocol": extractor.protocol, "extractor": extractor.name, "weights_hash": extractor.weights_hash}
 
 
 def load_inception(path: Path, reporter: Reporter) -> tuple[InceptionV3, str]:

@@ -72,10 +72,8 @@ def extract_features(
     with deferred_interrupts() as interrupt:
         for part in parts:
             columns, skipped = _extract_part(part, extractor, scorer, processes.device, task, interrupt)
-            if columns:
-                num_rows += len(columns["features"])
-            else:
-                columns = {"features": torch.empty(0, extractor.feature_width)}
+            columns = columns or {"features": torch.empty(0, extractor.feature_width)}
+            num_rows += len(columns["features"])
             store.add(part.number, columns, skipped)
     processes.state.wait_for_everyone()
     seconds = time.perf_counter() - start

@@ -22,17 +22,12 @@ from adanat_cli.jobs.sample.sampler import Sampler, decode_parts
 
 @dataclass
 class GeneratedImages:
-    """The images of one schedule.
+    """The images of one schedule, as an ``ImageSet``.
 
     Attributes:
-        sampler: the model.
         conditions: what the images are of.
         choice: the settled schedule.
-        num_images: how many to generate.
-        seed: of the images.
         batch_size: images at a time; changes no image but by rounding, and none on a CPU.
-        missing_labels: why there are no classes to compare with; "" where they were asked for.
-        missing_prompts: why there are no prompts to compare with; "" where they were asked for.
     """
 
     sampler: Sampler
@@ -57,12 +52,12 @@ class GeneratedImages:
 
     @property
     def origin(self) -> str:
-        """What the model is called."""
+        """The model's name."""
         return self.sampler.folder.title
 
     @property
     def image_size(self) -> int:
-        """What the model's index says."""
+        """Side of the images in pixels."""
         return self.sampler.folder.index.image_size
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE
 from adanat_cli.core.data.images import Pixels, to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.parts import Parts
-from adanat_cli.core.data.records import ImageRecord, in_order
+from adanat_cli.core.data.records import in_order
 from adanat_cli.core.data.source_files import SourceFiles, list_files
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.npz import Archive
@@ -105,13 +105,11 @@ def images_to_read(height: int, width: int, device: torch.device) -> int:
 
 
 class ImageFolder:
-    """All images below a folder, by name; they must have one size.
+    """All images below a folder, by name, as an ``ImageSet``; they must have one size.
 
     Attributes:
-        num_images: number of images in the folder.
         height, width: size of the images, in pixels.
         note: what of the folder is left out, and what the run of `adanat sample` that wrote it lacks; "" for nothing.
-        missing_labels, missing_prompts: why there are no classes and no prompts to compare with.
     """
 
     missing_labels = "image files do not record the requested class"
@@ -131,30 +129,19 @@ class ImageFolder:
             f"{folder} holds no images; expected files such as .png or .jpg, in it or in folders below."
             + (f" Its {NPZ} is measured with --samples {folder / NPZ}." if (folder / NPZ).exists() else ""),
         )
-        self.num_images = len(self._files)
+        self.origin, self.num_images = folder.resolve().name, len(self._files)
         with ThreadPoolExecutor(max(1, num_workers)) as pool:
             sizes = list(pool.map(self._size, self._files))
         self.width, self.height = sizes[0]
+        self.image_size = max(sizes[0])
         for file, size in zip(self._files, sizes, strict=True):
             self._check_size(file, size)
 
-    @property
-    def origin(self) -> str:
-        """The folder's name."""
-        return self._folder.resolve().name
-
-    @property
-    def image_size(self) -> int:
-        """The longer side of every image."""
-        return max(self.height, self.width)
-
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in the order of their names."""
-        pending = (partial(self._load, index) for index in range(start, stop))
-        records = in_order(pending, self._num_workers)
-        while batch := list(islice(records, images_to_read(self.height, self.width, self._device))):
-            pixels = np.stack([record.pixels for record in batch if record.pixels is not None])
-            yield ImageBatch(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        images = in_order((partial(self._pixels, file) for file in self._files[start:stop]), self._num_workers)
+        while batch := list(islice(images, images_to_read(self.height, self.width, self._device))):
+            yield ImageBatch(torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2))
 
     def classes(self, num_images: int) -> None:
         """Image files do not record their class."""
@@ -180,10 +167,6 @@ class ImageFolder:
                 f"{file} has {size[0]} x {size[1]}; keep one size in {self._folder}."
             )
 
-    def _load(self, index: int) -> ImageRecord:
-        file = self._files[index]
-        return ImageRecord(index, self._pixels(file), 0, (), file)
-
     def _pixels(self, file: str) -> Pixels:
         try:
             pixels = with_image(self._folder / file, lambda image: np.asarray(to_rgb(image)))
@@ -206,15 +189,9 @@ def _list_images(folder: Path) -> list[str]:
 
 
 class SampleFile:
-    """Images in an .npz as guided-diffusion's evaluator reads it, streamed so that they are never in memory as a whole.
+    """Images in an .npz as guided-diffusion's evaluator reads it, as an ``ImageSet`` that is never whole in memory.
 
     They are ``arr_0``, uint8 (n, H, W, 3); ``arr_1`` (n,) may hold their classes.
-
-    Attributes:
-        num_images: n.
-        height, width: size of the images, in pixels.
-        missing_labels: why there are no classes to compare with; "" if there are.
-        missing_prompts: why there are no prompts to compare with.
     """
 
     missing_prompts = "files of images hold no prompts"
@@ -242,22 +219,13 @@ class SampleFile:
         )
         require(not header.fortran_order, f"arr_0 of {path} is stored column by column; write it in C order.")
         self.num_images, self.height, self.width = shape[:3]
+        self.origin, self.image_size = path.name, max(self.height, self.width)
         self._labels, self.missing_labels = self._read_labels(archive)
         # One handle for the whole run: in a compressed file, a seek forward only reads on.
         opened = ExitStack()
         self._zip = opened.enter_context(zipfile.ZipFile(path))
         self._stream = opened.enter_context(self._zip.open("arr_0.npy"))
         weakref.finalize(self, opened.close)
-
-    @property
-    def origin(self) -> str:
-        """The file's name."""
-        return self._path.name
-
-    @property
-    def image_size(self) -> int:
-        """The longer side of every image."""
-        return max(self.height, self.width)
 
     def batches(self, start: int, stop: int) -> Iterator[ImageBatch]:
         """Yield images start … stop - 1 in order.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli import __version__
+from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference, compare_classes
@@ -56,6 +57,7 @@ class Evaluation:
     """What the rows of one run share.
 
     Attributes:
+        request: what was asked for.
         output: folder of the results, and of features while they are needed.
         reference_file: file of the reference.
         reference_name: name of that file in the results, without its path.
@@ -65,10 +67,9 @@ class Evaluation:
         missing_clip: why it is left out; "" if it is not.
         processes: that measure together.
         reporter: receives progress and messages.
-        part_size: images whose features are saved together.
-        keep_features: whether features stay on disk afterwards.
     """
 
+    request: EvaluateRequest
     output: Path
     reference_file: Path
     reference_name: str
@@ -78,8 +79,6 @@ class Evaluation:
     missing_clip: str
     processes: Processes
     reporter: Reporter
-    part_size: int
-    keep_features: bool
 
     def run(self, subjects: Sequence[Subject]) -> list[Row]:
         """Measure what the results in the folder do not hold yet; returns the rows, on the main process only.
@@ -95,7 +94,7 @@ class Evaluation:
         rows = []
         for subject, row in zip(subjects, found, strict=True):
             if row is not None:
-                kept = ", and keeps its features" if self.keep_features else ""
+                kept = ", and keeps its features" if self.request.keep_features else ""
                 self.reporter.log(
                     f"{results.path} already holds {subject.title}; another --output measures it again{kept}."
                 )
@@ -110,7 +109,7 @@ class Evaluation:
     def _keep_or_remove(self, folder_name: str) -> None:
         """Keep the features of what is measured, or remove them unless an earlier run was asked to keep them."""
         if self.processes.is_main:
-            (keep_store if self.keep_features else remove_store)(self._folder(folder_name))
+            (keep_store if self.request.keep_features else remove_store)(self._folder(folder_name))
 
     def _measure(self, subject: Subject, real: Tensor | None) -> Row | None:
         """Return the row of one set of images on the main process, None on others."""
@@ -141,19 +140,15 @@ class Evaluation:
             "settings": self._settings(subject),
             "metrics": values,
             "absent": absent,
-            "reference": self._about_reference(),
+            "reference": {
+                "file": self.reference_name,
+                "source": self.reference.source,
+                "num_images": self.reference.num_images or None,
+                "num_classes": None if self.reference.classes is None else len(self.reference.classes),
+            },
             **({"classes": differing} if differing else {}),
             **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
             "cost": cost,
-        }
-
-    def _about_reference(self) -> dict[str, Any]:
-        classes = self.reference.classes
-        return {
-            "file": self.reference_name,
-            "source": self.reference.source,
-            "num_images": self.reference.num_images or None,
-            "num_classes": None if classes is None else len(classes),
         }
 
     def _settings(self, subject: Subject) -> dict[str, Any]:
@@ -186,9 +181,9 @@ class Evaluation:
         self, title: str, folder_name: str, images: ImageSet, num_images: int
     ) -> tuple[FeatureStore, float | None]:
         """Save the features of a set, or those that are missing; returns them with the images per second."""
-        settings = {**self._features_settings(images, num_images), "part_size": self.part_size}
+        settings = {**self._features_settings(images, num_images), "part_size": self.request.part_size}
         store = open_store(self._folder(folder_name), settings, self.processes, self.reporter)
-        parts = Parts(num_images, self.part_size, self.processes.rank, self.processes.num)
+        parts = Parts(num_images, self.request.part_size, self.processes.rank, self.processes.num)
         with progress(self.reporter, f"Measuring {title}", parts, store) as task:
             left = parts_of(images, parts, store.has)
             return store, extract_features(left, store, self.extractor, self.processes, task, self._scorer(images))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
@@ -21,7 +20,7 @@ from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.requests import StatsRequest
 from adanat_cli.core.data.held_out import same_files
 from adanat_cli.core.data.parts import Parts
-from adanat_cli.core.data.records import ImageRecord, PendingImage, SkippedImages, in_order
+from adanat_cli.core.data.records import PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
@@ -90,7 +89,8 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
         # Beside the output, so that the same command finds it again.
         work = request.output.with_name(f"{request.output.name}.parts")
-        store = open_store(work, _settings(request, source, extractor), processes, reporter)
+        settings = {**source.identity(), "num_images": request.num_images, **identity(extractor)}
+        store = open_store(work, {**settings, "part_size": request.part_size}, processes, reporter)
         speed = _extract(request, source, extractor, store, processes, reporter)
         if not processes.is_main:
             return {}
@@ -99,16 +99,6 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
             target.write_reference(request.output)
         remove_store(work)
     return {**values, "installed": target.name if target else None, "images_per_second": speed}
-
-
-def _settings(request: StatsRequest, source: ImageSource, extractor: Extractor) -> dict[str, Any]:
-    """What decides the features, as JSON values."""
-    return {
-        **source.identity(),
-        "num_images": request.num_images,
-        **identity(extractor),
-        "part_size": request.part_size,
-    }
 
 
 def _check_output(output: Path) -> None:
@@ -245,15 +235,10 @@ def _batches(
     while batch := list(islice(records, size)):
         for record in batch:
             skipped.see(record)
-        readable = [record for record in batch if record.pixels is not None]
-        reasons = {record.name: record.error for record in batch if record.pixels is None}
-        yield ImageBatch(_stack(readable), torch.tensor([record.label for record in readable]), reasons)
-
-
-def _stack(records: list[ImageRecord]) -> Tensor:
-    """(B, 3, H, W) bytes."""
-    pixels = [record.pixels for record in records if record.pixels is not None]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
+        pixels = [record.pixels for record in batch if record.pixels is not None]
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
+        labels = torch.tensor([record.label for record in batch if record.pixels is not None])
+        yield ImageBatch(images, labels, {record.name: record.error for record in batch if record.pixels is None})
 
 
 def _write(
@@ -268,6 +253,7 @@ def _write(
     moments, spatial = moments_of(store, "features", cpu), moments_of(store, "spatial", cpu)
     if moments is None:
         raise AdaNATError(f"{store.folder} holds no features; remove it and run the same command again.")
+    classes = f", {chosen.num_classes} classes" if chosen.num_classes else ""
     generator = torch.Generator().manual_seed(stream_seed(request.seed))
     rows = torch.randperm(num_rows, generator=generator)[: request.num_features].sort().values
     reference = Reference(
@@ -276,7 +262,7 @@ def _write(
         store.rows("features", rows) if len(rows) else None,
         num_images=num_rows,
         **extractor_fields(extractor),
-        source=_describe(chosen),
+        source=f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})",
         classes=_count_classes(chosen, store),
         image_size=source.config.image_size,
     )
@@ -305,9 +291,3 @@ def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | Non
     ids, numbers = labels.unique(return_counts=True)
     own = [chosen.ids.get(label, label) for label in ids.tolist()]
     return dict(zip(own, numbers.tolist(), strict=True))
-
-
-def _describe(chosen: _Chosen) -> str:
-    """The data in words: name, split, size and number of chosen classes."""
-    source, classes = chosen.source, f", {chosen.num_classes} classes" if chosen.num_classes else ""
-    return f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})"

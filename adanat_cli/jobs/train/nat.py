@@ -32,7 +32,7 @@ from adanat_cli.jobs.sample.pictures import Pixels, image_grid
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
-from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, update_memory
+from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, count_parameters, update_memory
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -78,8 +78,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode)
     if run.is_new:
         run.reporter.log(
-            f"Training {_millions(trainer.nat)} parameters on {len(train_rows)} images in {config.precision}; "
-            f"{len(held_out)} images held out."
+            f"Training {count_parameters(shape) / 1e6:.1f} M parameters on {len(train_rows)} images in "
+            f"{config.precision}; {len(held_out)} images held out."
         )
     return NATLoop(run, trainer, request, tokens, train_rows, held_out, model, conditions, encoder).train()
 
@@ -96,12 +96,9 @@ def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str
     )
     if request.accumulate:
         return request.accumulate
-    with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
-    memory, pieces = device_memory(pick_device(request.device)), 1
-    while (
-        pieces < share and memory and 2 * update_memory(shape, num_parameters, -(-share // pieces), precision) > memory
-    ):
+    num_parameters, pieces = count_parameters(shape), 1
+    half = device_memory(pick_device(request.device)) / 2
+    while pieces < share and 0 < half < update_memory(shape, num_parameters, -(-share // pieces), precision):
         pieces *= 2
     return min(pieces, share)
 
@@ -209,10 +206,6 @@ def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:
         loss.backward()
 
     return job
-
-
-def _millions(nat: UViT) -> str:
-    return f"{sum(parameter.numel() for parameter in nat.parameters()) / 1e6:.1f} M"
 
 
 def tokenizer_model(request: NATSettings) -> ModelFolder:

@@ -120,6 +120,12 @@ class NATTrainer(Trainer):
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
 
 
+def count_parameters(shape: NATConfig) -> int:
+    """Number of weights of a NAT, which is not built in memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in UViT(shape).parameters())
+
+
 def update_memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
     """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
     size = 2 if precision == "bf16" else 4

@@ -19,7 +19,7 @@ from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
-from adanat_cli.jobs.train.nat_update import update_memory
+from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
 from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
@@ -131,7 +131,7 @@ def _count(network: nn.Module) -> int:
 def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     """What ``train_tokenizer`` would do, without touching data."""
     with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in build_tokenizer(request.tokenizer).parameters())
+        num_parameters = _count(build_tokenizer(request.tokenizer))
     return {
         "data": request.data.to_dict(),
         "tokenizer": request.tokenizer.to_dict(),
@@ -165,8 +165,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
     """
     model, shape = _nat_shape(request)
-    with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in UViT(shape).parameters())
+    num_parameters = count_parameters(shape)
     pieces = pieces_of(request, shape, request.training.batch_size, request.training.precision)
     rows = -(-request.training.batch_size // pieces)
     return {

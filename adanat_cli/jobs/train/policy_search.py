@@ -45,9 +45,9 @@ def search(request: PolicySettings, run: Run, setup: Setup, shape: PolicyConfig)
     def distance(schedule: Schedule) -> float:
         return evaluator.distance(schedule, stream_seed(Stream.TABLE_SEARCH, training.seed), training.trajectories)
 
-    if request.kind == "tuned":
-        return SearchLoop(run, GridSearch(request.num_steps, distance), request, setup, shape).train()
-    trainer = EvolutionSearch(base_schedule(shape), training.seed, training.updates, distance)
+    trainer: Search = GridSearch(request.num_steps, distance)
+    if request.kind == "search":
+        trainer = EvolutionSearch(base_schedule(shape), training.seed, training.updates, distance)
     return SearchLoop(run, trainer, request, setup, shape).train()
 
 

@@ -28,7 +28,6 @@ from adanat_cli.core.config import (
     PolicyConfig,
     PolicyTrainingConfig,
     PPOConfig,
-    Recipe,
     TokenizerTrainingConfig,
     VQAEConfig,
     data_config,
@@ -171,7 +170,9 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
     chosen = recipe(request.recipe, dataset)
     if request.recipe == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
-        chosen, scale = _own_recipe(dataset, training, request.model, request.device)
+        folder = named_model(request.model, dataset)
+        scale = scale_of(num_trained_on(folder), request.device)
+        chosen = usual.usual_policy(scale, folder.index.image_size, training)
     settled = settled_config(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
     discriminator = settled_config(
         DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), request.discriminator
@@ -285,13 +286,6 @@ def _saved_size(saved: dict[str, Any]) -> str:
     shape = saved.get("nat", {})
     sizes = (name for name, row in NAT_PRESETS.items() if all(shape.get(key) == row[key] for key in ("width", "depth")))
     return next(sizes, "")
-
-
-def _own_recipe(dataset: str, training: Fields, model: str, device: str) -> tuple[Recipe, Scale]:
-    """What follows from the images that the NAT was trained on."""
-    folder = named_model(model, dataset)
-    scale = scale_of(num_trained_on(folder), device)
-    return usual.usual_policy(scale, folder.index.image_size, training), scale
 
 
 def _follows(scale: Scale) -> str:
