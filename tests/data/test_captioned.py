@@ -10,6 +10,7 @@ import pytest
 
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.captioned import is_caption_list, read_caption_list
+from adanat_cli.core.data.captions import telling_words
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError
 from tests.image_files import SIZE, png, write_class_folder
@@ -160,3 +161,8 @@ def test_missing_and_damaged_coco_is_told_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "dataset_coco.json").write_text(damaged)
         with pytest.raises(AdaNATError, match="not Karpathy's list"):
             open_source(data_config("mscoco", data_dir=str(tmp_path)))
+
+
+def test_words_that_distinguish_images_come_in_the_captions_order() -> None:
+    captions = ["zebra apple", "apple zebra", "moon cat", "cat moon", "tree", "tree"]
+    assert telling_words(captions) == ("zebra", "apple", "moon", "cat", "tree")

@@ -88,7 +88,8 @@ def telling_words(captions: Sequence[str]) -> tuple[str, ...]:
     Raises:
         AdaNATError: if there are fewer than two.
     """
-    counts = Counter(word for caption in captions for word in set(caption.lower().split()))
+    # In the captions' order: that of a set differs between processes.
+    counts = Counter(word for caption in captions for word in dict.fromkeys(caption.lower().split()))
     words = [word for word, count in counts.most_common() if 2 <= count <= _COMMON * len(captions)][:_NUM_WORDS]
     require(len(words) >= 2, "The captions have no words in common that distinguish images; add a features/ component.")
     return tuple(words)

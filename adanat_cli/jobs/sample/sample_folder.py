@@ -178,6 +178,12 @@ def _images(folder: Path) -> Iterator[str]:
 def _run_of(request: SampleSettings) -> _Run:
     values = {key: value for key, value in vars(request).items() if key not in _IRRELEVANT}
     values["classes"] = _class_ids(request)
+    # Under the names that older records were made with.
+    sampling, remasking = values.pop("sampling_temperature"), values.pop("remask_temperature")
+    values["guidance"] = values.pop("guidance_scale")
+    values["temperature"] = sampling if request.schedule == "halton" else remasking
+    if sampling is not None and request.schedule != "halton":
+        values["sampling_temperature"] = sampling
     model = Path(request.model)
     values["model"] = str(model.resolve()) if request.model and model.exists() else request.model
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

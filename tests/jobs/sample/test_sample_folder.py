@@ -16,6 +16,7 @@ from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, VQAEConfig
 from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.settings import SampleSettings
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.tokenizer.build import build_tokenizer
@@ -24,6 +25,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample import npz
 from adanat_cli.jobs.sample import sample as sampling_run
 from adanat_cli.jobs.sample.sample import sample
+from adanat_cli.jobs.sample.sample_folder import _run_of
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,18 @@ def test_a_class_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
     for words in ("golden_retriever", "n02099601", "+207", "GoldenRetriever"):
         draw("imagenet64", tmp_path, classes=(words,), num_images=1, num_steps=2)
     assert len(measured(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "digest"),
+    [
+        ({"classes": ("207",), "num_steps": 2, "seed": 1}, "44f552520675f7d29959387497742bf9"),
+        ({"schedule": "cosine", "remask_temperature": 2.0, "guidance_scale": 0.5}, "a97bfb7fa038f6d1ef34aed5df7d2d46"),
+        ({"schedule": "halton", "sampling_temperature": 0.5}, "97c34c26051b519b7ec5aa49d506dfc3"),
+    ],
+)
+def test_records_of_the_first_builds_name_the_same_runs(tmp_path: Path, fields: dict[str, Any], digest: str) -> None:
+    assert _run_of(SampleSettings(output=tmp_path, num_images=4, **fields)).digest == digest
 
 
 def test_images_without_a_record_are_never_written_over(model: str, tmp_path: Path) -> None:
