@@ -13,6 +13,7 @@ import typer
 
 from adanat_cli.commands import console
 from adanat_cli.core.config.option import REQUIRED, Option, Part, option, options_of
+from adanat_cli.core.errors import AdaNATError
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -110,5 +111,8 @@ def _value(one: Option, typed: dict[str, Any], name: str) -> Any:
     if value is None:
         return None
     if one.read is not None:
-        return one.read(value)
+        try:
+            return one.read(value)
+        except AdaNATError as error:
+            raise typer.BadParameter(str(error)) from error
     return tuple(value) if isinstance(value, list) else value
