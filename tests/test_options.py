@@ -80,6 +80,21 @@ def test_a_former_flag_works_for_one_version_and_names_the_new_one() -> None:
     assert CliRunner().invoke(app, [*words, "--updates", "77"], catch_exceptions=False).stdout == done.stdout
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["train-tokenizer", "--dataset", "digits", "--steps", "3", "--updates", "5"],
+        ["sample", "--temperature", "2", "--remask-temperature", "3"],
+        ["train-policy", "--dataset", "digits", "--rollout", "fp32", "--keep-features", "bf16"],
+    ],
+)
+def test_a_former_flag_beside_the_new_one_is_refused(typed: list[str]) -> None:
+    done = CliRunner().invoke(app, typed)
+    words = re.sub(r"[\s│]+", " ", done.stderr)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"{typed[-4]} is the former name of {typed[-2]}; give one of the two." in words
+
+
 @dataclass(frozen=True)
 class _Inner(Config):
     rate: float = option(0.5, help="Rate.")

@@ -106,6 +106,8 @@ def _value(one: Option, typed: dict[str, Any], name: str) -> Any:
     """The field's value; None if it was not typed."""
     value = typed[name]
     if (former := typed.get(f"{name}__former")) is not None:
+        if value is not None:
+            raise typer.BadParameter(f"{one.former[0]} is the former name of {one.name}; give one of the two.")
         console.ConsoleReporter().warn(f"{one.former[0]} is now {one.name}; the next version knows the new name only.")
         value = former
     if value is None:

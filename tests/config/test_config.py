@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from adanat_cli.core.config import (
     NAT_PRESETS,
     TRAINING_PRESETS,
     Config,
+    DiscriminatorConfig,
     NATConfig,
     NATTrainingConfig,
     TokenizerTrainingConfig,
@@ -96,3 +98,18 @@ def test_an_own_source_needs_its_image_size() -> None:
     with pytest.raises(AdaNATError, match="--image-size"):
         data_config("my/images")
     assert data_config("my/images", image_size=32).image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (lambda: NATTrainingConfig(steps=0), r"^steps \(--updates\) is 0; expected at least 1\.$"),
+        (lambda: DiscriminatorConfig(updates=0), r"updates \(--discriminator-updates\) is 0; expected at least 1\.$"),
+        (lambda: NATTrainingConfig(batch_size=0), r"^batch_size is 0; expected at least 1\.$"),
+    ],
+)
+def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
+    config: Callable[[], Config], complaint: str
+) -> None:
+    with pytest.raises(AdaNATError, match=complaint):
+        config()

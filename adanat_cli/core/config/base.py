@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
+from adanat_cli.core.config.option import options_of
 from adanat_cli.core.config.schema import build, field_types, in_words
 from adanat_cli.core.errors import require
 
@@ -59,11 +60,14 @@ def check_fields(values: Any, noun: str = "") -> None:
         noun: begins the message, where names of fields alone could mean others.
 
     Raises:
-        AdaNATError: naming the field.
+        AdaNATError: naming the field, and the flag where that has another name.
     """
+    flags = {name: option.name for name, option in options_of(type(values)).items()}
     for name, hint in field_types(type(values), include_extras=True).items():  # type: ignore[arg-type]
         value = getattr(values, name)
         what = f"{noun} {name}".lstrip()
+        if flags.get(name, what) not in (what, f"--{name.replace('_', '-')}"):
+            what = f"{what} ({flags[name]})"
         if get_origin(hint) is Literal:
             require(value in get_args(hint), f"{what} is {value!r}; expected {in_words(hint)}.")
         for bounds in getattr(hint, "__metadata__", ()):

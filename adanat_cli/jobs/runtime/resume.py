@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import json_text
 
+_HASH = re.compile("[0-9a-f]{64}")
+"""A sha256; twelve of its digits tell two apart."""
 _FILES = "files_digest"
 _OF_FILES = frozenset({_FILES, "files", "labels_crc32", "source_images"})
 """Settings that change with the files of a data set; the first is the digest of their names, sizes and times."""
@@ -85,4 +88,6 @@ def _last(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        value = value[:12]
     return "None" if value is None else shown(value)

@@ -33,6 +33,7 @@ def changed(section: str, **values: Any) -> dict[str, Any]:
         (changed("data", files_digest="11ff", source_images=359), "^The images have changed since out was begun"),
         (changed("data", source_images=359), r"data\.source_images was 360, now 359"),
         (changed("data", files_digest="11ff", source="b"), r"data\.source was 'a', now 'b'"),
+        (changed("data", source="c0de" * 16), r"data\.source was 'a', now 'c0dec0dec0de'; repeat"),
         ({"data": SAVED["data"]}, r"training\.steps was 6, now None"),
     ],
 )
