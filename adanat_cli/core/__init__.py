@@ -1,1 +1,1 @@
-"""The rooms of the toolkit; imports between them point down only (see STYLE in the README)."""
+"""The ideas of the papers, one room each; imports between them point down only (tests/test_house.py)."""

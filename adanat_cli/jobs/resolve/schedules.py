@@ -111,7 +111,7 @@ def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[Schedu
     if kind == "learned" and choice.is_scaled:
         raise AdaNATError(
             "--sampling-temperature, --remask-temperature and --guidance-scale act on fixed schedules, and "
-            " this model's learned policy chooses its own "
+            "this model's learned policy chooses its own "
             f"for {num_steps} steps; leave them out, or add --schedule cosine."
         )
     why = ""
