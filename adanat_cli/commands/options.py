@@ -7,12 +7,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from adanat_cli.commands import console
 from adanat_cli.core.config.option import REQUIRED, Option, Part, option, options_of
+from adanat_cli.core.config.schema import field_types
 from adanat_cli.core.errors import AdaNATError
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -68,7 +69,7 @@ def _parameters(kinds: tuple[type[Any], ...]) -> Iterator[inspect.Parameter]:
 
 def _walk(kind: type[Any], prefix: str = "", part: Part | None = None) -> Iterator[tuple[str, Option, Any, Any]]:
     """Yield name, option, type and default of every option; in a part, what was not typed is None."""
-    hints, own = get_type_hints(kind), options_of(kind)
+    hints, own = field_types(kind), options_of(kind)  # type: ignore[arg-type]
     for field in dataclasses.fields(kind):
         name, hint, default = prefix + field.name, hints[field.name], field.default
         if inner := _inner(field, hint):
@@ -91,7 +92,7 @@ def _inner(field: dataclasses.Field[Any], hint: Any) -> Part | None:
 
 def _request(kind: type[Any], typed: dict[str, Any], prefix: str = "", part: Part | None = None) -> Any:
     """Build a request of what was typed; of a part, a mapping of it."""
-    hints, own, values = get_type_hints(kind), options_of(kind), {}
+    hints, own, values = field_types(kind), options_of(kind), {}  # type: ignore[arg-type]
     for field in dataclasses.fields(kind):
         name = prefix + field.name
         if inner := _inner(field, hints[field.name]):

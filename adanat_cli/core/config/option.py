@@ -85,13 +85,13 @@ def options_of(kind: type[Any]) -> dict[str, Option]:
     """The options among a dataclass's own fields, by field name; flags are complete."""
     found: dict[str, Option] = {}
     for field in dataclasses.fields(kind):
-        if made := field.metadata.get("option"):
-            flag = "" if made.is_argument else f"--{field.name.replace('_', '-')}"
-            found[field.name] = made if made.flags else dataclasses.replace(made, flags=(flag,))
+        if declared := field.metadata.get("option"):
+            flag = "" if declared.is_argument else f"--{field.name.replace('_', '-')}"
+            found[field.name] = declared if declared.flags else dataclasses.replace(declared, flags=(flag,))
     return found
 
 
 def _declare(default: Any, flags: tuple[str, ...], words: str, is_argument: bool, others: dict[str, Any]) -> Any:
     own = {name: others.pop(name) for name in _OWN & set(others)}
-    made = Option(flags, words, is_argument=is_argument, settings=others, **own)
-    return dataclasses.field(default=default, metadata={"option": made})
+    declared = Option(flags, words, is_argument=is_argument, settings=others, **own)
+    return dataclasses.field(default=default, metadata={"option": declared})
