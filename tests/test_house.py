@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "adanat_cli"
-GROUND = {"errors", "reading", "config", "hub", "pretrained"}
+GROUND = {"errors", "reading", "config", "hub", "pretrained", "efficientnet"}
 FIRST = {"data", "tokenizer", "text", "nat", "generation", "rewards", "metrics", "checkpoints"}
 MAY_SEE = {
     "__init__": set(),
@@ -21,6 +21,7 @@ MAY_SEE = {
     "config": {"errors"},
     "hub": {"errors"},
     "pretrained": {"errors", "hub"},
+    "efficientnet": {"errors", "reading", "pretrained"},
     **dict.fromkeys(FIRST, GROUND),
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},
