@@ -30,8 +30,8 @@ class Samples:
 
     Attributes:
         images: PIL images, in order.
-        labels: the class id of each, or which of the prompts it is of.
-        trace: of each image, what every step decided (the values that ``adanat sample --trace`` writes as JSON);
+        labels: class id of each image, or the position of its prompt.
+        trace: what every step decided for each image (the values that ``adanat sample --trace`` writes as JSON);
             empty unless it was asked for.
         schedule: what the steps followed, in words.
     """

@@ -1,1 +1,1 @@
-"""Subcommands: parse, build a configuration, call a run, print."""
+"""Subcommands: parse, build a configuration, call a job, print."""

@@ -55,7 +55,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
 
 
 def _classes(about: dict[str, Any]) -> str:
-    """Of how many classes a reference is; rows of older versions do not tell."""
+    """The number of classes of a reference; older versions did not record it."""
     number = about.get("num_classes")
     return "classes not recorded" if number is None else f"{number:,} classes"
 

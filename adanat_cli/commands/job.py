@@ -29,27 +29,34 @@ def run(
 
     Args:
         job: does the work.
-        request: of the job.
+        request: what the job is asked for.
         printing: how to print; as ``RunOptions`` also whether to push the result, or to plan only.
-        lines: the result for people.
-        plan: what the job would do.
-        pushes: kind of the result, whose place is its value of "model" or "output".
+        lines: turns the result into lines for people.
+        plan: returns what the job would do.
+        pushes: what to push: the result's "model", or its "output", a token set.
     """
     repo, is_dry = (printing.push_to_hub, printing.dry_run) if isinstance(printing, RunOptions) else ("", False)
     if is_dry and plan is not None:
         values = plan(request)
         console.result(values, printing.as_json, lines_of(values))
         return
-    if repo:
-        from adanat_cli.jobs.share.push import check_push
-
-        check_push(repo)
-    reporter = console.ConsoleReporter()
-    values = job(request, reporter)
-    if repo and (made := values.get("model" if pushes == "model" else "output")):
-        values |= {"pushed": _push(made, repo, pushes, reporter)}
+    values = _pushed(job, request, repo, pushes) if repo else job(request, console.ConsoleReporter())
     if values:
         console.result(values, printing.as_json, lines(values))
+
+
+def _pushed(
+    job: Callable[[Request, Reporter], Values], request: Request, repo: str, kind: Literal["model", "tokens"]
+) -> Values:
+    """Run a job and push its result; what would keep it from being pushed is refused first."""
+    from adanat_cli.jobs.share.push import check_push
+
+    check_push(repo)
+    reporter = console.ConsoleReporter()
+    values = job(request, reporter)
+    if written := values.get("model" if kind == "model" else "output"):
+        values |= {"pushed": _push(written, repo, kind, reporter)}
+    return values
 
 
 def _push(source: str, repo: str, kind: Literal["model", "tokens"], reporter: Reporter) -> Values:

@@ -22,15 +22,15 @@ class ProcessesLeft(SystemExit):
 
 
 def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
-    """Run ``adanat`` with these arguments in so many processes, and leave with their exit code.
+    """Run ``adanat`` with these arguments in N processes, and leave with their exit code.
 
     Args:
-        num_processes: on this machine; 1 returns, so that the command runs here.
-        command: its name.
-        arguments: of the whole command line.
+        num_processes: N, processes on this machine; 1 returns, so that the command runs here.
+        command: name of the command, such as "evaluate".
+        arguments: the whole command line.
 
     Raises:
-        AdaNATError: if there cannot be so many, or the command knows one process only.
+        AdaNATError: if N is below 1, or the command works in one process only.
         ProcessesLeft: when they are done.
     """
     from adanat_cli.jobs.runtime.group import num_processes as already
@@ -57,13 +57,7 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from adanat_cli.jobs.runtime.interrupts import RESUMABLE
-
-    # Each would take all cores for itself.
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    # Ctrl-C reaches the processes through the launcher, which would end them after 30 seconds.
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
+    _prepare(num_processes)
     logging.disable(logging.ERROR)  # the launcher's own words on every signal and exit code
     signal.set_wakeup_fd(-1)  # this process ends when the others have saved
     group = ["--standalone", f"--nproc_per_node={num_processes}"]
@@ -71,16 +65,7 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
         run.main([*group, "-m", "adanat_cli", *arguments])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        code = int(failure.exitcode)
-        if code >= 0:
-            return code
-        print(
-            f"Process {rank} of {num_processes} was ended by {signal.Signals(-code).name}"
-            f"{', as the system does where memory runs out' if -code == signal.SIGKILL else ''}, and the others with "
-            f"it. {RESUMABLE}",
-            file=sys.stderr,
-        )
-        return 128 - code  # as shells tell it
+        return _exit_code(rank, int(failure.exitcode), num_processes)
     except SignalException as error:
         return 128 + int(error.sigval)
     except KeyboardInterrupt:
@@ -90,3 +75,27 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
     finally:
         logging.disable(logging.NOTSET)
     return 0
+
+
+def _prepare(num_processes: int) -> None:
+    """Set the environment that the processes inherit."""
+    # Each would take all cores for itself.
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # Ctrl-C reaches the processes through the launcher, which would end them after 30 seconds.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
+
+
+def _exit_code(rank: int, code: int, num_processes: int) -> int:
+    """The exit code for a process that failed; one that was ended by a signal, with a negative code, is reported."""
+    from adanat_cli.jobs.runtime.interrupts import RESUMABLE
+
+    if code >= 0:
+        return code
+    print(
+        f"Process {rank} of {num_processes} was ended by {signal.Signals(-code).name}"
+        f"{', as the system does where memory runs out' if -code == signal.SIGKILL else ''}, and the others with it. "
+        f"{RESUMABLE}",
+        file=sys.stderr,
+    )
+    return 128 - code  # as shells report it

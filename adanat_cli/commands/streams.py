@@ -13,7 +13,7 @@ from typing import TextIO
 from adanat_cli.core.errors import AdaNATError, printable
 
 READER_LEFT = 141
-"""Exit code of a program whose output nobody reads any longer, as shells tell SIGPIPE: `adanat info | head -1`."""
+"""Exit code of a program whose output nobody reads any longer, as shells report SIGPIPE: `adanat info | head -1`."""
 
 _ACTING = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;?]*[A-Za-z])")
 """What no program of this kind writes on purpose; of escape sequences, those of colours and progress bars stay."""
@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 class _Stream(io.TextIOWrapper):
-    """A stream that tells a loss once, and then takes everything."""
+    """A stream that reports its loss once, and then discards what is written."""
 
     def __init__(self, stream: TextIO, on_loss: Callable[[OSError], None]) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ def _end(error: OSError) -> None:
 
 
 def _go_on(_: OSError) -> None:
-    """Work on: what standard error tells is not worth a run."""
+    """Work on: losing messages is no reason to lose a run."""
 
 
 def _reopen(number: int) -> TextIO:

@@ -62,7 +62,7 @@ class EfficientNet(Frozen):
 
         Args:
             variant: size of the network.
-            what: its purpose, for messages, such as "Protocol efficientnet".
+            what: purpose of the network, for messages, such as "Protocol efficientnet".
             alternative: what to try where the package cannot be installed.
 
         Raises:

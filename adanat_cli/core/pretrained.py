@@ -81,8 +81,8 @@ def load_clip(model: str, architecture: str, what: str, processor: bool = False)
     Args:
         model: Hub id ``user/name[@revision]``, or a local folder.
         architecture: class of transformers, such as "CLIPModel" or "CLIPTextModelWithProjection".
-        what: its purpose, for messages, such as "Text encoder".
-        processor: whether to load its image processor, too.
+        what: purpose of the model, for messages, such as "Text encoder".
+        processor: whether to load its image processor as well.
 
     Returns:
         Network, tokenizer, and image processor or None.

@@ -240,10 +240,10 @@ def test_missing_scikit_learn_names_the_install_command(monkeypatch: pytest.Monk
         ("nul\0", {}, "does not exist"),
         ("~nobody-of-this-name/x", {}, "does not exist"),
         ("https://host/x.tar?a b", {}, "holds spaces"),
-        ("s3://me:secret@bucket/x.tar?sign=secret", {}, r"^s3://…@bucket/x.tar is an address .* expected http://"),
+        ("s3://me:secret@bucket/x.tar?sign=secret", {}, r"^s3://…@bucket/x.tar is a URL .* expected http://"),
         ("folder/train-{0000..0003}.tar", {}, "give the folder of the files"),
         ("./no-such-folder", {}, "no-such-folder does not exist; expected"),
-        ("digits", {"data_dir": "https://me:pw@host/x"}, "is an address"),
+        ("digits", {"data_dir": "https://me:pw@host/x"}, "is a URL"),
         ("imagenet256", {"data_dir": "/no/such/folder"}, "does not exist"),
     ],
 )

@@ -160,7 +160,7 @@ def upload(
         private: whether a new repository is private; an existing public one is refused.
 
     Returns:
-        Address of the repository, and the commit.
+        URL of the repository, and the commit.
 
     Raises:
         AdaNATError: if the Hub, the account or the network prevents it.

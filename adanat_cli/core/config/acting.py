@@ -11,18 +11,18 @@ from adanat_cli.core.errors import require
 CLASSES, PROMPTS, FOLDER, FILE = "classes", "prompts", "folder", "file"
 """Images of a model, by what conditions it; and images that exist, as a folder or as one .npz."""
 MODEL = frozenset({CLASSES, PROMPTS})
-"""Of classes and prompts, the one that does not fit a model is refused where the model's conditions are made."""
+"""Images of a model by either; prompts for a class model, or classes for a text model, are refused elsewhere."""
 
 
 def refuse_idle(request: Any, what: str, kind: str = "", protocol: str = "") -> None:
     """Refuse options that are given, and would do nothing.
 
     Args:
-        request: of a command; an option is given where its field is not the default. Options that name no input
-            act everywhere, or change no number wherever they are given: batch sizes, threads, and the device.
+        request: request of a command; an option counts as given where its field is not the default. Options that
+            name no input act everywhere, or change no number anywhere: batch sizes, threads, and the device.
         what: the input or protocol in words, for the message.
-        kind: of the input; "" if that is not known yet.
-        protocol: by which is measured; "" if that is not known yet.
+        kind: kind of the input; "" if it is not known yet.
+        protocol: protocol of the measurement; "" if it is not known yet.
 
     Raises:
         AdaNATError: naming them.

@@ -12,7 +12,7 @@ from adanat_cli.core.config.schema import build, field_types, in_words
 from adanat_cli.core.errors import require
 
 MAX_WIDTH = 2**16
-"""Of a layer, in numbers; far beyond any network of this kind, near enough that no product of two overflows."""
+"""Largest width of a layer: far beyond any network of this kind, and no product of two overflows."""
 MAX_IMAGE_SIZE = 2**14
 MAX_STEPS = 2**16
 
@@ -25,8 +25,8 @@ class Bounds:
     """The numbers that a field can be, as part of its type: ``Annotated[int, Bounds(1)]``; they are finite.
 
     Attributes:
-        least, most: smallest and largest of them.
-        above, below: what they are larger and smaller than.
+        least, most: bounds that a number may equal.
+        above, below: bounds that it may not equal.
     """
 
     least: float = -math.inf

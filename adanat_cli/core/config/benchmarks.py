@@ -20,20 +20,20 @@ class Benchmark(Config):
         layout: what a local copy looks like, for people.
         image_size: side of the centre crop, in pixels (ADM's: box halvings, one bicubic step).
         condition: "class" or "text".
-        num_classes: of the label numbering; 1 for text.
-        num_images: of the training split, for sizes that are told in advance.
-        codebook_size: of the tokenizer, the VQGAN of the MaskGIT family.
-        nat_size: preset of the NAT.
+        num_classes: number of classes of the labels; 1 for text.
+        num_images: images of the training split, to state sizes before the data is read.
+        codebook_size: K of the tokenizer, the VQGAN of the MaskGIT family.
+        nat_size: name of the NAT's size preset.
         nat_steps: updates of its pre-training.
-        text_encoder: Hub id; "" for classes.
-        text_width, text_length: of its states; 0 for classes.
-        policy_steps: T that policies were published for.
+        text_encoder: Hub id of the text encoder; "" for classes.
+        text_width, text_length: width and number of the text encoder's states; 0 for classes.
+        policy_steps: numbers of steps T that policies were published for.
         discriminator: backbone of the adversarial reward.
         discriminator_condition: what it is conditioned on.
-        protocol: of the Frechet distance (``adm``, ``paper`` or ``clean``).
-        reference: file name of its statistics.
-        eval_images: generated for one number.
-        eval_condition: which classes or captions they are of.
+        protocol: protocol of the Fréchet distance (``adm``, ``paper`` or ``clean``).
+        reference: file name of the reference statistics.
+        eval_images: number of images generated for one measurement.
+        eval_condition: classes or captions of those images, in words.
     """
 
     source: str

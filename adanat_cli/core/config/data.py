@@ -23,13 +23,13 @@ class DataConfig(Config):
 
     Attributes:
         source: a preset's name, a folder of images by class, a Parquet file or folder, webdataset tars (also
-            addresses, ``https://host/train-{0000..0009}.tar``), a TSV of captions and base64 images, or a Hub id
-            ``user/name[@revision]``. What an address keeps secret (password, query, fragment) moves to ``address``.
-        image_column, label_column, caption_column: names to read; "" lets the reader find them.
-        num_classes: classes of the label numbering; 0 lets the reader count them.
-        classes: label ids to keep; empty keeps all.
-        address: the whole of ``source`` where that hides something, for the one who fetches it; never shown or kept.
-        preset: name by which the user called the source, "" for a source of its own; not kept.
+            URLs, ``https://host/train-{0000..0009}.tar``), a TSV of captions and base64 images, or a Hub id
+            ``user/name[@revision]``. The secret parts of a URL (password, query, fragment) are in ``address`` only.
+        image_column, label_column, caption_column: names of the columns to read; "" finds them.
+        num_classes: number of classes of the labels; 0 counts them.
+        classes: class ids to keep; empty keeps all.
+        address: the whole URL where ``source`` leaves secrets out, for fetching; never shown or saved.
+        preset: name of the preset that the user gave, "" for other data; not saved.
     """
 
     source: str
@@ -51,25 +51,25 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         shown = hide_secrets(self.source)
         if shown != self.source:
-            require(not re.search(r"\s", self.source), f"The address {shown} holds spaces; write them as %20.")
+            require(not re.search(r"\s", self.source), f"The URL {shown} holds spaces; write them as %20.")
             object.__setattr__(self, "address", self.source)
             object.__setattr__(self, "source", shown)
         require(
             not re.match(r"\w+:/", self.data_dir),
-            f"The local copy {hide_secrets(self.data_dir)} is an address; give a folder, or the address as the data.",
+            f"The local copy {hide_secrets(self.data_dir)} is a URL; give a folder, or the URL as the data.",
         )
         require(bool(self.source), "No data source given; name a preset, a folder, a Parquet file or a Hub id.")
         super().__post_init__()
 
     @property
-    def place(self) -> Path:
-        """Where the data would lie on disk."""
+    def path(self) -> Path:
+        """Path of the data on disk, if it is there."""
         return Path(os.path.expanduser(self.data_dir or self.source))
 
     @property
     def is_here(self) -> bool:
-        """Whether it lies there; what can be no path at all does not."""
-        return os.path.exists(self.place)
+        """Whether the data is on disk; a source that cannot be a path is not."""
+        return os.path.exists(self.path)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values of what decides the data, without secrets."""

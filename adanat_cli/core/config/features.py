@@ -12,7 +12,7 @@ from adanat_cli.core.errors import require
 
 _MIN_IMAGE_SIZE, _STRIDE_FROM = 8, 32
 MAX_LEVELS, MAX_BLOCKS = 12, 256
-"""Of resolutions, and of residual blocks at each."""
+"""Largest numbers of resolutions, and of residual blocks at each."""
 NUM_FEATURE_GROUPS = 4
 """Groups of the network's group normalisation; they divide its widths."""
 
@@ -23,7 +23,7 @@ class FeatureConfig(Config):
 
     Attributes:
         image_size: side of the images it is trained on, in pixels.
-        num_classes: of its head.
+        num_classes: number of classes of its head.
         channels: width at each resolution, finest first; each entry after the first halves the resolution.
         num_res_blocks: residual blocks per resolution after the first, which has none.
     """
@@ -67,7 +67,7 @@ class FeatureConfig(Config):
 
     @property
     def stem_stride(self) -> int:
-        """Of the first convolution: larger images start at half their resolution, where most of the time goes."""
+        """Stride of the first convolution: larger images are halved first, since full resolution is slow."""
         return 2 if self.image_size >= _STRIDE_FROM else 1
 
     @property
@@ -86,4 +86,4 @@ FEATURE_TRAINING: dict[str, dict[str, Any]] = {
         "training": {"steps": 2000, "batch_size": 64, "learning_rate": 2e-3, "flips": True},
     },
 }
-"""By data set, for runs that a laptop finishes: fields of ``FeatureConfig``, and arguments of the training."""
+"""Settings by data set, for runs that a laptop finishes: fields of ``FeatureConfig``, and arguments of the training."""

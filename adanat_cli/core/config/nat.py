@@ -21,11 +21,11 @@ class NATConfig(Config):
         width, depth, num_heads, mlp_ratio: depth // 2 blocks in, one middle, depth // 2 out.
         condition: "class" (one label token) or "text" (text_length states of text_width).
         num_classes: label ids 0 .. num_classes - 1; num_classes itself is the null label.
-        dropout: on the token embedding, in training only.
-        tokenizer_fingerprint: of the tokenizer whose ids it was trained on; "" if not known.
-        text_encoder: Hub id ``user/name[@revision]`` of the CLIP model whose states are its context, or last name of a
-            folder that was one; "" if not known.
-        text_fingerprint: of that encoder's weights; "" if not known.
+        dropout: dropout rate of the token embeddings, in training only.
+        tokenizer_fingerprint: fingerprint of the tokenizer whose ids it was trained on; "" if not known.
+        text_encoder: Hub id ``user/name[@revision]`` of the CLIP model whose states are its context, or the name of
+            its folder; "" if not known.
+        text_fingerprint: fingerprint of the text encoder's weights; "" if not known.
     """
 
     noun: ClassVar[str] = "NAT"

@@ -21,13 +21,13 @@ class Option:
     Attributes:
         flags: such as "--model", "-m"; empty for the field's name, or for a positional argument.
         help: one or two sentences that stand alone.
-        panel: heading of the help page that it stands under; "" for the general one.
+        panel: heading of the help page that lists it; "" for the general one.
         kind: type on the command line, where it differs from the field's.
-        read: from the typed value to the field's, where they differ.
+        read: function from the typed value to the field's, where they differ.
         former: flags of earlier versions, which still work and which no help page shows.
         is_argument: whether it is positional.
         acts_on: kinds of input that it acts on, see ``adanat_cli.core.config.acting``; empty for all.
-        protocols: those of evaluation that it acts in; empty for all.
+        protocols: evaluation protocols that it acts in; empty for all.
         purpose: what it does, where the refusal of an idle option is clearer with it.
         settings: further ones of Typer, such as ``min``, ``metavar`` and ``show_default``.
     """
@@ -55,8 +55,8 @@ class Part:
     """Options that are the fields of another dataclass.
 
     Attributes:
-        kind: that dataclass.
-        without: fields that are no options here.
+        kind: the other dataclass.
+        without: fields that are not options here.
     """
 
     kind: type[Any]

@@ -18,17 +18,17 @@ Fields = dict[str, Any]
 """Fields of a configuration, or arguments of a training."""
 
 _UNKNOWN_IMAGES = 100_000
-"""What a stream is taken for, whose images are not counted."""
+"""Images that a stream, which is not counted, is taken to have."""
 _FEW, _MANY = 5_000, 1_000_000
 _NAT_SIZES = {
     "cpu": ((1_000, "nano"), (20_000, "micro"), (math.inf, "tiny")),
     "gpu": ((1_000, "nano"), (5_000, "micro"), (50_000, "tiny"), (_MANY, "small"), (math.inf, "large")),
 }
-"""The NAT's size below so many images."""
+"""Size of the NAT for fewer images than the number before it."""
 _NAT_OPERATIONS = {"cpu": 2e14, "gpu": 2e19}
-"""Of a whole training: an hour or so on two cores, a day or two on a large GPU."""
+"""Floating-point operations of a whole training: an hour or so on two cores, a day or two on a large GPU."""
 _TOKENIZER_IMAGES = {"cpu": 80_000, "gpu": 5_000_000}
-"""Of 64 x 64 pixels that a tokenizer's training sees at most: half an hour on two cores."""
+"""Images of 64 x 64 pixels that a tokenizer's training sees at most: half an hour on two cores."""
 _LARGEST_BATCH = {"cpu": 128, "gpu": 2048}
 _IMAGE_SIZES = (16, 32, 64)
 LARGEST_IMAGE = _IMAGE_SIZES[-1]
@@ -42,9 +42,9 @@ class Scale:
     """What settings follow from.
 
     Attributes:
-        num_images: to train on; None where a stream does not tell.
+        num_images: images to train on; None for a stream, which is not counted.
         device: "cpu", or the kind of a GPU.
-        memory: bytes of the device; 0 if not known.
+        memory: bytes of memory of the device; 0 if not known.
     """
 
     num_images: int | None
@@ -53,7 +53,7 @@ class Scale:
 
     @property
     def images(self) -> int:
-        """Images to reckon with."""
+        """Number of images to calculate with."""
         return _UNKNOWN_IMAGES if self.num_images is None else self.num_images
 
     @property
@@ -67,7 +67,7 @@ class Scale:
 
 
 def usual_image_size(side: int) -> int:
-    """Side of the centre crop for images whose shorter side has so many pixels: 16, 32 or 64, whichever is nearest."""
+    """Side of the centre crop for images with a shorter side of ``side`` pixels: 16, 32 or 64, whichever is nearest."""
     return min(_IMAGE_SIZES, key=lambda size: abs(math.log(size / max(side, 1))))
 
 
@@ -101,9 +101,9 @@ def usual_nat(scale: Scale, num_tokens: int, asked: Mapping[str, Any]) -> Fields
     """``size``, and fields of ``NATTrainingConfig``: every image is seen 200 times, within the machine's bounds.
 
     Args:
-        scale: of the data and the machine.
-        num_tokens: N, of an image.
-        asked: what is settled already.
+        scale: size of the data and the machine.
+        num_tokens: N, tokens of an image.
+        asked: fields that are settled already.
     """
     size = asked.get("size") or _nat_size(scale)
     batch = asked.get("batch_size") or _power_of_two(scale.images / 8, 32, _LARGEST_BATCH[scale.speed])
@@ -127,9 +127,9 @@ def usual_policy(scale: Scale, image_size: int, asked: Mapping[str, Any]) -> dic
     """A recipe (see ``RECIPES``): the small presets' on a CPU, the scale of the default one for a million images.
 
     Args:
-        scale: of the data and the machine.
-        image_size: in pixels.
-        asked: what is settled already of the training.
+        scale: size of the data and the machine.
+        image_size: side of the images in pixels.
+        asked: fields of the training that are settled already.
     """
     many, on_gpu = scale.images >= _FEW, scale.speed == "gpu"
     if not on_gpu:
@@ -215,10 +215,10 @@ def _rhythm(steps: int, longest_warmup: int) -> Fields:
 def _nat_size(scale: Scale) -> str:
     """By the number of images; a smaller one where weights and optimizer would fill a quarter of the memory."""
     sizes = [name for _, name in _NAT_SIZES[scale.speed]]
-    place = next(place for place, (below, _) in enumerate(_NAT_SIZES[scale.speed]) if scale.images < below)
-    while place and scale.memory and 4 * 20 * _weights(sizes[place]) > scale.memory:
-        place -= 1
-    return sizes[place]
+    rank = next(rank for rank, (below, _) in enumerate(_NAT_SIZES[scale.speed]) if scale.images < below)
+    while rank and scale.memory and 4 * 20 * _weights(sizes[rank]) > scale.memory:
+        rank -= 1
+    return sizes[rank]
 
 
 def _weights(size: str) -> int:
@@ -228,7 +228,7 @@ def _weights(size: str) -> int:
 
 
 def _updates(seen: float, batch: int) -> int:
-    """Updates of so many images in all, with two digits that people remember."""
+    """Updates of ``batch`` images until ``seen`` are seen, at least 100, rounded to two digits."""
     steps = max(100, seen / batch)
     unit = 10 ** (math.floor(math.log10(steps)) - 1)
     return int(round(steps / unit) * unit)

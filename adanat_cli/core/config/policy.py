@@ -13,7 +13,7 @@ from adanat_cli.core.config.option import option
 from adanat_cli.core.errors import require
 
 _MOST = 1e4
-"""Of a temperature or scale, as in schedules."""
+"""Largest temperature or scale, as in schedules."""
 
 _policy = partial(option, panel="Policy")
 
@@ -25,8 +25,8 @@ class PolicyConfig(Config):
     Attributes:
         feature_width: D of the NAT whose features it reads.
         grid: (h, w) tokens; N = h * w.
-        num_steps: T that it was trained for.
-        hidden_width: of the first layers and of the timestep embedding; the others' widths follow it.
+        num_steps: T, number of steps that it was trained for.
+        hidden_width: width of the first layers and of the timestep embedding; the other widths follow from it.
         out_features: 4 for a policy (remask_ratio, sampling_temperature, remask_temperature,
             guidance_scale), 1 for a critic.
         residual: whether raw outputs are added to the base schedule before the activation.
@@ -36,7 +36,7 @@ class PolicyConfig(Config):
         schedule: the base schedule: "cosine", "table", or "autonat", a table with AutoNAT's rule of counting.
         sampling_temperature, remask_temperature, guidance_scale: scales of the cosine schedule.
         schedule_table: T rows of four values, for the schedules "table" and "autonat".
-        nat_fingerprint: of the NAT that it was trained on; "" if not known.
+        nat_fingerprint: fingerprint of the NAT that it was trained on; "" if not known.
         kind: "adaptive", one action per sample and step; "static", one per step for all samples; "table", the base
             schedule as it is, without a network.
     """

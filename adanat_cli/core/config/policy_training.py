@@ -26,10 +26,10 @@ class PPOConfig(Config):
     Attributes:
         epochs: passes over the rollout per update.
         minibatch: rows (trajectory x step) of one optimizer step over all processes; 0 takes the whole rollout.
-        static_learning_rate: Adam's, of a static policy's table, whose numbers are the raw actions themselves.
-        clip: of the probability ratio.
-        value_weight, entropy_weight: of the two other terms of the loss.
-        baseline: subtracted from rewards: the mean of the sample's "class" within the update, of its "pair" (see
+        static_learning_rate: learning rate of Adam for a static policy, whose parameters are the raw actions.
+        clip: clipping range of the probability ratio, which stays in [1 - clip, 1 + clip].
+        value_weight, entropy_weight: weights of the value loss and of the entropy bonus.
+        baseline: what rewards are compared with: the mean of the sample's "class" within the update, of its "pair" (see
             ``PolicyTrainingConfig.paired``), or "none".
         normalize_advantages: bring advantages to mean 0 and standard deviation 1 over the update.
         std, std_decay, std_milestones, std_floor: exploration in raw action space; the deviation falls by
@@ -64,16 +64,17 @@ class DiscriminatorConfig(Config):
     """The adversarial reward.
 
     Attributes:
-        warmup_updates: before the first policy update, so that the first rewards mean something.
-        beta1, beta2: of Adam.
-        loss: "bce" or "hinge".
+        warmup_updates: discriminator updates before the first policy update, so that the first rewards mean something.
+        beta1, beta2: beta1 and beta2 of Adam.
+        loss: "bce" (binary cross-entropy) or "hinge".
         reward: "sigmoid" of the mean logit as in the paper, or the mean "logit" itself, which never saturates.
-        real: "reconstructed" shows real images as the tokenizer decodes them, so that only what the policy
-            can change tells real from generated; "original" shows them as they are, as in the paper.
+        real: "reconstructed" shows real images as the tokenizer decodes them, so that real and
+            generated images differ only in what the policy can change; "original" shows them unchanged, as in the
+            paper.
         reuse_rollouts: train on the trajectories collected for PPO; otherwise new ones are generated.
-        augment: of both sides, real and generated.
-        width: channels of the pyramid's first level; with a classifier, of what a label is mapped to.
-        channels: of the classifier, at each of its resolutions.
+        augment: policies of DiffAugment for real and generated images, comma-separated; "" for none.
+        width: channels of the pyramid's first level; with a classifier, width of the label's embedding.
+        channels: channels of the classifier at each of its resolutions.
     """
 
     noun: ClassVar[str] = "Discriminator"
@@ -116,7 +117,7 @@ class PolicyTrainingConfig(Config):
     Attributes:
         fid_credit: for the reward "fid", "sample" gives each image the change of the distance that it causes
             (the distance's influence function); "batch" gives all images of a group their negated distance.
-        fid_group: images of one such group.
+        fid_group: number of images of one such group.
         flip: whether half of the real images are shown flipped, as the NAT saw them.
     """
 
@@ -126,8 +127,8 @@ class PolicyTrainingConfig(Config):
     )
     reward: RewardName = option(
         "adversarial",
-        help="Reward: adversarial (a discriminator that is trained on the side), fid (the image's share of the Fréchet "
-        "distance) or preference (an image-text model).",
+        help="Reward: adversarial (a discriminator trained alongside the policy), fid (the image's share of the "
+        "Fréchet distance) or preference (an image-text model).",
         show_default="adversarial",
     )
     fid_credit: Literal["sample", "batch"] = _reward(
@@ -204,7 +205,7 @@ RECIPES: dict[str, Recipe] = {
         "policy": {"hidden_width": 128, "base_floor": 0.1},
     },
 }
-"""By name: ``default``, the ``paper``'s, and settings for data sets of small images that a laptop finishes."""
+"""Recipes by name: ``default``, the ``paper``'s, and settings for data sets of small images that a laptop finishes."""
 
 
 def recipe(name: str, dataset: str) -> Recipe:

@@ -80,8 +80,8 @@ class SampleRequest:
         (),
         "--class",
         "-c",
-        help="Class id or name; repeat for several, which alternate. Without it, all classes that the model has seen "
-        "alternate, in an order that follows from the seed.",
+        help="Class id or name; repeat to cycle through several. By default all classes that the model has seen, "
+        "cycled through in an order that follows from the seed.",
         acts_on=MODEL,
     )
     prompts: tuple[str, ...] = shared.prompts()
@@ -155,7 +155,7 @@ class EvaluateRequest:
         (),
         "--class",
         "-c",
-        help="Class id or name; repeat for several, which alternate. By default all.",
+        help="Class id or name; repeat to cycle through several. By default all.",
         panel=_GENERATION,
         acts_on=MODEL,
     )

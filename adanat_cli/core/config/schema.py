@@ -67,8 +67,8 @@ def conform(value: Any, hint: Any, source: str) -> Any:
     """Return a JSON value as the type that a hint names: lists become tuples, keys that are numbers become numbers.
 
     Args:
-        value: of JSON.
-        hint: of bool, int, float, str, None, Literal, unions, tuples, mappings, dataclasses and Any.
+        value: value read from JSON.
+        hint: type made of bool, int, float, str, None, Literal, unions, tuples, mappings, dataclasses and Any.
         source: where the value came from, with its name, for the message.
 
     Raises:

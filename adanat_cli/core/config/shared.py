@@ -55,7 +55,7 @@ prompts = partial(
     (),
     "--prompt",
     "-p",
-    help="What to draw, for a text model; repeat for several, which alternate.",
+    help="What to draw, for a text model; repeat to cycle through several.",
     acts_on=MODEL,
 )
 _factor = partial(option, None, panel="Generation", acts_on=MODEL)

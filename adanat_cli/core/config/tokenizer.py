@@ -13,7 +13,7 @@ from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError, require
 
 _MIN_CHANNELS = 8
-"""A group of the small autoencoder's normalisation."""
+"""Channels of one group of the small autoencoder's group normalisation."""
 _ImageSize = Annotated[int, Bounds(1, MAX_IMAGE_SIZE)]
 _CodebookSize = Annotated[int, Bounds(2, 65535)]
 
@@ -151,8 +151,8 @@ class PixelConfig(_TokenizerFields):
     Attributes:
         codebook_size: number of grey levels, or of colours.
         patch: pixels per token side; a token is the mean of its patch.
-        colour: whether pixels keep their colour, of as many levels in each of red, green and blue as the cube root of
-            ``codebook_size``.
+        colour: whether pixels keep their colour; red, green and blue have the cube root of ``codebook_size`` levels
+            each.
     """
 
     image_size: _ImageSize = 8
@@ -174,7 +174,7 @@ class PixelConfig(_TokenizerFields):
 
     @property
     def num_levels(self) -> int:
-        """Of grey, or of each of red, green and blue."""
+        """Number of levels of grey, or of each of red, green and blue."""
         return round(self.codebook_size ** (1 / 3)) if self.colour else self.codebook_size
 
     @property

@@ -61,10 +61,11 @@ class TokenizerTrainingConfig(_TrainingFields):
     """Training of the small VQ autoencoder.
 
     Attributes:
-        commitment_weight: of the pull of encoder outputs towards their codes.
-        discriminator_rate: its learning rate as a share of ``learning_rate``; a faster one leaves grids in the images.
-        perceptual_weight: of a feature distance in the perceptual backbone.
-        codebook_decay: of the moving averages that place the code vectors.
+        commitment_weight: weight of the loss that pulls encoder outputs towards their codes.
+        discriminator_rate: learning rate of the discriminator as a share of ``learning_rate``; a larger one leaves
+            grids in the images.
+        perceptual_weight: weight of the feature distance in the perceptual backbone.
+        codebook_decay: decay of the moving averages that update the code vectors.
     """
 
     commitment_weight: float = 0.25
@@ -83,14 +84,14 @@ class NATTrainingConfig(_TrainingFields):
     """Masked-token pre-training of the NAT (AdaNAT's NAT is AutoNAT's, arXiv 2406.05478).
 
     Attributes:
-        weight_decay: of AdamW.
-        mask_alpha, mask_beta: of the Beta distribution of mask ratios.
-        label_smoothing: of the cross-entropy.
-        condition_dropout: probability of the null condition.
-        flip: probability of the flipped image's tokens, where the token set has them.
-        code_init: word embeddings start as random projections of the tokenizer's code vectors, so that similar codes
-            are similar words; 0, the reference's, starts from unrelated words.
-        held_out: at most 1,024 images are measured on.
+        weight_decay: weight decay of AdamW.
+        mask_alpha, mask_beta: parameters of the Beta distribution of mask ratios.
+        label_smoothing: label smoothing of the cross-entropy, in [0, 1].
+        condition_dropout: probability that the condition is replaced by the null condition.
+        flip: probability of taking the flipped image's tokens, where the token set has them.
+        code_init: standard deviation of token embeddings that start as random projections of the tokenizer's code
+            vectors, so that similar codes have similar embeddings; 0, the reference's, is random initialisation.
+        held_out: fraction of the images to measure on, of which at most 1,024 are used.
     """
 
     steps: Count = _updates(500_000)
@@ -106,7 +107,9 @@ class NATTrainingConfig(_TrainingFields):
     condition_dropout: Probability = 0.15
     flip: Probability = 0.5
     code_init: NotNegative = _training(
-        0.0, help="Standard deviation of word embeddings that start from the tokenizer's codes; 0 for unrelated words."
+        0.0,
+        help="Standard deviation of token embeddings that start as random projections of the tokenizer's codes; 0 for "
+        "plain random initialisation.",
     )
     held_out: Annotated[float, Bounds(0, 0.5)] = _training(
         0.01, help="Share of the images to hold out for measuring; 0 for none."

@@ -1,4 +1,4 @@
-"""Files by address: ranges in braces, requests over HTTP, and transfers that go on where they broke off."""
+"""Files by URL: ranges in braces, requests over HTTP, and broken transfers that resume."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from adanat_cli.core.hub import one_line
 _MOST_FILES, _MOST_RANGES = 100_000, 8
 _BLOCK = 2**18
 _WAITS = (1.0, 5.0, 15.0)
-"""Seconds before each new try to go on with a broken transfer."""
+"""Seconds before each new try to resume a broken transfer."""
 
 
 def is_address(path: str) -> bool:
-    """Tell an address from a path."""
+    """Whether a path is a URL that can be read."""
     return path.startswith(("http://", "https://"))
 
 
 def last_part(path: str) -> str:
-    """The last part of a path or an address, without its secrets."""
+    """The last part of a path or URL, without its secrets."""
     return hide_secrets(path).rsplit("/", 1)[-1]
 
 
@@ -47,7 +47,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def reachable(pattern: str) -> list[str]:
-    """The addresses that a pattern such as ``https://host/train-{0000..0009}.tar`` stands for; all of them answer.
+    """The URLs that a pattern such as ``https://host/train-{0000..0009}.tar`` stands for; all of them answer.
 
     Raises:
         AdaNATError: if some do not, which it names, or the HTTP client is not installed.
@@ -56,7 +56,7 @@ def reachable(pattern: str) -> list[str]:
         importlib.import_module("aiohttp")
     except ImportError as error:
         raise AdaNATError(
-            "Data by address needs aiohttp, which is not installed; try: pip install 'adanat[http]'."
+            "Reading data from a URL needs aiohttp, which is not installed; try pip install 'adanat[http]'."
         ) from error
     addresses = expand_braces(pattern)
     with ThreadPoolExecutor(16) as pool:
@@ -79,19 +79,19 @@ def _why_missing(address: str) -> str:
 
 
 def open_address(address: str) -> IO[bytes]:
-    """Open the bytes behind an address, to be read in order."""
+    """Open the bytes of a URL, to be read in order."""
     return cast(IO[bytes], io.BufferedReader(_Transfer(address), _BLOCK))
 
 
 def transfer_errors() -> tuple[type[Exception], ...]:
-    """What reading from an address may raise."""
+    """What reading from a URL may raise."""
     from aiohttp import ClientError
 
     return (ClientError, TimeoutError, OSError, ValueError)
 
 
 class _Transfer(io.RawIOBase):
-    """The bytes behind an address, in order; a broken transfer goes on where it broke, if the server can."""
+    """The bytes of a URL, in order; a broken transfer resumes, if the server can."""
 
     def __init__(self, address: str) -> None:
         self._address, self._position = address, 0
@@ -122,16 +122,16 @@ class _Transfer(io.RawIOBase):
 
 
 def _request(address: str, start: int) -> Any:
-    """Ask for an address from a byte on; returns what ``fsspec`` gives for one that is read in order."""
+    """Request a URL from a byte on; returns what ``fsspec`` gives for one that is read in order."""
     from aiohttp import ClientTimeout
     from fsspec.implementations.http import HTTPFileSystem
 
     patience = ClientTimeout(total=None, sock_connect=30, sock_read=120)
     system = HTTPFileSystem(client_kwargs={"trust_env": True, "timeout": patience})
     headers = {"headers": {"Range": f"bytes={start}-"}} if start else {}
-    # A block size of 0 makes it a stream; a size spares the question for it, which signed addresses do not answer.
+    # A block size of 0 makes it a stream; a size spares the question for it, which signed URLs do not answer.
     response = system.open(address, block_size=0, size=1, **headers)
     if start and response.r.status != 206:
         response.close()
-        raise OSError("the connection was lost, and the server cannot go on in the middle")
+        raise OSError("the connection was lost, and the server cannot resume a transfer")
     return response

@@ -36,9 +36,9 @@ class Annotated:
     """Images of a folder with the labels or captions from files beside them.
 
     Attributes:
-        files: from the root of the layout.
-        labels: of each; None where captions are the condition.
-        captions: row to captions; None where labels are the condition.
+        files: paths of the images, relative to the root of the layout.
+        labels: label of each image; None where captions are the condition.
+        captions: function from a row to its captions; None where labels are the condition.
         notes: which files were read and what was left out, for people.
     """
 
@@ -103,7 +103,8 @@ def _file_of(row: dict[str, Any], table: str, root: Path) -> str:
     name = next((row[key] for key in _FILE_NAMES if isinstance(row.get(key), str) and row[key]), None)
     require(
         name is not None,
-        f"{root / table} has a row without file_name, the image that it describes; it has {listed([*row])}.",
+        f"{root / table} has a row without file_name, the image that it describes, but with {listed([*row])}; add "
+        "file_name to every row.",
     )
     folder = posixpath.dirname(table)
     file = inside_folder(f"{folder}/" if folder else "", str(name))
@@ -127,7 +128,9 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
             yield from csv.DictReader(io.StringIO(text, newline=""))
             return
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise AdaNATError(f"{table} cannot be read: {str(error).splitlines()[0]}.") from error
+        raise AdaNATError(
+            f"{table} cannot be read: {str(error).splitlines()[0].rstrip('.')}; repair it, or move it elsewhere."
+        ) from error
     for line in text_lines(text):
         row = parse_json(line, str(table))
         require(isinstance(row, dict), f"{table} holds {line[:40]!r}; expected one JSON object per line.")

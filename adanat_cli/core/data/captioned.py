@@ -33,10 +33,10 @@ def open_captioned(config: DataConfig) -> TableSource | None:
     Raises:
         AdaNATError: if it is there, but damaged or without this split.
     """
-    images = _find(config.place, config.split)
+    images = _find(config.path, config.split)
     if images is None:
         return None
-    require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+    require(not config.classes, f"{config.source} has captions and no classes to choose by; leave --class out.")
     refuse_column(config)
     return TableSource(
         config=config,
@@ -45,7 +45,7 @@ def open_captioned(config: DataConfig) -> TableSource | None:
         rows=np.arange(images.num_images),
         has_captions=True,
         read_captions=images.captions,
-        files=SourceFiles.of(config.place, images.files),
+        files=SourceFiles.of(config.path, images.files),
     )
 
 
@@ -61,7 +61,10 @@ def _find(path: Path, split: str) -> TsvImages | KarpathyImages | None:
         return None
     of_split = files_of_split(files, split, path, f"cc3m_{split}.tsv")
     names = ", ".join(file.name for file in of_split)
-    require(len(of_split) == 1, f"{path} has {len(of_split)} TSV files of the {split} split ({names}); expected one.")
+    require(
+        len(of_split) == 1,
+        f"{path} has {len(of_split)} TSV files of the {split} split ({names}); keep one, or give one as the data.",
+    )
     return TsvImages(of_split[0])
 
 
@@ -89,8 +92,8 @@ class TsvImages:
             offsets = index.read_text(encoding="ascii").split() if index.exists() else None
             starts = _find_lines(path) if offsets is None else np.array(offsets, np.int64)
         except (OSError, ValueError, OverflowError) as error:
-            raise AdaNATError(f"{path} cannot be read: {error}.") from error
-        require(len(starts) > 0, f"{path} is empty.")
+            raise AdaNATError(f"{path} cannot be read: {error}; repair it, or fetch it again.") from error
+        require(len(starts) > 0, f"{path} is empty; fetch it again.")
         self._starts, self.num_images = np.append(starts, size), len(starts)
         last, increase = int(starts[-1]), starts[0] == 0 and bool(np.all(np.diff(self._starts) > 0))
         require(
@@ -99,7 +102,7 @@ class TsvImages:
         )
         if "caption" in first_fields(path)[: _NUM_COLUMNS - 1]:
             raise MissingSplit(
-                f"{path} holds captions and addresses, but no images; as a validation split it provides captions only."
+                f"{path} holds captions and URLs, but no images; as a validation split it provides captions only."
             )
         num_columns = len(_split(self._line(0))[0]) + 1
         require(

@@ -34,7 +34,10 @@ def caption_pool(source: ImageSource, seed: int) -> list[str]:
     else:
         texts = [source.captions(int(index)) for index in generator.permutation(source.num_images)[:_MOST_IMAGES]]
     pool = [caption for captions in texts for caption in captions]
-    require(bool(pool), f"{source.config.source} ({source.config.split}) holds no captions.")
+    require(
+        bool(pool),
+        f"{source.config.source} ({source.config.split}) holds no captions; give --caption-column, or other data.",
+    )
     generator.shuffle(pool)
     return pool
 
@@ -66,19 +69,25 @@ def evaluation_captions(dataset: str, num_captions: int | None = None, **fields:
 
 def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
     """Captions of each image that has any; also of a TSV that has captions only."""
-    place = config.place
-    files = [place] if place.suffix == ".tsv" else sorted(place.glob("*.tsv")) if place.is_dir() else []
+    path = config.path
+    files = [path] if path.suffix == ".tsv" else sorted(path.glob("*.tsv")) if path.is_dir() else []
     for file in files:
-        if is_caption_list(file) and (file == place or split_of(file.name) == config.split):
+        if is_caption_list(file) and (file == path or split_of(file.name) == config.split):
             return [(caption,) for caption in read_caption_list(file)]
     source = open_source(config)
-    require(source.has_captions, f"{config.source} has class labels, not captions.")
+    require(
+        source.has_captions,
+        f"{config.source} has class labels, not captions; give data with captions.",
+    )
     if source.num_images is None:
         texts = [record().captions for record in source.pending()]
     else:
         texts = [source.captions(index) for index in range(source.num_images)]
     found = [captions for captions in texts if captions]
-    require(bool(found), f"{config.source} ({config.split}) holds no captions.")
+    require(
+        bool(found),
+        f"{config.source} ({config.split}) holds no captions; give data with captions.",
+    )
     return found
 
 

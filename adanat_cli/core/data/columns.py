@@ -27,8 +27,8 @@ class Columns:
     """Paths of the columns, outermost name first (``("json", "label")``); () where there is none.
 
     Attributes:
-        image, label, caption: the paths.
-        class_names: of the labels, as the table itself tells them.
+        image, label, caption: paths of the image, label and caption columns.
+        class_names: names of the classes that the table records, in the order of their ids.
     """
 
     image: str
@@ -72,7 +72,7 @@ def refuse_column(config: DataConfig) -> None:
 
 
 Fits: TypeAlias = Callable[[Any], bool]
-"""Tells whether a column's type, or a value, can serve as a label or a caption."""
+"""Whether a column's type, or a value, can serve as a label or a caption."""
 
 
 def find_conditions(
@@ -82,9 +82,9 @@ def find_conditions(
 
     Args:
         features: column to type, or kind of member to value; one called ``json`` holds more.
-        config: whose names win.
-        labels: what a label may be, the most telling first.
-        is_caption: what a caption may be.
+        config: columns that the user named, which come first.
+        labels: tests of what a label may be, the most certain first.
+        is_caption: test of what a caption may be.
 
     Raises:
         AdaNATError: if a column that was named does not exist, or one that is named like a label holds something else.

@@ -25,7 +25,7 @@ def open_folder(config: DataConfig) -> TableSource:
         AdaNATError: if there are no images, or it is not clear what their folders mean.
     """
     refuse_column(config)
-    layout = read_layout(config.place, config.split)
+    layout = read_layout(config.path, config.split)
     annotated = read_annotations(layout, config)
     names: dict[int, str] = {}
     if annotated is None:

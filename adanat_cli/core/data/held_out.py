@@ -40,7 +40,7 @@ def open_disjoint(config: DataConfig, keep: Callable[[ImageSource], ImageSource]
 
 
 def same_files(one: ImageSource, other: ImageSource) -> bool:
-    """Whether two sources are one: a single file or address is the same data under any split's name."""
+    """Whether two sources are one: a single file or URL is the same data under any split's name."""
     return one.files is not None and one.files == other.files
 
 

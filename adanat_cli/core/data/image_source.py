@@ -40,7 +40,7 @@ class ImageSource(ABC):
         num_classes: classes of the numbering, of which not all need occur.
         has_captions: whether captions, not labels, are the condition.
         notes: what was left out or decided when it was opened, for people.
-        files: files on disk or by address; None where the Hub or a library keeps the data.
+        files: files on disk or by URL; None where the Hub or a library keeps the data.
         has_words: whether labels may be words, whose ids follow from those that occur in this split.
     """
 
@@ -81,7 +81,7 @@ class ImageSource(ABC):
             return printable(source.rsplit("/", 1)[-1])
         here = self.config.replace(data_dir="")
         is_id = looks_like_hub_id(source) and not here.is_here
-        return source if is_id else printable(Path(os.path.abspath(here.place)).name)
+        return source if is_id else printable(Path(os.path.abspath(here.path)).name)
 
     def describe(self) -> str:
         """Say in one line what was understood of the data; a run prints it before its work starts."""

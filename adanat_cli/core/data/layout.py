@@ -70,7 +70,7 @@ class Layout:
 
 
 def read_layout(root: Path, split: str) -> Layout:
-    """List the images of a split and tell what the levels of folders mean.
+    """List the images of a split and find what the levels of folders mean.
 
     A class is a folder beside others, whatever lies in it: torchvision's rule, after levels of one folder
     (``flowers/photos/<class>``) are passed. Splits lie above classes (``train/<class>``) or in them

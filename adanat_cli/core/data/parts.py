@@ -16,9 +16,9 @@ class SourcePart(NamedTuple):
     """One part of a source.
 
     Attributes:
-        number: from 0.
+        number: number of the part, from 0.
         start: position of its first image.
-        pending: its images, not yet decoded.
+        pending: images of the part, not yet decoded.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Parts:
     A part does not depend on the number of processes, so any number of them can finish what others began.
 
     Attributes:
-        num_images: images of all parts; None for a stream, where only the end will tell.
+        num_images: images of all parts; None for a stream, which is counted at its end.
         size: images of a part; the last one may have fewer.
         rank: number of this process, from 0.
         num_processes: processes that share the parts.

@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
     Attributes:
         file: the encoded image, or where it lies; None where there is none.
-        captions: of the image; () where the source has none.
+        captions: captions of the image; () where the source has none.
         name: file name or row, for messages.
         label: as it was read; None in sources that know the labels of all rows.
     """
@@ -41,7 +41,7 @@ class ImageRecord:
         index: position in the source.
         pixels: (H, W, 3) uint8; None where the image could not be read.
         label: class id; 0 where the source has no classes.
-        captions: of the image; () where the source has none.
+        captions: captions of the image; () where the source has none.
         name: file name or row, for messages.
         error: why the image could not be read; "" if it could.
     """

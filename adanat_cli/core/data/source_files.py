@@ -27,10 +27,10 @@ _MOST_OTHERS = 200_000
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Files on disk, or addresses.
+    """Files on disk, or URLs.
 
     Attributes:
-        root: folder; None for addresses.
+        root: folder; None for URLs.
         names: relative to it, with "/" between folders.
         by_row: whether the first names are those of the images of the rows, one each.
     """
@@ -49,7 +49,7 @@ class SourceFiles:
         """Digest names, sizes and times of modification: cheap, and the same after the folder has moved.
 
         Moving and copying with times (``mv``, ``cp -p``, ``rsync -a``) keeps it; a copy with new times counts as
-        other data, since files of equal size are not read to compare them. Addresses count by their last parts.
+        other data, since files of equal size are not read to compare them. URLs count by their last parts.
         """
         digest = hashlib.sha256()
         for name in self.names:

@@ -62,16 +62,16 @@ def _open(config: DataConfig) -> ImageSource:
         return open_on_hub(config)
     if saved := open_saved(config):
         return saved
-    if files := _tables_or_tars(config.place, config.split):
+    if files := _tables_or_tars(config.path, config.split):
         for file in files:
             refuse_pointer(file)
         if files[0].name.endswith(_TABLES):
             return open_parquet(config, files)
-        return open_tars(config, [str(file) for file in files], SourceFiles.of(config.place, files))
+        return open_tars(config, [str(file) for file in files], SourceFiles.of(config.path, files))
     if captioned := open_captioned(config):
         return captioned
-    place, what = config.place, "is" if config.place.is_file() else "is a pipe or device,"
-    require(place.is_dir(), f"{place} {what} no .parquet, .tar or .tsv file; give one, or the folder of its images.")
+    path, what = config.path, "is" if config.path.is_file() else "is a pipe or device,"
+    require(path.is_dir(), f"{path} {what} no .parquet, .tar or .tsv file; give one, or the folder of its images.")
     return open_folder(config)
 
 
@@ -94,22 +94,22 @@ def _numbered_as_train(source: ImageSource) -> ImageSource:
 
 def _refuse_missing(config: DataConfig) -> None:
     """Refuse a path that does not exist, unless it may be an id on the Hub."""
-    place = config.place
+    path = config.path
     require(
         bool(config.data_dir) or "://" not in config.source,
-        f"{hide_secrets(config.source)} is an address that cannot be read; expected http:// or https:// and a tar, "
-        "or download it and give the file.",
+        f"{hide_secrets(config.source)} is a URL that cannot be read; expected http:// or https:// and a tar, or "
+        "download it and give the file.",
     )
     require(
         bool(config.data_dir) or not _RANGE.search(config.source),
-        f"{place} does not exist; ranges in braces are for addresses only: give the folder of the files.",
+        f"{path} does not exist; ranges in braces are for URLs only; give the folder of the files.",
     )
     folder, _, revision = config.source.partition("@")
     here = not revision and os.path.isdir(folder.split("/")[0])
-    beside = f", though {place.parent} does" if here and folder[0] != "." else ""
+    beside = f", though {path.parent} does" if here and folder[0] != "." else ""
     require(
         not config.data_dir and looks_like_hub_id(config.source) and not here,
-        f"{place} does not exist{beside}; expected a folder, a file, a preset "
+        f"{path} does not exist{beside}; expected a folder, a file, a preset "
         "or a Hub id user/name (user/name@main, if it is one).",
     )
 

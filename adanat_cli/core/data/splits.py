@@ -42,7 +42,7 @@ def files_of_split(files: Sequence[Path], split: str, folder: Path, example: str
         splits.setdefault(split_of(file.name) or above or "train", []).append(file)
     if split not in splits:
         raise MissingSplit(
-            f"{folder} has no {split} files; it has {', '.join(sorted(splits))} (file names tell the split, as "
+            f"{folder} has no {split} files; it has {', '.join(sorted(splits))} (file names give the split, as "
             f"in {example})."
         )
     return splits[split]

@@ -62,7 +62,7 @@ def open_parquet(config: DataConfig, files: list[Path]) -> ImageSource:
         columns=list(features),
         features=features,
     )
-    return _open(config, table, SourceFiles.of(config.place, files), pq.read_schema(files[0]).names)
+    return _open(config, table, SourceFiles.of(config.path, files), pq.read_schema(files[0]).names)
 
 
 def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features:
@@ -166,7 +166,7 @@ def open_saved(config: DataConfig) -> ImageSource | None:
         MissingSplit: if it has no such split.
         AdaNATError: if it is damaged.
     """
-    folder = config.place
+    folder = config.path
     try:
         if (folder / "dataset_dict.json").is_file():
             names = read_object(folder / "dataset_dict.json")["splits"]
@@ -178,7 +178,7 @@ def open_saved(config: DataConfig) -> ImageSource | None:
         table = datasets.load_from_disk(str(folder))
     except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdaNATError(f"Data {folder} cannot be opened: {_root_cause(error)}.") from error
-    return _open(config, table, SourceFiles.of(config.place, sorted(config.place.rglob("*.arrow"))))
+    return _open(config, table, SourceFiles.of(config.path, sorted(config.path.rglob("*.arrow"))))
 
 
 def _load(shown: str, loader: str, **arguments: Any) -> Table:
@@ -216,7 +216,7 @@ def _open(
     if isinstance(opened, datasets.IterableDataset):
         return stream_source(config, table.stream, columns, dict(enumerate(columns.class_names)), files=files)
     labels, names, num_named = table.labels()
-    require(len(labels) > 0, f"{config.source} ({config.split}) holds no images.")
+    require(len(labels) > 0, f"{config.source} ({config.split}) holds no images; give another --split, or other data.")
     notes: list[str] = []
     if num_bare := int((labels < 0).sum()):
         notes.append(f"{num_bare} without a label")
@@ -241,7 +241,7 @@ def _open(
 def _roots(config: DataConfig) -> tuple[str, ...]:
     """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
     if config.is_here:
-        folder = config.place if config.place.is_dir() else config.place.parent
+        folder = config.path if config.path.is_dir() else config.path.parent
         return str(folder.absolute()), str(folder.resolve())
     return str(datasets.config.HF_DATASETS_CACHE), str(datasets.config.DOWNLOADED_DATASETS_PATH), HF_HUB_CACHE
 

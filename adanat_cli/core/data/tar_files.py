@@ -1,4 +1,4 @@
-"""Tars from disk or by address: read in order, sample by sample, and checked to their ends."""
+"""Tars from disk or by URL: read in order, sample by sample, and checked to their ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sample = dict[str, Any]
 """``__key__``, and for every kind of member (``jpg``, ``json`` …) its bytes, text or parsed JSON; None if not read."""
 
 _PARTS = re.compile(r"((?:.*/|)[^./][^./]*)[.]([^/]*)")
-"""Key and kind, as webdataset tells them: the name up to the first dot, and what follows."""
+"""Key and kind, as webdataset defines them: the name up to the first dot, and what follows."""
 _MOST_TEXT, _MOST_IMAGE = 2**20, 2**28
 _BLOCK = 2**18
 _NAMES_AHEAD = (b"x", b"g", b"X", b"L", b"K")

@@ -22,7 +22,7 @@ _NUM_PEEKED = 5
 
 
 def open_tars(config: DataConfig, tars: list[str], files: SourceFiles) -> StreamSource:
-    """Open tars by paths or addresses: labels and captions are found in the first samples, classes in all of them.
+    """Open tars by paths or URLs: labels and captions are found in the first samples, classes in all of them.
 
     Raises:
         AdaNATError: if a tar cannot be read, or it is not clear what its members are.

@@ -41,7 +41,7 @@ class TokenSet:
         tokens_flipped: (n, N) ids of the flipped images; None where the set has none.
         labels: (n,) class ids; zeros where the condition is text.
         first_caption: (n + 1,) number of the first caption of each image, and of all captions; empty for classes.
-        states: of the captions, where they were encoded.
+        states: encoded captions, where the set has them.
     """
 
     info: TokenSetInfo
@@ -57,7 +57,7 @@ class TokenSet:
         """Read all shards of a folder.
 
         Raises:
-            AdaNATError: if there are none, one is damaged or missing, or they do not belong together.
+            AdaNATError: if there are none, one is damaged or missing, or they belong to different sets.
         """
         folder = Path(path)
         require(folder.is_dir(), f"Token set {folder} is not a folder; give the one that `adanat tokenize` wrote.")
@@ -137,7 +137,7 @@ class TokenSet:
 
 
 def _check_whole(folder: Path, files: Sequence[Path]) -> tuple[TokenSetInfo, Mapping[str, str]]:
-    """Check that all shards are there and belong together; returns what their ids mean, and the files' sha256."""
+    """Check that all shards are there and of one set; returns what their ids mean, and the files' sha256."""
     headers = [read_header(file) for file in files]
     first = headers[0]
     for file, header, start in zip(files, headers, [0, *(header.stop for header in headers)], strict=False):

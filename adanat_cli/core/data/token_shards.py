@@ -44,8 +44,9 @@ class TokenSetInfo:
         has_flips: whether the flipped images' ids are there too.
         class_names: class id to name.
         source: the data set, for people.
-        text_encoder, text_fingerprint, text_width, text_length: of the encoder whose states of the captions lie
-            beside the shards; "" and 0 where there are none. A folder is named by its last name, and lies in ``text/``.
+        text_encoder, text_fingerprint, text_width, text_length: name and shape of the encoder whose states of the
+            captions lie beside the shards; "" and 0 where there are none. An encoder that was a
+            folder is named by it, and lies in ``text/``.
     """
 
     image_size: _Size
@@ -82,7 +83,7 @@ class Shard:
     """One file of a set: the images of a fixed range of the source.
 
     Attributes:
-        plan: settings that decide the content of all shards, to tell one run's shards from another's.
+        plan: settings that decide the content of all shards, to distinguish one run's shards from another's.
         start, stop: range of the source, before unreadable images are left out.
         skipped: unreadable images, name to reason.
         skipped_at: their positions in the source.

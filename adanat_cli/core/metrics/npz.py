@@ -31,7 +31,7 @@ class ArrayHeader(NamedTuple):
     Attributes:
         shape: shape of the array.
         dtype: number format of its values.
-        fortran_order: whether it is stored column by column.
+        fortran_order: whether the array is stored column by column.
     """
 
     shape: tuple[int, ...]

@@ -133,7 +133,7 @@ def losses(
     """PPO's clipped objective with a value and an entropy term, means over (R,) rows.
 
     Args:
-        output: of the agent, at the rows.
+        output: output of the agent at the rows.
         raw: (R, 4), raw actions taken.
         old_log_probs: (R,), their log-densities when they were taken.
         advantages: (R,).

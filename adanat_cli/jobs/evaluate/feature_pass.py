@@ -53,7 +53,7 @@ def extract_features(
     parts are fixed ranges, and batches start anew with every part.
 
     Args:
-        parts: of this process, without those that the store has.
+        parts: parts that this process measures, without those that the store has.
         store: to write to.
         extractor: feature network.
         processes: that extract together.

@@ -25,7 +25,7 @@ class GeneratedImages:
     """The images of one schedule, as an ``ImageSet``.
 
     Attributes:
-        conditions: what the images are of.
+        conditions: classes or prompts of the images.
         choice: the settled schedule.
         batch_size: images at a time; changes no image but by rounding, and none on a CPU.
     """

@@ -53,8 +53,8 @@ class ImagePart(NamedTuple):
     """One part of the images.
 
     Attributes:
-        number: from 0.
-        batches: its images; they are generated or decoded when they are asked for.
+        number: number of the part, from 0.
+        batches: images of the part; they are generated or decoded when they are asked for.
     """
 
     number: int

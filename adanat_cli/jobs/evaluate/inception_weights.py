@@ -48,7 +48,7 @@ def inception_weights(
         path: file, or a folder that holds one of the published name.
         state: the processes that call this together; None for this one alone.
         reporter: shows the download.
-        url: address, whose last part ends in the first digits of the file's sha256, as in PyTorch's hub.
+        url: URL, whose last part ends in the first digits of the file's sha256, as in PyTorch's hub.
 
     Raises:
         AdaNATError: if a file that was named does not exist, or the download fails.

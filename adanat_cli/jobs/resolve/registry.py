@@ -28,7 +28,7 @@ class WeightSource:
         kind: kind of network, as in ``adanat import --kind``.
         file: path in the repository, or file name if it is not on the Hub.
         repo: repository on the Hub; "" if it is not there.
-        page: address to download it from by hand, if it is not on the Hub.
+        page: URL to download it from by hand, if it is not on the Hub.
         revision: revision of the repository; "" for the main branch.
         num_steps: T of a policy.
         license: license that the source states, or "unknown".

@@ -137,7 +137,10 @@ def build_schedule(
 
         policy = load_policy(folder, choice.num_steps, device)
         if policy is None:
-            raise AdaNATError(f"Model {folder.name} has lost its learned policy for {choice.num_steps} steps.")
+            raise AdaNATError(
+                f"The learned policy for {choice.num_steps} steps is missing from model {folder.name}; pull, import or "
+                "train it again, or choose --schedule cosine."
+            )
         return policy_schedule(policy)
     if choice.kind == "halton":
         return HaltonSchedule(choice.num_steps, grid, sampling_temperature=sampling, guidance_scale=guidance)

@@ -14,7 +14,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import json_text
 
 _HASH = re.compile("[0-9a-f]{64}")
-"""A sha256; twelve of its digits tell two apart."""
+"""A sha256; its first twelve digits are enough to distinguish two."""
 _FILES = "files_digest"
 _OF_FILES = frozenset({_FILES, "files", "labels_crc32", "source_images"})
 """Settings that change with the files of a data set; the first is the digest of their names, sizes and times."""
@@ -47,7 +47,7 @@ def refuse_changes(
         asked: settings of this run.
         folder: where the work lies.
         content: what it is, such as "tokens".
-        length: of a training, which may also log and save at other times; None where every setting counts.
+        length: length of a training, which may also log and save at other times; None where every setting counts.
 
     Raises:
         AdaNATError: naming each setting that differs, with both values.

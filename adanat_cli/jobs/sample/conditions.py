@@ -104,7 +104,7 @@ class ClassConditions(Conditions):
         return {"classes": {str(label): self.names.get(label, "") for label in used}}
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these conditions from others, as JSON values."""
+        """Return what distinguishes these conditions from others, as JSON values."""
         return {"classes": self.turns.tolist() if self.named else "all"}
 
     def _short(self, label: int) -> str:

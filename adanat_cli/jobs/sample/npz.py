@@ -29,10 +29,10 @@ def npz_writer(path: Path, num_images: int, size: int, conditions: Conditions) -
     appears when it is whole.
 
     Args:
-        path: of the file.
+        path: file to write.
         num_images: n.
         size: side of the images in pixels.
-        conditions: what the images are of.
+        conditions: classes or prompts of the images.
     """
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:

@@ -34,7 +34,7 @@ def draw_policy(
         conditions: a column of images each, evenly spaced over all.
         policy: learned schedule.
         fixed: schedule that it is compared with.
-        seed: of the images.
+        seed: random seed of the images.
         samples: PNG of images: rows of the fixed schedule's above rows of the policy's.
         curves: PNG of the values.
         title: over the curves.

@@ -37,8 +37,8 @@ class _Run:
     """The line of a record that begins a run.
 
     Attributes:
-        digest: of what decides an image.
-        num_images: in the whole run.
+        digest: hash of what decides an image.
+        num_images: number of images of the whole run.
         words: description for people.
     """
 
@@ -116,7 +116,7 @@ def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
 
     Args:
         folder: folder to be measured.
-        names: its images, relative to it.
+        names: paths of the folder's images, relative to it.
 
     Returns:
         The run's images, or all if no run is recorded; and a sentence on what is left out or missing, or "".

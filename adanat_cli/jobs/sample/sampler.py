@@ -213,7 +213,7 @@ def sample_tokens(
     Args:
         nat: NAT in evaluation mode.
         schedule: fixed schedule or learned policy.
-        conditions: what the images are of.
+        conditions: classes or prompts of the images.
         seed: random seed of the run.
         indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
         on_step: called after every step.

@@ -74,7 +74,7 @@ def write_trace(
 
     Args:
         stem: path without a suffix.
-        trace: of the image's batch.
+        trace: recorded steps of the image's batch.
         row: the image's place in the batch.
         tokenizer: decodes the ids.
         title: over the picture.

@@ -32,7 +32,7 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
         reporter: shows what is drawn.
 
     Raises:
-        AdaNATError: if the networks do not belong together, which is better known before than after a push.
+        AdaNATError: if the networks are not compatible, which is better known before than after a push.
     """
     if num_images == 0 or not (folder.has("nat") and folder.has("tokenizer")):
         return CardDetails()

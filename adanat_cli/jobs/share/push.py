@@ -42,7 +42,7 @@ def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
     """Push a model or a token set as one commit.
 
     Returns:
-        Address, repository, branch, commit, and the size of each file in bytes.
+        URL, repository, branch, commit, and the size of each file in bytes.
 
     Raises:
         AdaNATError: if there is nothing to push, or the Hub, the account or the network prevents it.

@@ -190,7 +190,7 @@ def tokenize(
         options: sizes and workers.
         reporter: receives progress and messages.
         processes: that share the shards.
-        encoder: of the captions; None stores them as text alone.
+        encoder: text encoder for the captions; None stores them as text alone.
 
     Returns:
         The result on the main process, None on others.

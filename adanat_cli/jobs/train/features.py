@@ -169,8 +169,8 @@ def train_feature_network(
         config: shape of the network.
         steps: updates.
         batch_size: images of an update.
-        learning_rate: its peak, after the warm-up.
-        seed: of weights, order, flips and shifts.
+        learning_rate: peak learning rate, after the warm-up.
+        seed: random seed of weights, order, flips and shifts.
         device: where to train.
         reporter: shows progress and loss.
         flips: whether half of the images are mirrored; not for digits and letters.

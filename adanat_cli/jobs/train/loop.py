@@ -118,7 +118,7 @@ class TrainingLoop(Resumable, ABC):
         trainer: networks and optimizers.
         num_updates: length of the whole training.
         save_every: updates between two saved states.
-        name, unit: of the training and of an update, on the progress bar.
+        name, unit: names of the training and of one update, on the progress bar.
         exports_with_states: whether the model is written with every saved state, or at the end alone.
         repeats_updates: whether a signal breaks an update off, which is then done again, or waits for its end.
     """

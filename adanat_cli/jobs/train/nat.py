@@ -49,7 +49,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         Where the model is and what was measured last; empty on processes other than the main one.
 
     Raises:
-        AdaNATError: if tokens and tokenizer do not belong together, the run folder holds another run,
+        AdaNATError: if tokens and tokenizer are not compatible, the run folder holds another run,
             or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
         SystemExit: after SIGTERM or SIGHUP, once the state is saved.
@@ -268,7 +268,7 @@ def nat_shape(
 
 
 def data_identity(tokens: TokenSet, rows: Indices) -> dict[str, Any]:
-    """What tells this training data from other data, wherever it lies."""
+    """What distinguishes this training data from other data, wherever it lies."""
     checksum = zlib.crc32(tokens.labels[rows].tobytes(), zlib.crc32(tokens.tokens[rows].tobytes()))
     info = tokens.info
     found = {"source": info.source, "has_flips": info.has_flips, "num_images": len(rows), "crc32": checksum}

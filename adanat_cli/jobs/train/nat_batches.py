@@ -50,7 +50,7 @@ class Update(NamedTuple):
     """What one process does in one update.
 
     Attributes:
-        batches: its pieces, whose gradients add up.
+        batches: parts of the batch, whose gradients add up.
         num_hidden: hidden tokens over all processes.
     """
 

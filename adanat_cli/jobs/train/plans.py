@@ -195,7 +195,7 @@ def _nat_shape(request: NATSettings) -> tuple[str, NATConfig]:
     if shards:
         info = read_header(shards[0]).info
         if info.condition == "text" and not info.text_width:
-            # The encoder, which is not loaded here, would tell; a benchmark knows its own.
+            # Only the encoder, which is not loaded here, records it; a benchmark knows its own.
             known = benchmark or BENCHMARKS["mscoco"]
             info = replace(info, text_width=known.text_width, text_length=known.text_length)
         return str(model.path), nat_shape(request, info, model)

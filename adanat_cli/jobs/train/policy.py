@@ -51,7 +51,7 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
         Where it is and what was measured; empty on processes other than the main one.
 
     Raises:
-        AdaNATError: if model and data do not belong together, the run folder holds another run, or training diverges.
+        AdaNATError: if model and data are not compatible, the run folder holds another run, or training diverges.
         KeyboardInterrupt: after Ctrl-C, once the state is saved.
         SystemExit: after SIGTERM or SIGHUP, once the state is saved.
     """
@@ -96,7 +96,7 @@ class Best(Resumable):
     Attributes:
         step: update after which it was measured.
         distance: Fréchet distance.
-        policy: its weights; empty before the first measurement.
+        policy: weights of the policy; empty before the first measurement.
     """
 
     saved = ("step", "distance", "policy")

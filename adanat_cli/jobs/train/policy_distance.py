@@ -22,7 +22,7 @@ class Evaluator:
 
     Attributes:
         model: generates the images.
-        conditions: classes or prompts that take turns.
+        conditions: classes or prompts, cycled through.
         features: feature network, which takes no part in the training.
         reference: moments of real images.
         batch_size: images at a time.

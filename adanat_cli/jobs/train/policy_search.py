@@ -55,7 +55,7 @@ class Search(Trainer):
     """A search for a table, one or several candidates at a time.
 
     Attributes:
-        name, unit: of the search and of its updates, on the progress bar.
+        name, unit: names of the search and of one update, on the progress bar.
         num_updates: length of the whole search.
     """
 

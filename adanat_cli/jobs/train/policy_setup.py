@@ -140,7 +140,8 @@ def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> P
         table = read_autonat(Path(file)) if kind == "autonat" else read_table(Path(file))
         require(
             table.num_steps == request.num_steps,
-            f"--base {request.base} is a schedule of {table.num_steps} steps, but --steps is {request.num_steps}.",
+            f"--base {request.base} is a schedule of {table.num_steps} steps, but --steps is {request.num_steps}; give "
+            f"--steps {table.num_steps}, or a schedule of {request.num_steps} steps.",
         )
         fields |= {"schedule": kind, "schedule_table": tuple(map(tuple, table.table.tolist()))}
     else:
@@ -229,11 +230,11 @@ def prepare(
     Args:
         request: what was asked for.
         accelerator: devices and processes.
-        reporter: told of new feature networks.
+        reporter: receives a line on every new feature network.
         images: as ``open_images`` gives them; None opens them.
 
     Raises:
-        AdaNATError: if something is missing or does not belong together.
+        AdaNATError: if something is missing, or model and data are not compatible.
     """
     folder, nat = check_request(request)
     source, held_out = images or open_images(request, folder, nat)

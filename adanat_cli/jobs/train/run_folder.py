@@ -109,7 +109,7 @@ class RunFolder:
                 f"{self.path / 'checkpoints'} to start over, or choose another --output."
             )
         for reason in reasons:
-            (reporter or SilentReporter()).warn(f"{reason} Going on from the state before, update {steps[-1]}.")
+            (reporter or SilentReporter()).warn(f"{reason} Resuming from the state before, update {steps[-1]}.")
         if self._write and self._metrics.exists():
             self._drop_metrics_after(state)
         if self._write and state is not None:
@@ -151,7 +151,7 @@ class RunFolder:
         return sorted(int(match[1]) for match in found if match)
 
     def _drop_states_before(self, step: int) -> None:
-        """Keep so many states up to this one."""
+        """Keep the last ``num_kept`` states up to this one."""
         for old in [other for other in self._steps() if other <= step][: -self._num_kept]:
             self._checkpoint(old).unlink()
 

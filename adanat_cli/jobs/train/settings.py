@@ -227,8 +227,8 @@ def scale_of(num_images: int | None, device_name: str) -> Scale:
 def _own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple[DataConfig, Scale, str]:
     """Count data without a preset and look at a few images; says what it takes them for."""
     config = data_config(dataset, **{"image_size": usual.LARGEST_IMAGE, **data})
-    place = config.data_dir or config.source
-    is_remote = not config.is_here and (looks_like_hub_id(place) or "://" in place)
+    origin = config.data_dir or config.source
+    is_remote = not config.is_here and (looks_like_hub_id(origin) or "://" in origin)
     source = None if dry_run and is_remote else open_source(config)
     scale = scale_of(source.num_images if source else None, device)
     size = config.image_size
@@ -258,7 +258,7 @@ def _shorter_side(source: ImageSource) -> int:
 
 
 def _tokenizer(image_size: int, codebook_size: int, downsampling: int, colour: bool) -> VQAEConfig | PixelConfig:
-    """The tokenizer whose tokens are so many pixels wide."""
+    """The tokenizer with ``downsampling`` image pixels per token side."""
     require(
         downsampling in (1, 2, 4, 8, 16, 32),
         f"--downsampling is {downsampling}; expected 1, 2, 4, 8, 16 or 32 pixels per token side.",
