@@ -109,7 +109,7 @@ class NATTrainingConfig(_TrainingFields):
     code_init: NotNegative = _training(
         0.0,
         help="Standard deviation of token embeddings that start as random projections of the tokenizer's codes; 0 for "
-        "plain random initialisation.",
+        "random initialisation.",
     )
     held_out: Annotated[float, Bounds(0, 0.5)] = _training(
         0.01, help="Share of the images to hold out for measuring; 0 for none."

@@ -75,19 +75,13 @@ def _all_captions(config: DataConfig) -> list[tuple[str, ...]]:
         if is_caption_list(file) and (file == path or split_of(file.name) == config.split):
             return [(caption,) for caption in read_caption_list(file)]
     source = open_source(config)
-    require(
-        source.has_captions,
-        f"{config.source} has class labels, not captions; give data with captions.",
-    )
+    require(source.has_captions, f"{config.source} has class labels, not captions; give data with captions.")
     if source.num_images is None:
         texts = [record().captions for record in source.pending()]
     else:
         texts = [source.captions(index) for index in range(source.num_images)]
     found = [captions for captions in texts if captions]
-    require(
-        bool(found),
-        f"{config.source} ({config.split}) holds no captions; give data with captions.",
-    )
+    require(bool(found), f"{config.source} ({config.split}) holds no captions; give data with captions.")
     return found
 
 
