@@ -18,7 +18,8 @@ from adanat_cli.core.data.token_shards import SUMMARY, Shard, TokenSetInfo, writ
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.train import nat as runs
 
-CODEBOOK, NUM_CLASSES = 16, 4
+CODEBOOK = 16
+NAMES = ("zero", "one", "two", "three")
 
 
 def make_model(path: Path) -> ModelFolder:
@@ -30,13 +31,16 @@ def make_model(path: Path) -> ModelFolder:
     return folder
 
 
-def make_tokens(path: Path, fingerprint: str, num_rows: int = 64, seed: int = 0) -> Path:
+def make_tokens(
+    path: Path, fingerprint: str, num_rows: int = 64, seed: int = 0, names: tuple[str, ...] = NAMES
+) -> Path:
     """Rows of four equal tokens: the class picks the pattern, chance its offset."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(num_rows) % NUM_CLASSES
-    ids = (4 * labels[:, None] + rng.integers(0, 2, num_rows)[:, None] + np.zeros((1, 16))).astype(np.uint16)
-    names = {0: "zero", 1: "one", 2: "two", 3: "three"}
-    info = TokenSetInfo(16, (4, 4), CODEBOOK, fingerprint, "class", NUM_CLASSES, True, names, "toy")
+    labels = np.arange(num_rows) % len(names)
+    offsets = rng.integers(0, 2, num_rows)
+    ids = (4 * labels[:, None] + offsets[:, None] + np.zeros((1, 16))).astype(np.uint16) % CODEBOOK
+    named = dict(enumerate(names))
+    info = TokenSetInfo(16, (4, 4), CODEBOOK, fingerprint, "class", len(names), True, named, "toy")
     path.mkdir(parents=True)
     write_shard(path / "tokens-00000.parquet", info, Shard({}, 0, num_rows, {}, ids, ids[:, ::-1], labels))
     write_json(path / SUMMARY, {"num_shards": 1})

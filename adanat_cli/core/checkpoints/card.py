@@ -144,9 +144,17 @@ def _datasets(folder: ModelFolder) -> list[str]:
 
 
 def _bases(folder: ModelFolder) -> list[str]:
-    """Hub ids of the models that components were taken from."""
+    """Hub ids of the models that components were taken or trained further from."""
     parts = _provenance(folder).values()
-    return list(dict.fromkeys(str(part["hub"]).partition("@")[0] for part in parts if "hub" in part))
+    names = [str(part["hub"]) for part in parts if "hub" in part]
+    names += [name for part in parts if "/" in (name := str(_start(part).get("model", "")))]
+    return list(dict.fromkeys(name.partition("@")[0] for name in names))
+
+
+def _start(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model from whose weights a training started; empty for random weights."""
+    start = provenance.get("from")
+    return start if isinstance(start, Mapping) else {}
 
 
 def _hub_results(results: Sequence[Mapping[str, Any]], task: str) -> list[dict[str, Any]]:
@@ -262,10 +270,14 @@ def _number(value: Any) -> str:
 
 
 def _training(folder: ModelFolder) -> Iterator[str]:
-    """The provenance of each component, folded."""
+    """What components were trained further from, and the provenance of each, folded."""
     provenance = _provenance(folder)
     if provenance:
         yield "## Training"
+    for part, values in provenance.items():
+        if start := _start(values):
+            name = f"{part} of {start.get('model')}, weights {str(start.get('weights'))[:12]}"
+            yield f"`{part}` was trained further from the {name}."
     for part, values in provenance.items():
         shown = json.dumps(values, indent=2, ensure_ascii=False)
         yield f"<details><summary><code>{part}</code></summary>\n\n```json\n{shown}\n```\n\n</details>"

@@ -73,7 +73,8 @@ class NATSettings:
     """One training by ``adanat pretrain-nat``, settled; what is not named here is as in its request.
 
     Attributes:
-        size: preset of the NAT.
+        size: preset of the NAT; "" with ``start`` for the shape of that model's.
+        start: model whose NAT it starts from; "" for random weights, or those that a resumed run started from.
         accumulate: gradient accumulation steps; 0 for as few as the memory of a process allows.
         note: a line that says where its settings come from; "" for none.
     """
@@ -90,6 +91,7 @@ class NATSettings:
     half: bool = False
     text_encoder: str = ""
     note: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)

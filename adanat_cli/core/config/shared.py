@@ -28,6 +28,8 @@ model = partial(
     "-m",
     help="Model folder, name or Hub id user/repo\\[@revision]; by default the embedded model.",
 )
+start = partial(option, "", "--from")
+"""Weights of a model to start from instead of random ones; each training's help says which."""
 classes = partial(data, (), "--class", "-c", help="Class id or name; repeat for several.")
 num_images = partial(data, None, "--num-images", "-n", help="Stop after N images.", min=1)
 text_encoder = partial(

@@ -48,7 +48,15 @@ class PretrainNATRequest:
         None, help="Size of the NAT; by default the preset's own, or by the number of images."
     )
     model: str = option(
-        "", "--model", "--tokenizer", "-m", help="Model whose tokenizer made the tokens; by default the data set's own."
+        "",
+        "--model",
+        "--tokenizer",
+        "-m",
+        help="Model whose tokenizer made the tokens; by default that of --from, else the data set's own.",
+    )
+    start: str = shared.start(
+        help="Model to train further, whose NAT gives shape and first weights: folder, name or Hub id "
+        "user/repo\\[@revision]. Its classes are found by number or name; new ones start from the null class."
     )
     text_encoder: str = shared.text_encoder()
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/nat-DATASET")

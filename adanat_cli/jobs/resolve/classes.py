@@ -89,14 +89,36 @@ def shared_ids(
     return {label: label for label in labels} if num_classes == num_known and same_names(names, labels) else None
 
 
-def same_names(names: Mapping[int, str], labels: Mapping[int, str]) -> bool:
-    """Whether two numberings can be the same: at most half of their common ids have different names.
+def same_names(names: Mapping[int, str], labels: Mapping[int, str], share: float = 0.5) -> bool:
+    """Whether two numberings can be the same: a share of their common ids, at least, have the same names.
 
     Lists of the same classes differ in some words. Names that are ids themselves are ignored.
     """
     both = [label for label in names.keys() & labels.keys() if not (_is_id(names[label]) or _is_id(labels[label]))]
     same = [_words(short_name(names[label])) == _words(short_name(labels[label])) for label in both]
-    return 2 * sum(same) >= len(same)
+    return sum(same) >= share * len(same)
+
+
+def rows_by_name(names: Mapping[int, str], labels: Mapping[int, str]) -> dict[int, int]:
+    """Find classes of data that a model knows under another number.
+
+    Args:
+        names: id -> name in the data.
+        labels: id -> name of the classes that the model was trained on.
+
+    Returns:
+        Id in the data -> id in the model; names that several classes share are left out.
+    """
+    known: dict[str, set[int]] = {}
+    for label, name in labels.items():
+        for key in map(_key, _synonyms(name)):
+            known.setdefault(key, set()).add(label)
+    found: dict[int, int] = {}
+    for label, name in names.items():
+        places = known.get(_key(name)) or known.get(_key(short_name(name))) or set(_synset(name, labels))
+        if len(places) == 1 and not _ID.fullmatch(name):
+            found[label] = min(places)
+    return found
 
 
 def _is_id(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,13 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.resolve.models import load_tokenizer, model_names, resolve_model, resolve_tokens
-from adanat_cli.jobs.resolve.text_encoders import encoder_component, load_encoder, recorded_name, usual_encoder
+from adanat_cli.jobs.resolve.text_encoders import (
+    encoder_component,
+    encoder_of,
+    load_encoder,
+    recorded_name,
+    usual_encoder,
+)
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -32,7 +39,9 @@ from adanat_cli.jobs.sample.pictures import Pixels, image_grid
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
+from adanat_cli.jobs.train.nat_start import class_rows, first_weights, fit_to_tokens, start_shape
 from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, count_parameters, update_memory
+from adanat_cli.jobs.train.start import Start, find_start
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
@@ -57,9 +66,10 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     accelerator = make_accelerator(request.device, request.training.batch_size)
     with accelerator.main_process_first():
         request = replace(request, tokens=resolve_tokens(request.tokens))
-    tokens, model = TokenSet.open(request.tokens), tokenizer_model(request)
-    encoder = caption_encoder(request, tokens, accelerator.device)
-    shape = nat_shape(request, tokens.info, model, encoder)
+    start = find_start(request.start, "nat", request.output)
+    tokens, model = TokenSet.open(request.tokens), tokenizer_model(request, start)
+    encoder = caption_encoder(request, tokens, accelerator.device, start)
+    shape = nat_shape(request, tokens.info, model, encoder, start)
     train_rows, held_out = hold_out(training_rows(tokens, request.classes), request.training.held_out)
     config = settle_precision(
         request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
@@ -67,6 +77,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     share = config.batch_size // accelerator.num_processes
     request = replace(request, accumulate=pieces_of(request, shape, share, config.precision))
     settings = {"nat": shape.to_dict(), "training": config.to_dict(), "data": data_identity(tokens, train_rows)}
+    weights, line = _first_weights(request, start, tokens, train_rows)
+    settings |= start.recorded() if start else {}
     run = Run(request.output, settings, accelerator, reporter, training_length(config), request.note)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
@@ -75,13 +87,33 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         conditions = CaptionConditions(first, tokens, encoder, accelerator.device)
     else:
         conditions = ClassConditions(torch.from_numpy(np.unique(tokens.labels[train_rows])), tokens.info.class_names)
-    trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode)
+    trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode, weights)
     if run.is_new:
+        if line:
+            run.reporter.log(line)
         run.reporter.log(
             f"Training {count_parameters(shape) / 1e6:.1f} M parameters on {len(train_rows)} images in "
             f"{config.precision}; {len(held_out)} images held out."
         )
     return NATLoop(run, trainer, request, tokens, train_rows, held_out, model, conditions, encoder).train()
+
+
+def _first_weights(
+    request: NATSettings, start: Start | None, tokens: TokenSet, rows: Indices
+) -> tuple[Mapping[str, Tensor] | None, str]:
+    """Weights to start from, and a line that says which; None for random ones, and where a saved state has them."""
+    if start is None:
+        return None, ""
+    require(
+        request.training.code_init == 0,
+        f"--code-init {request.training.code_init} draws new word embeddings, but those of --from {start.model} are "
+        "kept; leave one of the two out.",
+    )
+    if start.is_resumed:
+        return None, ""
+    found = class_rows(start.folder, tokens.info) if tokens.info.condition == "class" else None
+    rest = f": {found.line(np.unique(tokens.labels[rows]).tolist())}" if found else ""
+    return first_weights(start.folder, found), f"Starting from {start.model}{rest}."
 
 
 def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
@@ -178,6 +210,7 @@ class NATLoop(MeteredLoop):
                 "size": self.request.size,
                 "update": self.trainer.step,
                 "training": self.run.settings["training"],
+                **({"from": self.run.settings["from"]} if "from" in self.run.settings else {}),
                 "measured": self.measured,
             },
         )
@@ -208,12 +241,21 @@ def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:
     return job
 
 
-def tokenizer_model(request: NATSettings) -> ModelFolder:
-    """The model whose tokenizer is meant: the named one, the data set's own, or the default."""
+def tokenizer_model(request: NATSettings, start: Start | None) -> ModelFolder:
+    """The model whose tokenizer is meant: the named one, that of ``--from``, the data set's own, or the default."""
+    if start and not request.model:
+        folder = start.folder
+        require(
+            folder.exists(),
+            f"{folder.path} is missing, whose tokenizer this run takes; give --from {start.model} again, or --model.",
+        )
+        return folder
     return resolve_model(request.model or (request.dataset if request.dataset in model_names() else ""))
 
 
-def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device) -> TextEncoder | None:
+def caption_encoder(
+    request: NATSettings, tokens: TokenSet, device: torch.device, start: Start | None
+) -> TextEncoder | None:
     """Load the text encoder of captions that are not encoded yet; None where there is nothing to encode.
 
     Raises:
@@ -224,8 +266,10 @@ def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device
         return None
     if tokens.states is None:
         half = request.training.precision == "bf16" or (request.training.precision == "auto" and device.type == "cuda")
-        named = request.text_encoder or usual_encoder(request.dataset)
-        return load_encoder(named, device, torch.bfloat16 if half else torch.float32)
+        precision = torch.bfloat16 if half else torch.float32
+        if start and (base := start_shape(start, request.output)).condition == "text":
+            return encoder_of(start.folder, base, request.text_encoder, device, precision)
+        return load_encoder(request.text_encoder or usual_encoder(request.dataset), device, precision)
     require(
         not request.text_encoder or recorded_name(request.text_encoder) == info.text_encoder,
         f"The captions in {request.tokens} were encoded by {info.text_encoder}, not by {request.text_encoder}; leave "
@@ -235,19 +279,28 @@ def caption_encoder(request: NATSettings, tokens: TokenSet, device: torch.device
 
 
 def nat_shape(
-    request: NATSettings, info: TokenSetInfo, model: ModelFolder, encoder: TextEncoder | None = None
+    request: NATSettings,
+    info: TokenSetInfo,
+    model: ModelFolder,
+    encoder: TextEncoder | None = None,
+    start: Start | None = None,
 ) -> NATConfig:
     """The NAT for these tokens.
 
     Raises:
-        AdaNATError: if another tokenizer made them, or the size is for another condition.
+        AdaNATError: if another tokenizer made them, the size is for another condition, or the NAT to start from
+            does not fit them.
     """
+    if start:  # before the tokenizer that is usual, which is the start's own
+        base = fit_to_tokens(start_shape(start, request.output), request.size, info, encoder, start.model)
     actual = model.fingerprint("tokenizer")
     require(
         info.tokenizer_fingerprint == actual,
         f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
         f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
     )
+    if start:
+        return base.replace(tokenizer_fingerprint=actual)
     text: dict[str, Any] = {"num_classes": info.num_classes}
     if info.condition == "text":
         text = {

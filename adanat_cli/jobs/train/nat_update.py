@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -35,8 +35,9 @@ class NATTrainer(Trainer):
         accelerator: Accelerator,
         codes: Tensor | None = None,
         condition: Callable[[Tensor], Tensor] = lambda labels: labels,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Draw fresh weights from the seed, the same in every process.
+        """Draw fresh weights from the seed, the same in every process, or take given ones.
 
         Args:
             shape: configuration of the NAT.
@@ -44,12 +45,15 @@ class NATTrainer(Trainer):
             accelerator: devices and processes.
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
             condition: maps labels (B,) to what the NAT reads: themselves, or text states (B, L, D) of captions.
+            weights: state dict to start from, as is the average; None for fresh weights.
         """
         self.config, self._accelerator, self._condition = config, accelerator, condition
         torch.manual_seed(config.seed)
         nat = UViT(shape)
         if codes is not None and config.code_init > 0:
             nat.start_from_codes(codes, config.code_init)
+        if weights is not None:
+            nat.load_state_dict(weights)
         self.nat = nat.to(accelerator.device)
         self.ema = Ema(self.nat, config.ema_decay)
         with torch.device("meta"):

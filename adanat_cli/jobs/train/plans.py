@@ -19,10 +19,12 @@ from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
+from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
 from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
+from adanat_cli.jobs.train.start import Start, find_start
 
 
 def plan_policy(request: PolicySettings) -> dict[str, Any]:
@@ -164,7 +166,8 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
 
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
     """
-    model, shape = _nat_shape(request)
+    start = find_start(request.start, "nat", request.output)
+    model, shape = _nat_shape(request, start)
     num_parameters = count_parameters(shape)
     pieces = pieces_of(request, shape, request.training.batch_size, request.training.precision)
     rows = -(-request.training.batch_size // pieces)
@@ -174,6 +177,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
         "model": model,
         "output": str(request.output),
         "nat": shape.to_dict(),
+        **(_start(start, request) if start else {}),
         "training": request.training.to_dict(),
         "num_parameters": num_parameters,
         "tokens_per_image": shape.num_tokens,
@@ -185,20 +189,31 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     }
 
 
-def _nat_shape(request: NATSettings) -> tuple[str, NATConfig]:
+def _start(start: Start, request: NATSettings) -> dict[str, Any]:
+    """What the NAT starts from, and where the rows of its classes come from, if that is to be decided still."""
+    values, shards = start.recorded(), shard_files(request.tokens)
+    if shards and not start.is_resumed and (info := read_header(shards[0]).info).condition == "class":
+        values["from"]["classes"] = class_rows(start.folder, info).line(range(info.num_classes))
+    return values
+
+
+def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfig]:
     """Whose tokens the NAT would be for, and its configuration."""
     benchmark = BENCHMARKS.get(request.dataset)
     shards = shard_files(request.tokens)
-    if benchmark and not shards and is_absent(request.dataset, request.model):
+    if benchmark and not shards and not start and is_absent(request.dataset, request.model):
         return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
-    model = tokenizer_model(request)
+    model = tokenizer_model(request, start)
     if shards:
         info = read_header(shards[0]).info
-        if info.condition == "text" and not info.text_width:
+        if info.condition == "text" and not info.text_width and not start:
             # Only the encoder, which is not loaded here, records it; a benchmark knows its own.
             known = benchmark or BENCHMARKS["mscoco"]
             info = replace(info, text_width=known.text_width, text_length=known.text_length)
-        return str(model.path), nat_shape(request, info, model)
+        return str(model.path), nat_shape(request, info, model, start=start)
+    if start:
+        base, classes = start_shape(start, request.output), DATA_PRESETS.get(request.dataset, {}).get("num_classes")
+        return str(model.path), base.replace(num_classes=classes if base.condition == "class" else None)
     tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
     fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
     fields = benchmark.nat() if benchmark else fields

@@ -24,6 +24,17 @@ _CHECKPOINT = re.compile(r"step-(\d{8,18})\.safetensors")
 _NUM_LOGGED = "num_logged"
 
 
+def recorded_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run that can be resumed; empty where there is nothing to resume.
+
+    Raises:
+        AdaNATError: if the file is damaged.
+    """
+    file = path / "config.json"
+    has_states = any((path / "checkpoints").glob("step-*.safetensors"))
+    return read_object(file) if file.exists() and has_states else {}
+
+
 class RunFolder:
     """``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``samples/``, ``plots/`` and ``model/``.
 

@@ -51,16 +51,20 @@ from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.data.token_shards import TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
 from adanat_cli.core.hub import looks_like_hub_id
-from adanat_cli.core.reading import read_object
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
 from adanat_cli.jobs.train.nat import training_rows
+from adanat_cli.jobs.train.nat_start import start_shape
 from adanat_cli.jobs.train.policy_setup import named_model
+from adanat_cli.jobs.train.run_folder import recorded_settings
+from adanat_cli.jobs.train.start import find_start
 
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
 _TOKENS, _LOOKED_AT = 64, 16
 _HELD_OUT_FROM = 4949
+_SMALL_WIDTH = 224
+"""Widest NAT that is trained at the rate of the small presets."""
 _POLICY_SHAPE = ("hidden_width", "residual", "smoothing", "base_floor")
 
 
@@ -131,7 +135,8 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     preset, row = TRAINING_PRESETS.get(dataset, {}), {}
     if benchmark := BENCHMARKS.get(dataset):
         preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
-    scale = None
+    scale, start = None, find_start(request.start, "nat", output)
+    shape = start_shape(start, output).to_dict() if start else saved.get("nat", {})
     if not saved and (not preset or training.get("held_out")):
         info, num_rows = _counted_tokens(tokens, request.classes, dry_run)
         share = training.get("held_out", 0)
@@ -140,17 +145,23 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
             f"--held-out {share} of {num_rows} images is none; give a larger share, or 0 to hold none out.",
         )
     if not saved and not preset:
+        like = _size_of(shape) or ("tiny" if shape["width"] <= _SMALL_WIDTH else "large") if start else None
         scale = scale_of(num_rows, request.device)
-        row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": request.size})
-    size = request.size or _saved_size(saved) or preset.get("size") or row.get("size", "large")
+        row = usual.usual_nat(scale, info.num_tokens if info else _TOKENS, {**training, "size": request.size or like})
+    size = request.size or _size_of(shape)
+    if not size and not start:
+        size = preset.get("size") or row.get("size", "large")
     row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
+    if start:
+        row = {**row, "code_init": 0.0}
     if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
         row = {**row, "held_out": 0.01 if saved["data"].get("num_images", 0) > _HELD_OUT_FROM else 0.0}
     settled = settled_config(NATTrainingConfig, row, saved.get("training", {}), training)
     note = ""
     if scale:
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
-        note = f"{_follows(scale)}: size {size}, {_pace(settled)}, {held}; options set others."
+        named = "the size of --from" if start else f"size {size}"
+        note = f"{_follows(scale)}: {named}, {_pace(settled)}, {held}; options set others."
     cuts = request.accumulate or 0
     return settled_as(NATSettings, request, size=size, training=settled, output=output, accumulate=cuts, note=note)
 
@@ -209,11 +220,8 @@ def saved_settings(output: Path, **parts: type[Any]) -> dict[str, Any]:
     Raises:
         AdaNATError: if the file is damaged.
     """
-    file = output / "config.json"
-    if not (file.exists() and any((output / "checkpoints").glob("step-*.safetensors"))):
-        return {}
-    values = read_object(file)
-    return values | {
+    values, file = recorded_settings(output), output / "config.json"
+    return values and values | {
         name: conform_fields(kind, values.get(name, {}), f"{file}: {name}") for name, kind in parts.items()
     }
 
@@ -281,9 +289,8 @@ def _counted_tokens(tokens: Path, classes: tuple[str, ...], dry_run: bool) -> tu
     return headers[0].info, sum(header.num_rows for header in headers)
 
 
-def _saved_size(saved: dict[str, Any]) -> str:
-    """The preset of a saved NAT's shape; "" if it has none."""
-    shape = saved.get("nat", {})
+def _size_of(shape: dict[str, Any]) -> str:
+    """The preset of a NAT's shape; "" if it has none."""
     sizes = (name for name, row in NAT_PRESETS.items() if all(shape.get(key) == row[key] for key in ("width", "depth")))
     return next(sizes, "")
 

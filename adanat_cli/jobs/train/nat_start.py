@@ -1,0 +1,137 @@
+"""A NAT that starts from the weights of another: its shape, its rows of classes, and its first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.config import NAT_PRESETS, NATConfig
+from adanat_cli.core.data.token_shards import TokenSetInfo
+from adanat_cli.core.errors import require
+from adanat_cli.core.text.encoder import TextEncoder
+from adanat_cli.jobs.resolve.classes import rows_by_name, same_names
+from adanat_cli.jobs.resolve.models import load_nat, nat_config
+from adanat_cli.jobs.train.run_folder import recorded_settings
+from adanat_cli.jobs.train.start import Start
+
+_CLASS_ROWS = "context_embed.word_embeddings.weight"
+_SAME_NAMES = 0.9
+"""Share of common names from which on two numberings are one; lists of the same classes differ in some words."""
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """Where the rows of classes come from.
+
+    Attributes:
+        sources: (num_classes + 1,) int64, row of the model for every class and the null label.
+        is_kept: whether both number their classes alike; otherwise rows were found by name.
+        found: labels whose row is not the null row.
+    """
+
+    sources: Tensor
+    is_kept: bool
+    found: frozenset[int]
+
+    def line(self, labels: Collection[int]) -> str:
+        """Say where the rows of some classes come from."""
+        num_found = len(self.found.intersection(labels))
+        rows = "class row" if num_found == 1 else "class rows"
+        return (
+            f"{num_found} {rows} {'kept' if self.is_kept else 'taken by name'}, {len(labels) - num_found} from "
+            "the null row"
+        )
+
+
+def start_shape(start: Start, output: Path) -> NATConfig:
+    """The shape to continue with: that of the run which is resumed, or of the model.
+
+    Raises:
+        AdaNATError: if it is damaged, or the model's NAT fits neither its weights nor its tokenizer.
+    """
+    if start.is_resumed:
+        return NATConfig.from_dict(recorded_settings(output)["nat"], str(output / "config.json"))
+    return nat_config(start.folder)
+
+
+def fit_to_tokens(base: NATConfig, size: str, info: TokenSetInfo, encoder: TextEncoder | None, name: str) -> NATConfig:
+    """The same NAT for a token set, with rows for its classes.
+
+    Args:
+        base: shape of the NAT to start from.
+        size: preset that was asked for; "" for none.
+        info: of the token set.
+        encoder: of captions that are not encoded yet.
+        name: of the model, for messages.
+
+    Raises:
+        AdaNATError: naming what does not fit.
+    """
+    owner, other = f"the NAT of --from {name}", "choose another --from, or tokenize again with its tokenizer"
+    preset = NAT_PRESETS.get(size, {})
+    require(
+        all(getattr(base, key) == preset[key] for key in ("width", "depth", "num_heads") if preset),
+        f"--size {size} is another shape than that of {owner} (width {base.width}, depth {base.depth}, "
+        f"{base.num_heads} heads), which stays as it is; leave --size out.",
+    )
+    words = {"class": "class labels", "text": "captions"}
+    require(
+        base.condition == info.condition,
+        f"The token set holds {words[info.condition]}, but {owner} is conditioned on {words[base.condition]}; choose "
+        "another --from.",
+    )
+    made_by = info.tokenizer_fingerprint
+    for what, found, expected in (
+        ("codebook size", info.codebook_size, base.codebook_size),
+        ("grid", _grid(info.grid), _grid(base.grid)),
+        ("tokenizer", made_by[:12], base.tokenizer_fingerprint[:12] or made_by[:12]),
+    ):
+        require(found == expected, f"The token set has {what} {found}, but {owner} has {expected}; {other}.")
+    if info.condition == "class":
+        return base.replace(num_classes=info.num_classes)
+    if encoder is None and info.text_width:
+        states = f"{info.text_length} x {info.text_width}", info.text_fingerprint
+        fitting = f"{base.text_length} x {base.text_width}", base.text_fingerprint or info.text_fingerprint
+        require(
+            states == fitting,
+            f"The captions were encoded by {info.text_encoder or 'an encoder'} {states[1][:12]} as {states[0]} states, "
+            f"but {owner} reads {fitting[0]} of {base.text_encoder or 'an encoder'} {fitting[1][:12]}; tokenize again "
+            "with that --text-encoder, or choose another --from.",
+        )
+    known = encoder.fingerprint if encoder else info.text_fingerprint
+    return base.replace(text_fingerprint=base.text_fingerprint or known)
+
+
+def _grid(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} x {grid[1]}"
+
+
+def class_rows(folder: ModelFolder, info: TokenSetInfo) -> ClassRows:
+    """For every class of a token set, the row of the model that it starts from.
+
+    Classes that are numbered as the model's keep their rows, others are found by name. A class that the model was
+    never trained on starts from the null row, which is the mean of all that it knows.
+    """
+    labels, num_known = folder.labels(), int(folder.config("nat")["num_classes"])
+    is_kept = info.num_classes == num_known and same_names(info.class_names, labels, _SAME_NAMES)
+    found = rows_by_name(info.class_names, labels)
+    if is_kept:
+        found = {label: label for label in labels or range(num_known)}
+    sources = torch.full((info.num_classes + 1,), num_known)
+    sources[list(found)] = torch.tensor(list(found.values()), dtype=torch.int64)
+    return ClassRows(sources, is_kept, frozenset(found))
+
+
+def first_weights(folder: ModelFolder, rows: ClassRows | None) -> Mapping[str, Tensor]:
+    """Weights of a model's NAT, float32, with the rows of other classes; None for a text model.
+
+    Raises:
+        AdaNATError: if they are damaged, or do not fit the model's configuration or tokenizer.
+    """
+    weights = load_nat(folder).state_dict()
+    return {**weights, _CLASS_ROWS: weights[_CLASS_ROWS][rows.sources]} if rows else weights
