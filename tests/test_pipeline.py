@@ -98,6 +98,11 @@ def test_it_says_what_it_cannot_draw(pipeline: Pipeline, fields: dict[str, objec
         pipeline.sample(**fields)
 
 
+def test_a_number_format_that_does_not_exist_is_refused(model: ModelFolder) -> None:
+    with pytest.raises(AdaNATError, match="precision is 'fp16'; expected 'auto', 'fp32', 'bf16'"):
+        Pipeline.from_pretrained(str(model.path), device="cpu", precision="fp16")
+
+
 def test_a_model_of_prompts_is_told_as_one(tmp_path: Path, model: ModelFolder) -> None:
     folder = ModelFolder(tmp_path / "text")
     folder.write("tokenizer", *model.read("tokenizer"))

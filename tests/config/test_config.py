@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from adanat_cli.core.config import (
     nat_preset,
     tokenizer_config,
 )
+from adanat_cli.core.config.requests import EvaluateRequest, ImportRequest, PushRequest, SampleRequest
 from adanat_cli.core.errors import AdaNATError
 
 NAT = nat_preset("micro", codebook_size=64, grid=(8, 8), num_classes=10)
@@ -113,3 +115,20 @@ def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
 ) -> None:
     with pytest.raises(AdaNATError, match=complaint):
         config()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (SampleRequest, {"image_format": "jpg"}, r"image_format \(--format\) is 'jpg'; expected 'png' or 'npz'"),
+        (SampleRequest, {"precision": "fp16"}, "precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
+        (EvaluateRequest, {"precision": ""}, "precision is ''; expected"),
+        (ImportRequest, {"files": (), "output": Path("m"), "kind": "gan"}, "kind is 'gan'; expected"),
+        (PushRequest, {"source": "m", "repo": "a/b", "kind": "image"}, "kind .--tokens. is 'image'; expected"),
+    ],
+)
+def test_a_request_from_python_has_the_words_that_the_command_knows(
+    kind: type, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(AdaNATError, match=words):
+        kind(**fields)

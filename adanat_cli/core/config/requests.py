@@ -124,6 +124,9 @@ class SampleRequest:
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class EvaluateRequest:
@@ -220,6 +223,9 @@ class EvaluateRequest:
     precision: Precision = shared.precision(acts_on=MODEL)
     part_size: int = PART_SIZE
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class StatsRequest:
@@ -305,6 +311,9 @@ class ImportRequest:
     )
     origin: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class PullRequest:
@@ -343,6 +352,9 @@ class PushRequest:
     )
     num_images: int = option(16, "--samples", help="Number of images to draw for the card; 0 for no pictures.", min=0)
     device: str = shared.device()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -201,9 +201,14 @@ def _unknown(text: str, labels: Mapping[int, str], num_classes: int, owner: str)
     close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.6)
     # One word of a name ("retriever") is below the cutoff of difflib.
     close += [synonym for synonym in by_synonym if wanted in synonym and synonym not in close]
-    if close:
-        nearest = ", ".join(f"{synonym} ({by_synonym[synonym]})" for synonym in close[:_NUM_LISTED])
-        return f"Class {shown} is not one that {owner} knows; did you mean {nearest}?"
+    nearest: dict[int, str] = {}
+    for synonym in close:
+        # Of a name's synonyms one suffices, rather than all of them together.
+        if synonym in nearest.setdefault(by_synonym[synonym], synonym):
+            nearest[by_synonym[synonym]] = synonym
+    if nearest:
+        listed = ", ".join(f"{synonym} ({label})" for label, synonym in list(nearest.items())[:_NUM_LISTED])
+        return f"Class {shown} is not one that {owner} knows; did you mean {listed}?"
     return (
         f"Class {shown} is not one of the {len(labels)} that {owner} knows, such as "
         f"{_some(labels)}{_HINT.get(owner, '.')}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -173,7 +173,12 @@ def pick_precision(precision: Precision, device: torch.device, job: Job) -> torc
         precision: "auto", "fp32" or "bf16".
         device: where the run computes.
         job: does a typical piece of the work in the given number format.
+
+    Raises:
+        AdaNATError: if the precision is none of these.
     """
+    known = get_args(Precision)
+    require(precision in known, f"precision is {precision!r}; expected {', '.join(map(repr, known))}.")
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":

@@ -249,6 +249,7 @@ def test_a_class_is_found_however_label_lists_and_file_names_write_it(asked: str
         ("n01440764", r"'n01440764' \(tench\) is not one of the 5"),
         ("retriever", r"did you mean golden retriever \(207\)"),
         ("jelly fishes", r"did you mean jellyfish \(107\)"),
+        ("carassius", r"did you mean carassius auratus \(1\)\?$"),
         (" ", "name of a class is empty"),
         ("--", "not one of the 5"),
         ("x" * 9999, "xxx…' is not one of the 5"),
