@@ -24,7 +24,7 @@ from adanat_cli.core.config import (
     nat_preset,
     tokenizer_config,
 )
-from adanat_cli.core.config.requests import EvaluateRequest, ImportRequest, PushRequest, SampleRequest
+from adanat_cli.core.config.requests import EvaluateRequest, ImportRequest, PushRequest, SampleRequest, StatsRequest
 from adanat_cli.core.errors import AdaNATError
 
 NAT = nat_preset("micro", codebook_size=64, grid=(8, 8), num_classes=10)
@@ -107,6 +107,7 @@ def test_an_own_source_needs_its_image_size() -> None:
     [
         (lambda: NATTrainingConfig(steps=0), r"^steps \(--updates\) is 0; expected at least 1\.$"),
         (lambda: DiscriminatorConfig(updates=0), r"updates \(--discriminator-updates\) is 0; expected at least 1\.$"),
+        (lambda: data_config("a", image_size=8, num_classes=-1), r"^num_classes is -1; expected at least 0\.$"),
         (lambda: NATTrainingConfig(batch_size=0), r"^batch_size is 0; expected at least 1\.$"),
     ],
 )
@@ -122,13 +123,12 @@ def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
     [
         (SampleRequest, {"image_format": "jpg"}, r"image_format \(--format\) is 'jpg'; expected 'png' or 'npz'"),
         (SampleRequest, {"precision": "fp16"}, "precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
+        (StatsRequest, {"dataset": "a", "output": Path("s.npz"), "seed": -1}, "seed is -1; expected at least 0"),
         (EvaluateRequest, {"precision": ""}, "precision is ''; expected"),
         (ImportRequest, {"files": (), "output": Path("m"), "kind": "gan"}, "kind is 'gan'; expected"),
         (PushRequest, {"source": "m", "repo": "a/b", "kind": "image"}, "kind .--tokens. is 'image'; expected"),
     ],
 )
-def test_a_request_from_python_has_the_words_that_the_command_knows(
-    kind: type, fields: dict[str, Any], words: str
-) -> None:
+def test_a_request_from_python_takes_what_the_command_takes(kind: type, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(AdaNATError, match=words):
         kind(**fields)

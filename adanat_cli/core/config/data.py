@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Bounds, Config, Probability
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Bounds, Config, Natural, Probability
 from adanat_cli.core.config.benchmarks import BENCHMARKS
 from adanat_cli.core.config.option import REQUIRED, option
 from adanat_cli.core.errors import hide_secrets, require
@@ -41,7 +41,7 @@ class DataConfig(Config):
     image_column: str = _data("", help="Column of the images.")
     label_column: str = _data("", help="Column of the class labels.")
     caption_column: str = _data("", help="Column of the captions.")
-    num_classes: int = _data(0, help="Number of classes of the labels, where a stream does not give it.")
+    num_classes: Natural = _data(0, help="Number of classes of the labels, where a stream does not give it.")
     classes: tuple[int, ...] = ()
     streaming: bool = _data(False, help="Read in order, without a local copy.")
     max_bad: Probability = _data(0.01, help="Share of unreadable images to tolerate.", show_default="0.01")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import MODEL, PROMPTS
-from adanat_cli.core.config.base import Bounds, Count, check_fields
+from adanat_cli.core.config.base import Bounds, Count, Natural, check_fields
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
 from adanat_cli.core.config.training import Precision
@@ -256,14 +256,17 @@ class StatsRequest:
     )
     model: str = shared.model()
     inception: Path | None = shared.inception()
-    num_images: int | None = shared.num_images()
+    num_images: int | None = shared.num_images(min=2)
     num_features: int = option(
         10_000, help="Number of images whose features are stored, for precision, recall and KID.", min=0
     )
-    seed: int = shared.seed()
+    seed: Natural = shared.seed()
     workers: int = shared.workers()
     device: str = shared.device()
     part_size: int = PART_SIZE
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
