@@ -15,13 +15,20 @@ from adanat_cli.core.config.policy_training import (
     recipe,
 )
 from adanat_cli.core.config.tokenizer import PixelConfig, TokenizerConfig, VQAEConfig, VQGANConfig, tokenizer_config
-from adanat_cli.core.config.training import TRAINING_PRESETS, NATTrainingConfig, Precision, TokenizerTrainingConfig
+from adanat_cli.core.config.training import (
+    PROJECTED_TRAINING,
+    TRAINING_PRESETS,
+    NATTrainingConfig,
+    Precision,
+    TokenizerTrainingConfig,
+)
 
 __all__ = [
     "BENCHMARKS",
     "DATA_PRESETS",
     "FEATURE_TRAINING",
     "NAT_PRESETS",
+    "PROJECTED_TRAINING",
     "RECIPES",
     "TRAINING_PRESETS",
     "Benchmark",

@@ -8,7 +8,18 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.base import Bounds, Config, Count, Decay, Natural, NotNegative, Positive, Probability, Seed
+from adanat_cli.core.config.base import (
+    MAX_IMAGE_SIZE,
+    Bounds,
+    Config,
+    Count,
+    Decay,
+    Natural,
+    NotNegative,
+    Positive,
+    Probability,
+    Seed,
+)
 from adanat_cli.core.config.option import option
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -61,22 +72,56 @@ class TokenizerTrainingConfig(_TrainingFields):
     """Training of the small VQ autoencoder.
 
     Attributes:
+        reconstruction_weight: weight of the absolute plus squared error.
         commitment_weight: weight of the loss that pulls encoder outputs towards their codes.
+        beta1, discriminator_beta1: beta1 of Adam for the autoencoder, and for the discriminator.
         discriminator_rate: learning rate of the discriminator as a share of ``learning_rate``; a larger one leaves
             grids in the images.
-        perceptual_weight: weight of the feature distance in the perceptual backbone.
         codebook_decay: decay of the moving averages that update the code vectors.
     """
 
+    reconstruction_weight: NotNegative = 1.0
     commitment_weight: float = 0.25
-    adversarial_weight: float = _training(0.02, help="Weight of the patch discriminator's loss; 0 for none.")
-    adversarial_start: int = _training(2000, help="Update at which the patch discriminator enters.")
+    beta1: Decay = 0.9
+    discriminator: Literal["patch", "efficientnet"] = _training(
+        "patch",
+        help="patch (a small network that is trained from scratch) or efficientnet (heads on a frozen "
+        "EfficientNet-Lite0 with ImageNet weights, which is also the perceptual backbone then).",
+        show_default="patch",
+    )
+    adversarial_weight: NotNegative = _training(0.02, help="Weight of the discriminator's loss; 0 for none.")
+    adversarial_start: int = _training(2000, help="Update at which the discriminator enters.")
     discriminator_rate: float = 0.2
-    perceptual_weight: float = 1.0
+    discriminator_beta1: Decay = 0.5
+    perceptual_weight: NotNegative = _training(1.0, help="Weight of the perceptual loss; 0 for none.")
     perceptual_backbone: str = _training(
-        "", "--perceptual", help="timm backbone of a perceptual loss, as NAME or NAME=FILE.safetensors."
+        "",
+        former=("--perceptual",),
+        help="Frozen network of a perceptual loss: efficientnet, or a timm backbone as NAME or NAME=FILE.safetensors.",
+    )
+    feature_size: Annotated[int, Bounds(32, MAX_IMAGE_SIZE)] = _training(
+        96, help="Side in pixels to which smaller images are enlarged for efficientnet."
     )
     codebook_decay: Annotated[float, Bounds(above=0, below=1)] = 0.99
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The frozen networks that the losses read: efficientnet, or timm's names."""
+        perceptual = self.perceptual_backbone if self.perceptual_weight > 0 else ""
+        projected = "efficientnet" if self.discriminator == "efficientnet" and self.adversarial_weight > 0 else ""
+        return tuple(dict.fromkeys(name for name in (projected, perceptual) if name))
+
+
+PROJECTED_TRAINING: dict[str, Any] = {
+    "learning_rate": 5e-4,
+    "reconstruction_weight": 0.5,
+    "beta1": 0.5,
+    "adversarial_weight": 0.1,
+    "discriminator_rate": 1.0,
+    "discriminator_beta1": 0.0,
+    "perceptual_backbone": "efficientnet",
+}
+"""Settings of ``TokenizerTrainingConfig`` that suit its discriminator efficientnet, before those of any data set."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.tokenizer.build import build_tokenizer
+from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
@@ -131,7 +132,12 @@ def _count(network: nn.Module) -> int:
 
 
 def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
-    """What ``train_tokenizer`` would do, without touching data."""
+    """What ``train_tokenizer`` would do, without touching data.
+
+    Raises:
+        AdaNATError: if the weights of a frozen network are not available.
+    """
+    require_backbones(*request.training.backbones)
     with torch.device("meta"):
         num_parameters = _count(build_tokenizer(request.tokenizer))
     return {
@@ -157,8 +163,12 @@ def _tokenizer_memory(request: TokenizerSettings, num_parameters: int) -> int:
     floats = sum(
         2 * (4 + 6 * shape.num_res_blocks) * width / 4**level for level, width in enumerate(shape.channels, start=1)
     )
+    numbers = shape.image_size**2 * (12 + floats)
+    if EFFICIENTNET in request.training.backbones:
+        # Numbers per pixel that it sees.
+        numbers += max(request.training.feature_size, shape.image_size) ** 2 * 400
     size = 2 if request.training.precision == "bf16" else 4
-    return 20 * num_parameters + int(size * request.training.batch_size * shape.image_size**2 * (12 + floats))
+    return 20 * num_parameters + int(size * request.training.batch_size * numbers)
 
 
 def plan_nat(request: NATSettings) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from adanat_cli.core.config import (
     BENCHMARKS,
     DATA_PRESETS,
     NAT_PRESETS,
+    PROJECTED_TRAINING,
     RECIPES,
     TRAINING_PRESETS,
     DataConfig,
@@ -106,7 +107,14 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
     row = preset.get("tokenizer", {})
     if line:
         row = usual.usual_tokenizer_training(scale, config.image_size, training)
+    if {**saved.get("training", {}), **training}.get("discriminator") == "efficientnet":
+        row = {**row, **PROJECTED_TRAINING}
     settled = settled_config(TokenizerTrainingConfig, row, saved.get("training", {}), training)
+    require(
+        "feature_size" not in training or "efficientnet" in settled.backbones,
+        "--feature-size has no meaning where no loss reads efficientnet; leave it out, or take --discriminator "
+        "efficientnet.",
+    )
     note = ""
     if line and isinstance(tokenizer, VQAEConfig):
         grid = " x ".join(map(str, tokenizer.grid))

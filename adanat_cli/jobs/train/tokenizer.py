@@ -19,12 +19,8 @@ from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import require
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.codebook import Codebook
-from adanat_cli.core.tokenizer.losses import (
-    PatchDiscriminator,
-    PerceptualLoss,
-    discriminator_loss,
-    reconstruction_loss,
-)
+from adanat_cli.core.tokenizer.losses import require_backbones
+from adanat_cli.core.tokenizer.objective import Objective, Views, judge
 from adanat_cli.core.tokenizer.vqae import VQAE
 from adanat_cli.jobs.runtime.devices import make_accelerator, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
@@ -54,11 +50,12 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
     """
     if isinstance(request.tokenizer, PixelConfig):
         return _write_pixels(request, request.tokenizer)
+    require_backbones(*request.training.backbones)
     accelerator = make_accelerator(request.device, request.training.batch_size)
     source = open_source(request.data)
     shape = request.tokenizer
     training = settle_precision(
-        request.training, request.output, accelerator, lambda: _trial(shape, request.training.seed, accelerator)
+        request.training, request.output, accelerator, lambda: _trial(shape, request.training, accelerator.device)
     )
     # Where the data lies and how many threads decode it change nothing.
     settings = {"data": source.identity(), "tokenizer": shape.to_dict(), "training": training.to_dict()}
@@ -142,15 +139,20 @@ class TokenizerLoop(MeteredLoop):
         write_card(model)
 
 
-def _trial(shape: VQAEConfig, seed: int, accelerator: Accelerator) -> Any:
-    """A forward and backward pass in a given number format, to be timed."""
-    torch.manual_seed(seed)
-    vqae = VQAE(shape).to(accelerator.device).to(memory_format=torch.channels_last)
-    images = torch.rand(8, 3, shape.image_size, shape.image_size, device=accelerator.device)
+def _trial(shape: VQAEConfig, training: TokenizerTrainingConfig, device: torch.device) -> Any:
+    """The autoencoder's forward and backward pass in a given number format, to be timed."""
+    torch.manual_seed(training.seed)
+    vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
+    objective = Objective(training, shape.image_size, device)
+    images = torch.rand(8, 3, shape.image_size, shape.image_size, device=device)
+    adversarial = training.adversarial_weight > 0
 
     def job(dtype: torch.dtype) -> None:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = reconstruction_loss(vqae(images).images, images)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            with torch.no_grad():
+                targets = objective.views(images, adversarial)
+            result = vqae(images)
+            loss, _ = objective.loss(result, images, objective.views(result.images, adversarial), targets)
         loss.backward()
 
     return job
@@ -171,11 +173,13 @@ class TokenizerTrainer(Trainer):
         device, rate = accelerator.device, config.learning_rate
         self.config, self._accelerator = config, accelerator
         self.vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
-        self.discriminator = PatchDiscriminator(shape.image_size).to(device).to(memory_format=torch.channels_last)
-        self._perceptual = PerceptualLoss(config.perceptual_backbone).to(device) if config.perceptual_backbone else None
+        self.objective = Objective(config, shape.image_size, device)
+        self.discriminator = self.objective.discriminator
         self.codebook = Codebook(self.vqae.codes, config.codebook_decay)
-        self.optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(0.9, 0.99))
-        self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), rate, betas=(0.5, 0.99))
+        self.optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(config.beta1, 0.99))
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), rate, betas=(config.discriminator_beta1, 0.99)
+        )
         self.ema = Ema(self.vqae, config.ema_decay)
         self._vqae_pass = accelerator.prepare_model(self.vqae)
         self._discriminator_pass = accelerator.prepare_model(self.discriminator)
@@ -198,18 +202,15 @@ class TokenizerTrainer(Trainer):
         # The autoencoder's gradient passes through the discriminator without collecting there.
         self.discriminator.requires_grad_(False)
         with self._autocast():
+            with torch.no_grad():
+                targets = self.objective.views(real, adversarial)
             result = self._vqae_pass(real)
-            reconstruction = reconstruction_loss(result.images, real)
-            loss = reconstruction + config.commitment_weight * result.commitment
-            if self._perceptual is not None:
-                loss = loss + config.perceptual_weight * self._perceptual(result.images, real)
-            if adversarial:
-                # Not the distributed wrapper, which would wait for gradients that are switched off here.
-                loss = loss - config.adversarial_weight * self.discriminator(result.images).float().mean()
+            outputs = self.objective.views(result.images, adversarial)
+            loss, reconstruction = self.objective.loss(result, real, outputs, targets)
         self._descend(self.optimizer, loss)
         self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
         self.ema.update(self.vqae, self.step)
-        stats = self._update_discriminator(real, result.images.detach()) if adversarial else real.new_zeros(2)
+        stats = self._update_discriminator(outputs.detached(), targets) if adversarial else real.new_zeros(2)
         self.step += 1
         return torch.cat([torch.stack([reconstruction, result.commitment]).detach(), stats])
 
@@ -219,15 +220,13 @@ class TokenizerTrainer(Trainer):
         copy.load_state_dict(self.ema.state_dict())
         return copy.to(self._accelerator.device).eval()
 
-    def _update_discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+    def _update_discriminator(self, outputs: Views, targets: Views) -> Tensor:
         """One update of the discriminator; returns its loss and accuracy."""
         self.discriminator.requires_grad_(True)
         with self._autocast():
-            real_logits, fake_logits = self._discriminator_pass(torch.cat([real, fake])).chunk(2)
-            loss = discriminator_loss(real_logits, fake_logits)
-        self._descend(self.discriminator_optimizer, loss)
-        accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
-        return torch.stack([loss.detach(), accuracy])
+            stats = judge(self._discriminator_pass, outputs, targets)
+        self._descend(self.discriminator_optimizer, stats[0])
+        return stats.detach()
 
     def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)

