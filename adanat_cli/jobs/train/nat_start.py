@@ -115,7 +115,7 @@ def class_rows(folder: ModelFolder, info: TokenSetInfo) -> ClassRows:
     """For every class of a token set, the row of the model that it starts from.
 
     Classes that are numbered as the model's keep their rows, others are found by name. A class that the model was
-    never trained on starts from the null row, which is the mean of all that it knows.
+    never trained on starts from the null row, which was trained on images of all classes.
     """
     labels, num_known = folder.labels(), int(folder.config("nat")["num_classes"])
     is_kept = info.num_classes == num_known and same_names(info.class_names, labels, _SAME_NAMES)

@@ -195,7 +195,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
         "accumulate": pieces,
         "megabytes_on_one_process": update_memory(shape, num_parameters, rows, request.training.precision) // 2**20,
         **({"note": request.note} if request.note else {}),
-        **missing_parts(request.dataset, request.model, request.tokens),
+        **missing_parts(request.dataset, request.model or request.start, request.tokens),
     }
 
 

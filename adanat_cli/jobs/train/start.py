@@ -54,18 +54,19 @@ def find_start(asked: str, component: str, output: Path) -> Start | None:
     saved = recorded_settings(output)
     before = conform(saved.get(_KEY, {}), Mapping[str, str], f"{output / 'config.json'}: {_KEY}")
     if not asked:
-        return Start(before["model"], before["weights"], ModelFolder(output / "model"), True) if before else None
+        run = ModelFolder(output / "model")
+        return Start(before.get("model", ""), before.get("weights", ""), run, True) if before else None
     folder = resolve_model(asked)
+    there = ", ".join(folder.index.components) or "an empty index"
     require(
         folder.has(component),
-        f"--from {folder.name} has no {component} to start from, only {', '.join(folder.index.components) or 'labels'};"
-        " choose another model.",
+        f"--from {folder.name} has no {component} to start from, only {there}; choose another model.",
     )
     # A local path is private and means nothing elsewhere.
     start = Start(folder.title if Path(asked).is_dir() else asked, folder.fingerprint(component), folder, bool(saved))
     if not saved:
         return start
     if before.get("weights") == start.weights:
-        return Start(before["model"], start.weights, folder, True)
+        return Start(before.get("model", ""), start.weights, folder, True)
     refuse_changes({_KEY: before or {"model": "", "weights": ""}}, start.recorded(), output, "a run")
     return start

@@ -21,16 +21,26 @@ from typer.testing import CliRunner
 from adanat_cli import Pipeline
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DiscriminatorConfig, NATConfig, PolicyTrainingConfig, PPOConfig, data_config
+from adanat_cli.core.config import (
+    DiscriminatorConfig,
+    NATConfig,
+    NATTrainingConfig,
+    PolicyTrainingConfig,
+    PPOConfig,
+    data_config,
+)
 from adanat_cli.core.config.requests import SampleRequest
-from adanat_cli.core.config.settings import PolicySettings
+from adanat_cli.core.config.settings import NATSettings, PolicySettings
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.core.text.encoder import TextEncoder
+from adanat_cli.jobs.resolve.models import load_nat, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.conditions import CaptionConditions
 from adanat_cli.jobs.sample.sample import sample
+from adanat_cli.jobs.train.nat import pretrain_nat
+from adanat_cli.jobs.train.nat_start import fit_to_tokens
 from adanat_cli.jobs.train.policy import train_policy
 from tests.clip_toy import make_clip
 from tests.jobs.train.test_nat import At
@@ -226,6 +236,34 @@ def test_the_preference_reward_sees_the_prompts(
     assert json.loads((tmp_path / "run" / "config.json").read_text())["ppo"]["baseline"] == "none"
     with pytest.raises(AdaNATError, match=r"preference_model was '.*clip', now 'another/judge'; repeat its settings"):
         train_policy(replace(request, preference_model="another/judge"), SilentReporter())
+
+
+def test_a_text_nat_is_trained_further_with_its_own_encoder(
+    results: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    model, tokens = folder / "nat" / "model", TokenSet.open(folder / "tokens")
+    training = NATTrainingConfig(steps=1, batch_size=4, warmup_steps=0, held_out=0.0, precision="fp32")
+    request = NATSettings("pictures", folder / "tokens", "", training, tmp_path / "run", device="cpu")
+    done = pretrain_nat(replace(request, start=str(model)), SilentReporter())
+    further, before = load_nat(resolve_model(done["model"])), load_nat(ModelFolder(model))
+    assert further.config == before.config
+    # The first update's rate is 0.
+    assert all(map(torch.equal, further.state_dict().values(), before.state_dict().values()))
+    assert ModelFolder(done["model"]).fingerprint("text") == ModelFolder(model).fingerprint("text")
+    pretrain_nat(request, SilentReporter())  # resumed
+    plain = replace(tokens.info, text_width=0, text_length=0, text_fingerprint="")
+    encoder = TextEncoder(str(folder / "clip"))
+    assert fit_to_tokens(before.config, "", plain, encoder, "nat") == before.config
+    for other, words in (
+        (replace(tokens.info, text_fingerprint="f00d"), "encoded by clip f00d"),
+        (replace(tokens.info, text_length=7), "as 7 x 32 states, but the NAT of --from nat reads 6 x 32"),
+        (
+            replace(tokens.info, condition="class"),
+            "class labels, but the NAT of --from nat is conditioned on cap",
+        ),
+    ):
+        with pytest.raises(AdaNATError, match=words):
+            fit_to_tokens(before.config, "", other, None, "nat")
 
 
 def test_a_stopped_policy_training_on_captions_goes_on_to_the_same_state(
