@@ -20,6 +20,7 @@ from adanat_cli.jobs.resolve.models import resolve_tokens
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.push import push
 from adanat_cli.jobs.train.nat import NATSettings, pretrain_nat
+from adanat_cli.jobs.train.plans import plan_nat
 from tests.hub.server import Fault, HubServer
 from tests.nat_toy import make_tokens
 
@@ -47,6 +48,21 @@ def test_a_nat_trains_on_tokens_and_a_tokenizer_from_the_hub(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     there = TokenSet.open(resolve_tokens(Path("tester/tokens@v1")))
     assert np.array_equal(there.tokens, TokenSet.open(here).tokens)
+
+
+def test_a_nat_on_the_hub_is_trained_further_and_the_card_names_it(
+    hub: HubServer, model: ModelFolder, pushed: str, tmp_path: Path
+) -> None:
+    tokens = make_tokens(tmp_path / "tokens", model.fingerprint("tokenizer"))
+    training = NATTrainingConfig(steps=1, batch_size=8, warmup_steps=1, precision="fp32")
+    request = NATSettings("toy", tokens, "", training, tmp_path / "run", device="cpu", start=pushed)
+    recorded = {"model": pushed, "weights": model.fingerprint("nat")}
+    assert plan_nat(request)["from"].items() >= recorded.items()
+    assert all("bytes=" in line for line in hub.asked(r"GET .*nat/model"))  # headers alone
+    further = ModelFolder(pretrain_nat(request, SilentReporter())["model"])
+    assert further.index.provenance["nat"]["from"] == recorded
+    assert yaml.safe_load(further.card().split("---")[1])["base_model"] == [pushed]
+    assert not hub.asked(r"GET .*(policies|features)")
 
 
 def test_a_misspelt_folder_of_tokens_is_told_as_one(hub: HubServer) -> None:
