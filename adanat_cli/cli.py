@@ -74,7 +74,7 @@ def callback(
         int,
         typer.Option(
             "--nproc",
-            help="Processes of this machine that share the work, one per GPU; before the command, as in "
+            help="Processes on this machine that share the work, one per GPU; goes before the command, as in "
             "`adanat --nproc 8 pretrain-nat …`.",
             metavar="N",
         ),

@@ -279,7 +279,7 @@ def options_named(folder: Path) -> set[str]:
 
 
 def test_every_option_that_a_message_advises_exists() -> None:
-    everywhere = {"--nproc", "--help", "--version"}
+    everywhere = {"--nproc", "--help", "--version", "--force-reinstall"}  # the last one is pip's
     for command in typer.main.get_command(cli.app).commands:
         everywhere |= options_of(command)
     assert options_named(PACKAGE / "core") - everywhere == set()

@@ -71,7 +71,9 @@ def _run(num_processes: int, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        raise AdaNATError(f"{num_processes} processes cannot be started: {error.strerror or error}.") from error
+        raise AdaNATError(
+            f"{num_processes} processes cannot be started: {error.strerror or error}; try fewer."
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
     return 0

@@ -57,7 +57,7 @@ def test_every_preset_builds_for_its_data(dataset: str) -> None:
 
 def test_images_of_another_size_are_refused() -> None:
     net = network(FeatureConfig(16, 3, (8, 16)))
-    with pytest.raises(AdaNATError, match=r"\(B, 3, 16, 16\), and got \(1, 3, 32, 32\)"):
+    with pytest.raises(AdaNATError, match=r"\(B, 3, 16, 16\), but got \(1, 3, 32, 32\)"):
         net.features(torch.rand(1, 3, 32, 32))
 
 

@@ -41,10 +41,10 @@ class DataConfig(Config):
     image_column: str = _data("", help="Column of the images.")
     label_column: str = _data("", help="Column of the class labels.")
     caption_column: str = _data("", help="Column of the captions.")
-    num_classes: Natural = _data(0, help="Number of classes of the labels, where a stream does not give it.")
+    num_classes: Natural = _data(0, help="Number of classes, if a stream does not give it.")
     classes: tuple[int, ...] = ()
     streaming: bool = _data(False, help="Read in order, without a local copy.")
-    max_bad: Probability = _data(0.01, help="Share of unreadable images to tolerate.", show_default="0.01")
+    max_bad: Probability = _data(0.01, help="Fraction of unreadable images to tolerate.", show_default="0.01")
     address: str = field(default="", repr=False)
     preset: str = field(default="", repr=False, compare=False)
 

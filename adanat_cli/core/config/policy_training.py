@@ -87,7 +87,7 @@ class DiscriminatorConfig(Config):
     updates: Count = _reward(5, "--discriminator-updates", help="Discriminator updates per policy update.")
     warmup_updates: Natural = 0
     batch_size: Count = _reward(
-        128, "--discriminator-batch", help="Real images, and as many generated ones, of a discriminator update."
+        128, "--discriminator-batch", help="Real images per discriminator update; as many generated ones are added."
     )
     learning_rate: Positive = _reward(1e-4, "--discriminator-rate", help="Learning rate of the discriminator.")
     beta1: float = 0.5
@@ -121,9 +121,9 @@ class PolicyTrainingConfig(Config):
         flip: whether half of the real images are shown flipped, as the NAT saw them.
     """
 
-    updates: Count = _training(1000, help="Policy updates; generations of a search.")
+    updates: Count = _training(1000, help="Policy updates, or generations of a search.")
     trajectories: Count = _training(
-        1024, help="Images generated per update, over all processes; per candidate of a search."
+        1024, help="Images generated per update, over all processes, or per candidate of a search."
     )
     reward: RewardName = option(
         "adversarial",
@@ -146,7 +146,7 @@ class PolicyTrainingConfig(Config):
         former=("--rollout",),
         help="How the NAT's features are kept for PPO's epochs: as bf16 or fp32, or recomputed.",
     )
-    batch_size: Count = _training(128, help="Images that a process generates at a time.")
+    batch_size: Count = _training(128, help="Images to generate at a time, per process.")
     eval_images: Annotated[int, Bounds(2)] = _training(5000, help="Images to generate per evaluation.")
     flip: bool = True
     seed: Seed = shared.seed(show_default="0")

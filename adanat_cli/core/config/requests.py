@@ -18,7 +18,7 @@ from adanat_cli.core.errors import AdaNATError
 PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 _SomeCount = Annotated[int | None, Bounds(1)]
-_GENERATION, _IMAGES, _TEXT, _UNTOLD = "Generation", "Images that exist", "Text to image", "What the files do not say"
+_GENERATION, _IMAGES, _TEXT, _UNRECORDED = "Generation", "Existing images", "Text to image", "Not recorded in the files"
 
 
 def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
@@ -34,7 +34,7 @@ class TokenizeOptions:
     """How a data set is turned into tokens."""
 
     batch_size: _SomeCount = option(
-        None, help="Images per pass of the tokenizer; by default what bounded memory allows.", min=1
+        None, help="Images per pass of the tokenizer; by default as many as a bounded amount of memory allows.", min=1
     )
     num_workers: int = shared.workers()
     shard_size: Count = option(4096, help="Images per file of the token set.", min=1)
@@ -60,8 +60,10 @@ class TokenizeRequest:
         help="Model folder, name or Hub id with the tokenizer; by default the embedded one.",
     )
     output: Path | None = shared.output(None, help="Folder of the token set.")
-    preview: Path | None = option(None, help="PNG of images above their reconstructions; also prints the PSNR.")
-    preview_only: bool = option(False, help="Write the picture and nothing else.")
+    preview: Path | None = option(
+        None, help="PNG file for images above their reconstructions; the PSNR is printed as well."
+    )
+    preview_only: bool = option(False, help="Write the preview and nothing else.")
     device: str = shared.device()
     options: TokenizeOptions = field(default_factory=TokenizeOptions)
     encode_captions: bool = shared.data(
@@ -80,12 +82,12 @@ class SampleRequest:
         (),
         "--class",
         "-c",
-        help="Class id or name; repeat to cycle through several. By default all classes that the model has seen, "
+        help="Class id or name; repeat to cycle through several. By default all classes that the model was trained on, "
         "cycled through in an order that follows from the seed.",
         acts_on=MODEL,
     )
     prompts: tuple[str, ...] = shared.prompts()
-    prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one a line.")
+    prompts_file: Path | None = option(None, "--prompts", help="Text file of prompts, one per line.")
     num_images: int | None = option(
         None, "--num-images", "-n", help="Number of images.", show_default="16, or one for each prompt of a file"
     )
@@ -96,9 +98,9 @@ class SampleRequest:
     output: Path | None = shared.output(
         None,
         help="Folder for the images of one run.",
-        show_default="samples, or samples-2 and so on if that holds others",
+        show_default="samples; samples-2 and so on if that holds other images",
     )
-    overwrite: bool = option(False, help="Remove what an earlier run has written into the folder.")
+    overwrite: bool = option(False, help="Remove what earlier runs wrote to the folder.")
     schedule: str = option(
         "",
         help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a policy "
@@ -110,14 +112,18 @@ class SampleRequest:
     remask_temperature: float | None = shared.remask_temperature()
     guidance_scale: float | None = shared.guidance_scale()
     image_format: Literal["png", "npz"] = option(
-        "png", "--format", help="A PNG per image, or one samples.npz as guided-diffusion's evaluator reads it."
+        "png",
+        "--format",
+        help="png: one file per image; npz: one samples.npz, as guided-diffusion's evaluator reads it.",
     )
     grid: Path | None = option(
         None,
         help="File for the grid of the first 100 images, one column per class that was given.",
         show_default="OUTPUT/grid.png",
     )
-    trace: bool = option(False, help="Show how the first images were generated, step by step, as picture and JSON.")
+    trace: bool = option(
+        False, help="Also save how the first images were generated, step by step, as pictures and JSON."
+    )
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
@@ -150,7 +156,8 @@ class EvaluateRequest:
         "",
         "--model",
         "-m",
-        help="Model folder or name; by default the embedded model. With images that exist, whose features/ to use.",
+        help="Model folder or name; by default the embedded model. With --images or --samples, the model whose "
+        "features/ to use.",
     )
     images: Path | None = option(None, help="Folder of PNG or JPEG files of one size to measure.", panel=_IMAGES)
     samples: Path | None = option(None, help=".npz with the images in arr_0 to measure.", panel=_IMAGES)
@@ -166,7 +173,7 @@ class EvaluateRequest:
     prompts_file: Path | None = option(
         None,
         "--prompts",
-        help="Text file of prompts, one a line, such as `adanat info --dataset mscoco --captions FILE` writes.",
+        help="Text file of prompts, one per line, such as `adanat info --dataset mscoco --captions FILE` writes.",
         panel=_TEXT,
     )
     text_encoder: str = option(
@@ -178,8 +185,8 @@ class EvaluateRequest:
     )
     clip: str = option(
         "",
-        help="CLIP model of the CLIP score: Hub id or folder, or none to leave it out.",
-        show_default="openai/clip-vit-large-patch14 where it can be had",
+        help="CLIP model for the CLIP score: Hub id or folder, or none to leave the score out.",
+        show_default="openai/clip-vit-large-patch14 if available",
         panel=_TEXT,
         acts_on=frozenset({PROMPTS}),
         purpose="compares images with prompts",
@@ -193,12 +200,12 @@ class EvaluateRequest:
         "--num-samples",
         "-n",
         help="Number of images to measure.",
-        show_default="as many as it was trained on, 1,000 to 50,000 (of prompts 30,000), or one for each of a file; or "
-        "all that exist",
+        show_default="as many as the model was trained on, from 1,000 to 50,000 (30,000 for prompts); one for each "
+        "prompt of a file; all existing images",
     )
     steps: tuple[int, ...] = option(
         (),
-        help="Generation steps, as 8 or 4,8,16; several make a table and a plot.",
+        help="Generation steps, such as 8 or 4,8,16; several are compared in a table and a plot.",
         panel=_GENERATION,
         kind=list[str],
         read=_whole_numbers,
@@ -216,7 +223,7 @@ class EvaluateRequest:
     guidance_scale: float | None = shared.guidance_scale()
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
-    keep_features: bool = option(False, help="Leave the features on disk, under OUTPUT/features.")
+    keep_features: bool = option(False, help="Keep the features on disk, under OUTPUT/features.")
     record: bool = option(False, help="Also record the results in the model's index and card.", acts_on=MODEL)
     workers: int = shared.workers()
     device: str = shared.device()
@@ -241,13 +248,13 @@ class StatsRequest:
     install: bool = option(
         False,
         help="Also install the statistics in the model, for `adanat evaluate` without --ref; a model without features/ "
-        "gets a small network first, trained on the same data (images of up to 128 pixels).",
+        "first gets a small network that is trained on the same data (images of up to 128 pixels).",
     )
     classes: tuple[str, ...] = shared.data(
         (),
         "--class",
         "-c",
-        help="Class id or name; repeat for several; all for every class. By default those that the model has seen.",
+        help="Class id or name, or all; repeat for several. By default those that the model was trained on.",
     )
     protocol: str = option(
         "",
@@ -278,39 +285,47 @@ class ImportRequest:
     """
 
     files: tuple[Path, ...] = argument(help="Weight files, one network each.", metavar="FILE…")
-    output: Path = shared.output(REQUIRED, help="Model folder to make, or to add to.", metavar="MODEL")
+    output: Path = shared.output(REQUIRED, help="Model folder to create or to add to.", metavar="MODEL")
     kind: Literal["auto", "vqgan", "nat", "policy"] = option(
-        "auto", help="What the files hold; auto decides by the names of the weights."
+        "auto", help="Kind of network in the files; auto decides by the names of the weights."
     )
     num_steps: int | None = option(
         None,
         "--steps",
-        help="Generation steps that the policy is for; by default what the file itself says.",
+        help="Generation steps that the policy is for; by default what the file records.",
         min=1,
-        panel=_UNTOLD,
+        panel=_UNRECORDED,
     )
     residual: bool | None = option(
         None,
         "--residual/--no-residual",
-        help="Whether the policy is added to the cosine schedule; by default as the file's layout says.",
+        help="Whether the policy's outputs are added to the cosine schedule; by default decided by the file's layout.",
         show_default=False,
-        panel=_UNTOLD,
+        panel=_UNRECORDED,
     )
     smoothing: float | None = option(
-        None, help="Smoothing over the steps; by default 0.8 for AdaGen's files, else 0.", panel=_UNTOLD
+        None,
+        help="Exponential smoothing of the policy's outputs over the steps; by default 0.8 for AdaGen's files, else 0.",
+        panel=_UNRECORDED,
     )
     num_heads: int | None = option(
-        None, help="Attention heads; by default those of the published width.", min=1, panel=_UNTOLD
+        None,
+        help="Number of attention heads; by default that of the published NAT of this width.",
+        min=1,
+        panel=_UNRECORDED,
     )
     image_size: int | None = option(
-        None, help="Side of the images in pixels; by default what grid and tokenizer give.", min=1, panel=_UNTOLD
+        None,
+        help="Side of the images in pixels; by default what follows from grid and tokenizer.",
+        min=1,
+        panel=_UNRECORDED,
     )
-    replace: bool = option(False, help="Replace components that the model has.")
+    replace: bool = option(False, help="Replace components that the model already has.")
     entry: str = option(
         "",
-        help="Entry of the file to take, such as model; by default an average (ema) if there is one.",
+        help="Entry of the file to use, such as model; by default an average (ema) if there is one.",
         show_default=False,
-        panel=_UNTOLD,
+        panel=_UNRECORDED,
     )
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -325,27 +340,33 @@ class PullRequest:
     name: str = argument(help="Hub id user/repo\\[@revision], or a known name, as `adanat info` lists them.")
     output: Path | None = shared.output(
         None,
-        help="Model folder to make or to add to. Without it, a Hub model stays in the Hub client's cache, where "
+        help="Model folder to create or to add to. Without it, a Hub model stays in the Hub client's cache, where "
         "--model finds it, and a known name goes to models/NAME.",
     )
     components: tuple[str, ...] = option(
-        (), "--component", help="Only this part, such as nat or policies/steps-8; repeat for several."
+        (), "--component", help="Fetch only this part, such as nat or policies/steps-8; repeat for several."
     )
     num_steps: int | None = option(
-        None, "--steps", help="Only what sampling by the policy for N generation steps needs.", min=1
+        None, "--steps", help="Fetch only what sampling with the policy for N generation steps needs.", min=1
     )
-    tokenizer_file: Path | None = option(None, help="The tokenizer of a known model, where that is not on the Hub.")
-    replace: bool = option(False, help="Replace parts that the output has.")
+    tokenizer_file: Path | None = option(
+        None, help="Tokenizer file of a known model whose tokenizer is not on the Hub."
+    )
+    replace: bool = option(False, help="Replace parts that the output folder already has.")
 
 
 @dataclass(frozen=True)
 class PushRequest:
     """What to push, and where to."""
 
-    source: str = argument(help="Model folder or name; folder of a token set with --tokens.", metavar="MODEL")
+    source: str = argument(help="Model folder or name; with --tokens, folder of a token set.", metavar="MODEL")
     repo: str = argument(help="Hub id user/repo\\[@branch].", metavar="USER/REPO")
     kind: Literal["model", "tokens"] = option(
-        "model", "--tokens", help="Push a token set, as a data set.", kind=bool, read=("model", "tokens").__getitem__
+        "model",
+        "--tokens",
+        help="Push a token set, as a data set on the Hub.",
+        kind=bool,
+        read=("model", "tokens").__getitem__,
     )
     private: bool = option(False, help="Make a new repository private.")
     revision: str = option("", help="Branch to push to; created if missing.")
@@ -367,9 +388,11 @@ class InfoRequest:
     model: str = argument(
         "", help="Model folder, name or Hub id; by default the embedded model and all known names.", show_default=False
     )
-    dataset: str = option("", "--dataset", "-d", help="Benchmark instead: imagenet256, imagenet512, mscoco or cc3m.")
+    dataset: str = option(
+        "", "--dataset", "-d", help="Show a benchmark instead: imagenet256, imagenet512, mscoco or cc3m."
+    )
     data_dir: Path | None = shared.data(None, help="Local copy of the data set, read instead of the Hub.")
     captions: Path | None = option(
-        None, help="With --dataset: write the captions that a number is measured on, one a line."
+        None, help="With --dataset: text file for the captions that the benchmark is evaluated on, one per line."
     )
     num_captions: int | None = option(None, help="Number of captions to write; by default the benchmark's own.", min=1)

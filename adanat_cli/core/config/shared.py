@@ -38,19 +38,20 @@ text_encoder = partial(
 inception = partial(
     option,
     None,
-    help="File of the Inception weights for adm, paper and clean; by default the kept copy, which adm and paper fetch "
-    "on first use.",
+    help="File of the Inception weights for adm, paper and clean; by default the cached copy, which adm and paper "
+    "download on first use.",
     protocols=INCEPTION,
     purpose="is for adm, paper and clean",
 )
 workers = partial(run, 2, "--workers", help="Threads that decode images.", min=0)
 seed = partial(run, 0, help="Random seed.")
-device = partial(run, "", help="Device: cuda, mps or cpu; by default the best one of this machine.")
+device = partial(run, "", help="Device: cuda, mps or cpu; by default the best one on this machine.")
 precision = partial(run, "auto", help="Number format of the networks; auto takes bf16 where it is faster.")
 batch_size = partial(
     run,
     64,
-    help="Images to generate at a time. On a CPU it changes no image; on a GPU, rounding may change single tokens.",
+    help="Images to generate at a time. On a CPU, the images do not depend on it; on a GPU, rounding may change a few "
+    "tokens.",
 )
 prompts = partial(
     option,

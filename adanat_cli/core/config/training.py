@@ -43,7 +43,7 @@ class _TrainingFields(Config):
 
     steps: Count = _updates(10_000)
     batch_size: Count = _batch_size(128)
-    learning_rate: Positive = _training(4e-4, help="Peak learning rate of Adam (of AdamW for a NAT).")
+    learning_rate: Positive = _training(4e-4, help="Peak learning rate of Adam (AdamW for a NAT).")
     warmup_steps: Natural = _warmup(500)
     decay: Literal["constant", "cosine"] = _training(
         "constant", help="Learning rate after the warm-up: constant, or a cosine that ends at 0."
@@ -90,7 +90,7 @@ class TokenizerTrainingConfig(_TrainingFields):
         show_default="patch",
     )
     adversarial_weight: NotNegative = _training(0.02, help="Weight of the discriminator's loss; 0 for none.")
-    adversarial_start: int = _training(2000, help="Update at which the discriminator enters.")
+    adversarial_start: int = _training(2000, help="Update at which the discriminator's loss starts.")
     discriminator_rate: float = 0.2
     discriminator_beta1: Decay = 0.5
     perceptual_weight: NotNegative = _training(1.0, help="Weight of the perceptual loss; 0 for none.")
@@ -157,7 +157,7 @@ class NATTrainingConfig(_TrainingFields):
         "random initialisation.",
     )
     held_out: Annotated[float, Bounds(0, 0.5)] = _training(
-        0.01, help="Share of the images to hold out for measuring; 0 for none."
+        0.01, help="Fraction of the images to hold out for evaluation; 0 for none."
     )
 
 

@@ -45,7 +45,7 @@ class PretrainNATRequest:
         REQUIRED, "--tokens", "-t", help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]."
     )
     size: Literal["nano", "micro", "tiny", "small", "large", "muse"] | None = option(
-        None, help="Size of the NAT; by default the preset's own, or by the number of images."
+        None, help="Size of the NAT; by default the preset's, or chosen by the number of images."
     )
     model: str = option(
         "",
@@ -86,8 +86,8 @@ class TrainPolicyRequest:
     num_steps: int = option(8, "--steps", help="Generation steps that the policy is for.")
     kind: Kind = option(
         "adaptive",
-        help="adaptive: values for every sample; static: learned, the same for all; search: one table by black-box "
-        "search; tuned: the best of a small grid of factors.",
+        help="adaptive: learned values for every sample; static: learned values, the same for all samples; search: one "
+        "table, by black-box search; tuned: the best of a small grid of factors.",
     )
     recipe: str = option("auto", help="Settings by name: auto (the preset's, or by data and machine), default, paper.")
     text_encoder: str = shared.text_encoder()

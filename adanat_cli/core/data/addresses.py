@@ -35,7 +35,7 @@ def expand_braces(pattern: str) -> list[str]:
     Raises:
         AdaNATError: if a range is empty or very large.
     """
-    require(pattern.count("{") <= _MOST_RANGES, f"{pattern[:80]} … holds more than {_MOST_RANGES} ranges.")
+    require(pattern.count("{") <= _MOST_RANGES, f"{pattern[:80]} … holds more than {_MOST_RANGES} ranges; give fewer.")
     found = re.search(r"\{(\d{1,12})\.\.(\d{1,12})\}", pattern)
     if not found:
         return [pattern]
@@ -64,7 +64,7 @@ def reachable(pattern: str) -> list[str]:
     require(
         not missing,
         f"Data {pattern} cannot be opened: {len(missing)} of {len(addresses)} files do not answer: "
-        f"{listed(missing, '; ')}.",
+        f"{listed(missing, '; ')}. Check the URL.",
     )
     return addresses
 

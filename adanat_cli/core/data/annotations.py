@@ -116,7 +116,7 @@ def _file_of(row: dict[str, Any], table: str, root: Path) -> str:
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:
     """Rows of a metadata file."""
-    require(table.is_file(), f"{table} is a pipe, a device or a link to nothing; replace it by the file itself.")
+    require(table.is_file(), f"{table} is a pipe, a device or a link to nothing; replace it with the file itself.")
     refuse_pointer(table)
     try:
         if table.suffix.lower() == ".parquet":
@@ -138,7 +138,7 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
 
 
 def _find_captions(layout: Layout) -> Annotated | None:
-    """``dog.txt`` beside ``dog.jpg``, a caption a line."""
+    """``dog.txt`` beside ``dog.jpg``, one caption per line."""
     stems: list[dict[str, str]] = [
         {path[: -len(suffix)]: path for path in layout.listing.others if path.lower().endswith(suffix)}
         for suffix in _CAPTION_SUFFIXES

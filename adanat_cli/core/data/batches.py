@@ -172,7 +172,7 @@ def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:
             index = int(generator.integers(_SHUFFLE_BUFFER))
             drawn, buffer[index] = buffer[index], image
             yield drawn
-        require(not (is_empty and epoch == 0), f"The stream {source.config.source} holds no images.")
+        require(not (is_empty and epoch == 0), f"The stream {source.config.source} holds no images; give other data.")
         if len(buffer) < _SHUFFLE_BUFFER:  # a short stream: empty the buffer every epoch
             yield from (buffer[index] for index in generator.permutation(len(buffer)))
             buffer.clear()

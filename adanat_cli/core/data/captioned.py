@@ -36,7 +36,7 @@ def open_captioned(config: DataConfig) -> TableSource | None:
     images = _find(config.path, config.split)
     if images is None:
         return None
-    require(not config.classes, f"{config.source} has captions and no classes to choose by; leave --class out.")
+    require(not config.classes, f"{config.source} has captions and no classes to choose by; leave the classes out.")
     refuse_column(config)
     return TableSource(
         config=config,
@@ -171,7 +171,10 @@ def read_caption_list(path: Path) -> list[str]:
     except ValueError as error:
         raise AdaNATError(f"{path} cannot be read: {error}; expected UTF-8 or UTF-16 text.") from error
     names, *rows = (fields_of(line.rstrip("\r")) for line in lines)
-    require("caption" in names, f"{path} has no column caption; its first line is {', '.join(names)[:60]}.")
+    require(
+        "caption" in names,
+        f"{path} has no column caption; its first line is {', '.join(names)[:60]}; expected a header that names it.",
+    )
     column = names.index("caption")
     return [row[column].strip() for row in rows if len(row) == len(names) and row[column].strip()]
 
@@ -194,7 +197,8 @@ class KarpathyImages:
             ]
         except (KeyError, TypeError, AttributeError) as error:
             raise AdaNATError(
-                f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions ({type(error).__name__}: {error})."
+                f"{folder / _KARPATHY} is not Karpathy's list of MS-COCO's captions ({type(error).__name__}: {error}); "
+                "fetch it again."
             ) from error
         if not self._rows:
             raise MissingSplit(f"{folder / _KARPATHY} has no images of the {split} split.")

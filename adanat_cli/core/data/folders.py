@@ -34,7 +34,7 @@ def open_folder(config: DataConfig) -> TableSource:
         files = annotated.files
         labels, names, num_classes = class_ids(annotated.labels, config.source)
     else:
-        require(not config.classes, f"{config.source} has captions and no classes to choose by.")
+        require(not config.classes, f"{config.source} has captions and no classes to choose by; leave the classes out.")
         files, num_classes = annotated.files, 1
         labels = np.zeros(len(files), np.int64)
     captions = annotated.captions if annotated else None

@@ -211,7 +211,10 @@ class TableSource(ImageSource):
 
     def _keep(self, classes: tuple[int, ...]) -> Self:
         rows = self.rows[np.isin(self.labels[self.rows], classes)]
-        require(len(rows) > 0, f"No image of class {', '.join(map(str, classes))} is in {self.config.source}.")
+        require(
+            len(rows) > 0,
+            f"No image of class {', '.join(map(str, classes))} is in {self.config.source}; choose other classes.",
+        )
         return dataclasses.replace(self, rows=rows)
 
     def _relabel(self, ids: dict[int, int]) -> Self:
@@ -274,7 +277,10 @@ class StreamSource(ImageSource):
         return dataclasses.replace(self, stride=stride, kept_back=kept_back, notes=(*self.notes, note))
 
     def _keep(self, classes: tuple[int, ...]) -> Self:
-        require(self.has_labels, f"The stream {self.config.source} has no labels to choose classes by.")
+        require(
+            self.has_labels,
+            f"The stream {self.config.source} has no labels to choose classes by; leave the classes out.",
+        )
         return dataclasses.replace(self, classes=classes)
 
     def _relabel(self, ids: dict[int, int]) -> Self:

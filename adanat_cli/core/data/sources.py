@@ -71,7 +71,7 @@ def _open(config: DataConfig) -> ImageSource:
     if captioned := open_captioned(config):
         return captioned
     path, what = config.path, "is" if config.path.is_file() else "is a pipe or device,"
-    require(path.is_dir(), f"{path} {what} no .parquet, .tar or .tsv file; give one, or the folder of its images.")
+    require(path.is_dir(), f"{path} {what} not a .parquet, .tar or .tsv file; give one, or a folder of images.")
     return open_folder(config)
 
 

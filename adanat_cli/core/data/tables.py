@@ -76,7 +76,9 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
         try:
             features = _features(file)
         except _SCHEMA_ERRORS as error:
-            raise AdaNATError(f"Data {file.parent} cannot be opened: {file.name}: {_root_cause(error)}.") from error
+            raise AdaNATError(
+                f"Data {file.parent} cannot be opened: {file.name}: {_root_cause(error)}; repair or replace it."
+            ) from error
         if not needed:
             columns = find_columns(features, config)
             needed = datasets.Features({name: features[name] for name in sorted(columns.needed)})
@@ -177,7 +179,7 @@ def open_saved(config: DataConfig) -> ImageSource | None:
             return None
         table = datasets.load_from_disk(str(folder))
     except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AdaNATError(f"Data {folder} cannot be opened: {_root_cause(error)}.") from error
+        raise AdaNATError(f"Data {folder} cannot be opened: {_root_cause(error)}; save or fetch it again.") from error
     return _open(config, table, SourceFiles.of(config.path, sorted(config.path.rglob("*.arrow"))))
 
 
@@ -216,7 +218,7 @@ def _open(
     if isinstance(opened, datasets.IterableDataset):
         return stream_source(config, table.stream, columns, dict(enumerate(columns.class_names)), files=files)
     labels, names, num_named = table.labels()
-    require(len(labels) > 0, f"{config.source} ({config.split}) holds no images; give another --split, or other data.")
+    require(len(labels) > 0, f"{config.source} ({config.split}) holds no images; give other data.")
     notes: list[str] = []
     if num_bare := int((labels < 0).sum()):
         notes.append(f"{num_bare} without a label")
@@ -272,7 +274,7 @@ class _Rows:
                 yield self._parse(values, number)
         except _LOAD_ERRORS as error:
             raise AdaNATError(
-                f"The stream {self.shown} broke off after {number} rows: {_root_cause(error)}."
+                f"The stream {self.shown} broke off after {number} rows: {_root_cause(error)}; try again."
             ) from error
 
     def labels(self) -> tuple[ClassIds, dict[int, str], int]:

@@ -102,7 +102,9 @@ def _one_line(tar: str) -> Iterator[None]:
     try:
         yield
     except damages as error:
-        raise AdaNATError(f"Reading {last_part(tar)} broke off: {one_line(error).rstrip('.')}.") from error
+        raise AdaNATError(
+            f"Reading {last_part(tar)} broke off: {one_line(error).rstrip('.')}; try again, or fetch the file again."
+        ) from error
 
 
 class _Checked(tarfile.TarInfo):

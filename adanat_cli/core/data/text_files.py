@@ -67,7 +67,9 @@ def refuse_pointer(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(LFS_POINTER))
     except OSError as error:
-        raise AdaNATError(f"{path} cannot be read: {error.strerror}.") from error
+        raise AdaNATError(
+            f"{path} cannot be read: {error.strerror}; correct its permissions, or move it away."
+        ) from error
     require(
         head != LFS_POINTER, f"{path} is a Git LFS pointer instead of the file; fetch it with `git lfs pull` there."
     )

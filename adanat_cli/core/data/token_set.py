@@ -81,7 +81,9 @@ class TokenSet:
                     check_sha256(file, hashes.get(file.name))
             return replace(tokens, states=states)
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise AdaNATError(f"The shards of {folder} cannot be read: {error}.") from error
+            raise AdaNATError(
+                f"The shards of {folder} cannot be read: {error}; run the same `adanat tokenize` again."
+            ) from error
 
     @classmethod
     def _from_table(cls, info: TokenSetInfo, table: pa.Table) -> TokenSet:
@@ -145,7 +147,11 @@ def _check_whole(folder: Path, files: Sequence[Path]) -> tuple[TokenSetInfo, Map
             header.info == first.info and header.plan == first.plan,
             f"{file.name} belongs to another token set than {files[0].name}; keep one set in {folder}.",
         )
-        require(header.start == start, f"A shard is missing before {file} (images {start} to {header.start - 1}).")
+        require(
+            header.start == start,
+            f"A shard is missing before {file} (images {start} to {header.start - 1}); run the same "
+            "`adanat tokenize` again.",
+        )
     summary = read_summary(folder)
     require(
         summary.get("num_shards") == len(files),

@@ -114,4 +114,4 @@ def _numbers(path: Path, key: str, values: Any) -> list[float]:
 def _check_lengths(path: Path, lists: dict[str, list[float]], expected: dict[str, int]) -> None:
     if any(len(lists[key]) != length for key, length in expected.items()):
         found = ", ".join(f"{len(lists[key])} {key} (expected {length})" for key, length in expected.items())
-        raise AdaNATError(f"Schedule file {path} has lists of the wrong length: {found}.")
+        raise AdaNATError(f"Schedule file {path} has lists of the wrong length: {found}; correct the file.")

@@ -62,7 +62,7 @@ class FeatureNetwork(nn.Module):
         size = self.config.image_size
         require(
             images.shape[1:] == (3, size, size),
-            f"The feature network is for images (B, 3, {size}, {size}), and got {tuple(images.shape)}; use images of "
+            f"The feature network takes images (B, 3, {size}, {size}), but got {tuple(images.shape)}; use images of "
             f"{size} x {size} pixels.",
         )
         # Channels last is the faster layout on CPUs as well, by a fifth.

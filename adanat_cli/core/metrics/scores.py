@@ -87,8 +87,8 @@ def kernel_distance(
     size = min(subset_size, len(real), len(fake))
     require(
         size >= 2 and num_subsets >= 1,
-        f"A kernel distance cannot use {num_subsets} subsets of {size} images; expected at least one subset, of with "
-        "at least 2 images.",
+        f"A kernel distance cannot use {num_subsets} subsets of {size} images; expected at least one of at least 2 "
+        "images.",
     )
     generator = np.random.RandomState(seed)
     distances = []

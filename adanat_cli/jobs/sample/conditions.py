@@ -164,7 +164,7 @@ class PromptConditions(Conditions):
         return {"prompts": list(self.prompts[:num_images]), "text_encoder": self.encoder.model}
 
     def identity(self) -> dict[str, Any]:
-        """Return number and sha256 of the prompts (that of a file with one a line), and the encoder's fingerprint."""
+        """Return number and sha256 of the prompts (that of a file with one per line), and the encoder's fingerprint."""
         content = "".join(f"{prompt}\n" for prompt in self.prompts).encode()
         return {
             "num_prompts": len(self.prompts),
@@ -213,7 +213,7 @@ def _slug(text: str) -> str:
 
 
 def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """The given prompts, and those of a file with one a line.
+    """The given prompts, and those of a file with one per line.
 
     Raises:
         AdaNATError: if the file cannot be read or has no prompts, or a prompt is not text.
@@ -230,7 +230,7 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
         raise AdaNATError(f"Prompts cannot be read from {file}: {error.strerror or error}.") from error
     except ValueError as error:
         raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected UTF-8 or UTF-16 text.") from error
-    require(bool(found), f"{file} holds no prompts; expected one a line.")
+    require(bool(found), f"{file} holds no prompts; expected one per line.")
     return (*given, *found)
 
 
@@ -249,6 +249,6 @@ def warn_of_cut_prompts(prompts: Sequence[str], encoder: TextEncoder, warn: Call
         shown = textwrap.shorten(cut[0], _SHOWN, placeholder=" …")
         more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
         warn(
-            f"The text encoder reads {encoder.length} tokens, the rest of a prompt has no effect: that of {shown!r} "
+            f"The text encoder reads {encoder.length} tokens of a prompt; the rest has no effect. Longer: {shown!r} "
             f"({encoder.lengths(cut[:1])[0]} tokens){more}."
         )

@@ -62,7 +62,7 @@ def list_captions(dataset: str, path: Path, num_captions: int | None, **fields: 
 
 
 def write_captions(path: Path, captions: Sequence[str]) -> str:
-    """Write captions, one a line, as ``adanat sample --prompts`` reads them; returns the file's sha256."""
+    """Write captions, one per line, as ``adanat sample --prompts`` reads them; returns the file's sha256."""
     content = "".join(f"{' '.join(caption.split())}\n" for caption in captions).encode()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

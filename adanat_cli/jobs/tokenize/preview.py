@@ -32,7 +32,10 @@ def save_reconstructions(source: ImageSource, tokenizer: Tokenizer, path: Path, 
         AdaNATError: if none of the images can be read.
     """
     records = spread_records(source, num_images)
-    require(bool(records), f"None of the first images of {source.config.source} can be read.")
+    require(
+        bool(records),
+        f"None of the first images of {source.config.source} can be read; repair them, or give other data.",
+    )
     images = as_images(records, tokenizer)  # (B, 3, H, W)
     decoded = reconstruct(tokenizer, images)
     originals, reconstructions = to_uint8(images), to_uint8(decoded)

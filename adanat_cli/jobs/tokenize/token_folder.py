@@ -111,7 +111,10 @@ class TokenFolder:
         num_read = sum(header.stop - header.start for header in shards.values())
         SkippedImages(self.source.config.max_bad, num_read).add(skipped)
         num_images = sum(header.num_rows for header in shards.values())
-        require(num_images > 0, f"No image of {self.info.source} can be read; nothing was tokenized.")
+        require(
+            num_images > 0,
+            f"No image of {self.info.source} can be read, so nothing was tokenized; repair them, or give other data.",
+        )
         clear_litter(self.path)
         with atomic_path(self.path / "README.md") as temporary:
             card = token_set_card(self.info, num_images)

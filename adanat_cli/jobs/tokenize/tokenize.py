@@ -125,7 +125,9 @@ def _encoder(
     """Load the text encoder if captions are to be encoded, and log how much space that takes."""
     if not request.encode_captions:
         return None
-    require(source.has_captions, f"--encode-captions: {source.config.source} has class labels, not captions.")
+    require(
+        source.has_captions, f"--encode-captions: {source.config.source} has class labels, not captions; leave it out."
+    )
     encoder = load_encoder(request.text_encoder or usual_encoder(request.dataset), device)
     size = 2 * encoder.length * encoder.width
     total = f", at least {size * source.num_images / 1e9:.3g} GB in all" if source.num_images else ""

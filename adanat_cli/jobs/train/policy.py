@@ -147,13 +147,13 @@ class PolicyLoop(TrainingLoop):
         if self.best.policy:
             return
         self.fixed_distance = self._distance(base_schedule(self.shape))
-        # A base that is lifted to a floor is no longer quite the fixed schedule.
+        # A base that is raised to a floor is no longer quite the fixed schedule.
         is_fixed = self.shape.residual and not self.shape.base_floor
         distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
         if not is_fixed and self.shape.residual:
             self.reporter.log(
-                f"Temperatures and guidance of its base below {self.shape.base_floor:g} are lifted to that, from where "
-                "they can be learned."
+                f"Temperatures and guidance scales of the base schedule below {self.shape.base_floor:g} are raised to it, "
+                "so that they can be learned."
             )
         self.best = Best(0, distance, self._policy_state())
         self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)

@@ -187,7 +187,7 @@ def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) ->
         require(
             images.num_images is None or images.num_images >= 2,
             f"{data.source} holds {images.num_images} {part} image of the model's classes; expected at least 2, and "
-            "some hundreds for a distance that means something.",
+            "some hundreds for a meaningful distance.",
         )
     return source, held_out
 
@@ -202,7 +202,7 @@ def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageS
     )
     require(
         nat.condition == "text" or not source.class_names or not seen or source.num_classes <= nat.num_classes,
-        f"{data.source} ({data.split}) numbers {source.num_classes} classes, but the NAT of {folder.path} knows "
+        f"{data.source} ({data.split}) has {source.num_classes} classes, but the NAT of {folder.path} knows "
         f"{nat.num_classes}; give the data set that it was trained on.",
     )
     require(

@@ -116,7 +116,7 @@ class RunFolder:
                 steps.pop()
         if reasons and state is None:
             raise AdaNATError(
-                f"No saved state of {self.path} is whole: {' '.join(reasons)} Bring one back from a copy, remove "
+                f"No saved state of {self.path} is intact: {' '.join(reasons)} Restore one from a copy, remove "
                 f"{self.path / 'checkpoints'} to start over, or choose another --output."
             )
         for reason in reasons:

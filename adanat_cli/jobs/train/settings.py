@@ -150,7 +150,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
         share = training.get("held_out", 0)
         require(
             not share or num_rows is None or round(1 / share) <= num_rows,
-            f"--held-out {share} of {num_rows} images is none; give a larger share, or 0 to hold none out.",
+            f"--held-out {share} of {num_rows} images is less than one; give more, or 0 for none.",
         )
     if not saved and not preset:
         like = _size_of(shape) or ("tiny" if shape["width"] <= _SMALL_WIDTH else "large") if start else None

@@ -68,7 +68,7 @@ def test_a_prompt_that_is_cut_is_named(tmp_path: Path) -> None:
     assert told == []
     warn_of_cut_prompts(["red", "red " * 7, "red " * 40], encoder, told.append)
     assert told == [
-        "The text encoder reads 8 tokens, the rest of a prompt has no effect: that of 'red red red red red red red' "
+        "The text encoder reads 8 tokens of a prompt; the rest has no effect. Longer: 'red red red red red red red' "
         "(9 tokens) and 1 more."
     ]
 

@@ -126,7 +126,7 @@ def test_nothing_that_is_written_or_raised_tells_the_signature(address: str, tmp
 @pytest.mark.parametrize("query", ["", "?signature=s3cr3t"])
 def test_absent_shards_are_named_before_anything_is_read(address: str, query: str) -> None:
     pytest.importorskip("aiohttp")
-    with pytest.raises(AdaNATError, match=r"1 of 3 files do not answer: train-0002\.tar \(404\)\.$"):
+    with pytest.raises(AdaNATError, match=r"1 of 3 files do not answer: train-0002\.tar \(404\)\. Check the URL\.$"):
         opened(address.replace("0001}", "0002}") + query)
 
 

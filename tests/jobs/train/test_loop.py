@@ -203,7 +203,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_the_run_says_so(
     damage(half)
     words = Words()
     go_on(half, words)
-    assert sum("Going on from the state before, update 2." in line for line in words.said) == 1
+    assert sum("Resuming from the state before, update 2." in line for line in words.said) == 1
     assert "Resuming at update 2 of 6." in words.said
     assert_same(half, toy / "run")
 
@@ -213,7 +213,7 @@ def test_a_run_without_any_whole_state_does_not_start_over_by_itself(half: Path)
         flip_a_bit(file)
     before = files(half)
     with pytest.raises(
-        AdaNATError, match=r"No saved state of .* is whole: .*3\.safetensors is damaged.*2\.safetensors is damaged"
+        AdaNATError, match=r"No saved state of .* is intact: .*3\.safetensors is damaged.*2\.safetensors is damaged"
     ):
         go_on(half)
     assert files(half) == before

@@ -125,7 +125,7 @@ def test_presets_keep_their_settings_and_yield_to_what_is_typed(tmp_path: Path) 
     ("training", "words"),
     [
         ({"steps": 10, "warmup_steps": 20}, "warm-up of 20 updates is longer than the run of 10"),
-        ({"held_out": 0.001}, "--held-out 0.001 of 300 images is none"),
+        ({"held_out": 0.001}, "--held-out 0.001 of 300 images is less than one"),
         ({"held_out": 0.9}, "expected at least 0 and at most 0.5"),
     ],
 )
