@@ -19,7 +19,7 @@ def short(value: Any) -> str:
 
 
 def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Lay values out, one a line, longer ones folded below their name; numbers of a plan have their thousands."""
+    """Lay values out, one per line, with longer ones folded below their name and thousands separated in a plan."""
     for key, value in values.items():
         name = key.replace("_", " ")
         if isinstance(value, Mapping) and any(isinstance(part, Mapping) for part in value.values()):

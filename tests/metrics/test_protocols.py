@@ -274,7 +274,7 @@ def test_small_features_are_those_of_the_models_own_network_on_bytes() -> None:
     torch.testing.assert_close(output.features, expected.features)
     torch.testing.assert_close(output.logits, expected.logits)
     assert extractor.feature_width == 16
-    with pytest.raises(AdaNATError, match="is for images"):
+    with pytest.raises(AdaNATError, match="takes images"):
         extractor(REAL)
 
 

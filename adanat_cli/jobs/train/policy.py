@@ -152,8 +152,8 @@ class PolicyLoop(TrainingLoop):
         distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
         if not is_fixed and self.shape.residual:
             self.reporter.log(
-                f"Temperatures and guidance scales of the base schedule below {self.shape.base_floor:g} are raised to it, "
-                "so that they can be learned."
+                f"Temperatures and guidance scales of the base schedule below {self.shape.base_floor:g} are raised to "
+                "it, so that they can be learned."
             )
         self.best = Best(0, distance, self._policy_state())
         self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
