@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adanat_cli.jobs.runtime.reporter import Task
 
 _PLAIN_SECONDS = 15.0
-"""Time between two progress lines where stderr is no terminal."""
+"""Time between two progress lines where stderr is not a terminal."""
 
 
 def _show(fields: dict[str, Any]) -> str:

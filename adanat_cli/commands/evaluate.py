@@ -16,9 +16,9 @@ from adanat_cli.core.errors import printable
 
 @options.takes(EvaluateRequest, options.Printing)
 def command(request: EvaluateRequest, printing: options.Printing) -> None:
-    """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID; of prompts, the CLIP score too.
+    """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID, and the CLIP score of prompts.
 
-    The images are a model's, or those of --images or --samples. The same command resumes where it was stopped.
+    The images are a model's, or those of --images or --samples. Run the same command again to resume.
     """
     from adanat_cli.jobs.evaluate.evaluate import evaluate
 
@@ -35,7 +35,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
     for line in body:
         table.add_row(*(Text(printable(cell)) for cell in line))
     text = io.StringIO()
-    # As wide as it needs to be: a log is no terminal, and a folded number cannot be read.
+    # As wide as it needs to be: a log is not a terminal, and a folded number cannot be read.
     Console(file=text, width=max(100, 16 * len(head))).print(table)
     settings, about = rows[0]["settings"], rows[0]["reference"]
     lines = [

@@ -10,7 +10,7 @@ from adanat_cli.core.config.training_requests import PretrainNATRequest
 
 @options.takes(PretrainNATRequest, options.RunOptions)
 def command(request: PretrainNATRequest, run: options.RunOptions) -> None:
-    """Train a NAT on a token set; the same command again resumes it."""
+    """Train a NAT on a token set; run the same command again to resume."""
     from adanat_cli.jobs.train.nat import pretrain_nat
     from adanat_cli.jobs.train.plans import plan_nat
     from adanat_cli.jobs.train.settings import nat_settings

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from adanat_cli.core.errors import AdaNATError, require
 
 COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "stats")
-"""Those that share their work between processes."""
+"""Commands that share their work between processes."""
 _SECONDS_TO_SAVE = "120"
 _ALONE = {"--dry-run", "--help", "-h"}
-"""What is only printed needs one process."""
+"""Options that only print, for which one process is enough."""
 
 
 class ProcessesLeft(SystemExit):

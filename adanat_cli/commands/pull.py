@@ -12,7 +12,7 @@ from adanat_cli.core.config.requests import PullRequest
 
 @options.takes(PullRequest, options.Printing)
 def command(request: PullRequest, printing: options.Printing) -> None:
-    """Fetch a model: all of it, or the parts that are named.
+    """Fetch a model, or some of its parts.
 
     A known name is fetched from where its authors published it, checked and converted to safetensors.
     """

@@ -11,7 +11,7 @@ from adanat_cli.core.config.requests import SampleRequest
 
 @options.takes(SampleRequest, options.Printing)
 def command(request: SampleRequest, printing: options.Printing) -> None:
-    """Generate images of classes, or of prompts."""
+    """Generate images from classes or prompts."""
     from adanat_cli.jobs.sample.sample import sample
 
     job.run(sample, request, printing, _lines)

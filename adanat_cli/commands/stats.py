@@ -10,7 +10,7 @@ from adanat_cli.core.config.requests import StatsRequest
 
 @options.takes(StatsRequest, options.Printing)
 def command(request: StatsRequest, printing: options.Printing) -> None:
-    """Write what `adanat evaluate` compares images with; the same command again resumes where it was stopped."""
+    """Write the reference statistics for `adanat evaluate`; run the same command again to resume."""
     from adanat_cli.jobs.evaluate.stats import make_stats
 
     job.run(make_stats, request, printing, _lines)

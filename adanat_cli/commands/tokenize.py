@@ -13,11 +13,11 @@ from adanat_cli.core.config.requests import TokenizeRequest
 
 @options.takes(TokenizeRequest, options.RunOptions)
 def command(request: TokenizeRequest, run: options.RunOptions) -> None:
-    """Write the token ids of all images as Parquet; the same command again resumes where it was stopped."""
+    """Write the token ids of all images as Parquet; run the same command again to resume."""
     if request.preview_only and request.preview is None:
         raise typer.BadParameter("--preview-only needs --preview FILE.png.")
     if request.output is None and not request.preview_only and not run.dry_run:
-        raise typer.BadParameter("Say where the tokens go: --output FOLDER.")
+        raise typer.BadParameter("No --output was given; name a folder for the tokens, or add --preview-only.")
     from adanat_cli.jobs.tokenize.tokenize import plan, run_tokenize
 
     if request.preview_only:

@@ -11,7 +11,7 @@ from adanat_cli.core.config.training_requests import TrainPolicyRequest
 
 @options.takes(TrainPolicyRequest, options.RunOptions)
 def command(request: TrainPolicyRequest, run: options.RunOptions) -> None:
-    """Train a generation policy for a model; the same command again resumes it."""
+    """Train a generation policy for a model; run the same command again to resume."""
     from adanat_cli.jobs.train.plans import plan_policy as plan
     from adanat_cli.jobs.train.policy import train_policy
     from adanat_cli.jobs.train.settings import policy_settings

@@ -12,7 +12,7 @@ _MEASURED = (("PSNR on training images (dB)", "psnr", ".2f"), ("perplexity", "pe
 
 @options.takes(TrainTokenizerRequest, options.RunOptions)
 def command(request: TrainTokenizerRequest, run: options.RunOptions) -> None:
-    """Train a small VQ autoencoder; the same command again resumes it."""
+    """Train a small VQ autoencoder; run the same command again to resume."""
     from adanat_cli.jobs.train.plans import plan_tokenizer
     from adanat_cli.jobs.train.settings import tokenizer_settings
     from adanat_cli.jobs.train.tokenizer import train_tokenizer

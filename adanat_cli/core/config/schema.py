@@ -56,7 +56,7 @@ def conform_fields(kind: type[Any], values: Any, source: str) -> dict[str, Any]:
     """Return JSON values of which those that a dataclass names fit it; the others, of another edition, stay.
 
     Raises:
-        AdaNATError: if one does not fit, or the values are no object.
+        AdaNATError: if one does not fit, or the values are not an object.
     """
     hints = field_types(kind)  # type: ignore[arg-type]
     given = conform(values, Mapping[str, Any], source)

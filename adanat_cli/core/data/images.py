@@ -109,7 +109,7 @@ def _opened(file: bytes | Path) -> IO[bytes]:
 
 
 def _formats() -> tuple[str, ...]:
-    """Those of the formats that this Pillow was built with."""
+    """The formats that this Pillow was built with."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 

@@ -179,7 +179,7 @@ def update(
         std: standard deviation of the raw actions in the rollout.
         config: settings of PPO.
         generator: on the CPU; shuffles rows.
-        processes: that share ``config.minibatch``; None for this one alone.
+        processes: processes that share ``config.minibatch``; None for this one alone.
 
     Returns:
         Means over all optimizer steps: loss, policy_loss, value_loss, kl, clip_fraction, gradient_norm; and

@@ -14,7 +14,7 @@ from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require
 
 EFFICIENTNET = "efficientnet"
 _NUM_LEVELS = 4
-"""Of EfficientNet-Lite0: at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+"""Levels of EfficientNet-Lite0: at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
 _NEGATIVE_SLOPE, _LEAST_WIDTH = 0.2, 32
 _WHAT = "Perceptual backbone"
 _ADVICE = "give a timm name that can be downloaded here, name=FILE.safetensors, efficientnet, or leave the option out"

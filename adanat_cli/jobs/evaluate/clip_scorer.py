@@ -62,7 +62,7 @@ def load_clip_scorer(model: str, processes: Processes, reporter: Reporter) -> tu
 
     Args:
         model: Hub id or folder; "" for the default one, "none" for no CLIP score.
-        processes: that call this together.
+        processes: processes that call this together.
         reporter: warns where the default one is not available.
 
     Returns:

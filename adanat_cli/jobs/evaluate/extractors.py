@@ -41,7 +41,7 @@ def load_extractor(
 
     Args:
         protocol: "adm", "paper", "clean", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
-        processes: that call this together; None for this one alone, on the CPU.
+        processes: processes that call this together; None for this one alone, on the CPU.
         folder: the model whose ``features/`` protocol small takes.
         inception: file of weights, or a folder that holds it; see ``inception_weights`` and ``clean_weights``.
         reporter: shows a download, and warns of weights that are not the published ones.

@@ -56,7 +56,7 @@ def extract_features(
         parts: parts that this process measures, without those that the store has.
         store: to write to.
         extractor: feature network.
-        processes: that extract together.
+        processes: processes that extract together.
         task: progress bar of this process.
         scorer: compares images with their prompts, where they have some; None leaves that out.
 

@@ -65,7 +65,7 @@ class Evaluation:
         extractor: feature network of the protocol.
         scorer: compares images with their prompts; None where that is left out.
         missing_clip: why it is left out; "" if it is not.
-        processes: that measure together.
+        processes: processes that measure together.
         reporter: receives progress and messages.
     """
 

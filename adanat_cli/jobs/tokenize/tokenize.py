@@ -191,7 +191,7 @@ def tokenize(
         output: folder of the set.
         options: sizes and workers.
         reporter: receives progress and messages.
-        processes: that share the shards.
+        processes: processes that share the shards.
         encoder: text encoder for the captions; None stores them as text alone.
 
     Returns:

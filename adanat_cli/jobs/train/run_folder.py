@@ -132,8 +132,8 @@ class RunFolder:
         """Take over what ``latest`` has read within the block.
 
         Args:
-            state: that was read.
-            like: the state before, whose form it must have; it may hold more.
+            state: state that ``latest`` has read.
+            like: current state, whose form it must have; it may hold more.
 
         Raises:
             AdaNATError: if it is not one of this run.
