@@ -95,6 +95,23 @@ def test_a_former_flag_beside_the_new_one_is_refused(typed: list[str]) -> None:
     assert f"{typed[-4]} is the former name of {typed[-2]}; give one of the two." in words
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["sample", "-n", "1", "--output", ""],
+        ["train-tokenizer", "--dataset", "digits", "--dry-run", "--data-dir", ""],
+        ["pretrain-nat", "--dataset", "digits", "--dry-run", "--tokens", ""],
+        ["import", "nat.pth", "--output", ""],
+    ],
+)
+def test_an_empty_path_is_refused_and_is_not_the_current_folder(typed: list[str]) -> None:
+    done = CliRunner().invoke(app, typed)
+    words = re.sub(r"[\s│]+", " ", done.stderr)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert typed[-2] in words
+    assert "An empty path was given; give a path, or . for the current folder." in words
+
+
 @dataclass(frozen=True)
 class _Inner(Config):
     rate: float = option(0.5, help="Rate.")

@@ -7,7 +7,9 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_origin
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
@@ -56,15 +58,24 @@ def takes(*kinds: type[Any]) -> Callable[[Callable[..., None]], Callable[..., No
 def _parameters(kinds: tuple[type[Any], ...]) -> Iterator[inspect.Parameter]:
     for kind in kinds:
         for name, one, hint, default in _walk(kind):
+            is_path = hint is Path or set(get_args(hint)) == {Path, NoneType}
+            settings = {**({"parser": _path, "metavar": "PATH"} if is_path else {}), **one.settings}
             if one.is_argument:
-                info = typer.Argument(help=one.help, **one.settings)
+                info = typer.Argument(help=one.help, **settings)
             else:
-                info = typer.Option(*one.flags, help=one.help, rich_help_panel=one.panel or None, **one.settings)
+                info = typer.Option(*one.flags, help=one.help, rich_help_panel=one.panel or None, **settings)
             given = inspect.Parameter.empty if default is REQUIRED else default
             yield inspect.Parameter(name, _KEYWORD, default=given, annotation=Annotated[hint, info])
             if one.former:
                 info = typer.Option(*one.former, hidden=True)
                 yield inspect.Parameter(f"{name}__former", _KEYWORD, default=None, annotation=Annotated[hint, info])
+
+
+def _path(text: str | Path) -> Path:
+    """Read a path; an empty one, as of an unset variable in a script, would mean the current folder."""
+    if not str(text):
+        raise typer.BadParameter("An empty path was given; give a path, or . for the current folder.")
+    return Path(text)
 
 
 def _walk(kind: type[Any], prefix: str = "", part: Part | None = None) -> Iterator[tuple[str, Option, Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from huggingface_hub import constants
@@ -136,6 +137,15 @@ def test_what_keeps_a_model_from_being_pushed(
     refused("tester/toy", "does not accept your token")
     monkeypatch.delenv("HF_TOKEN")
     refused("tester/toy", "not logged in", "hf auth login")
+
+
+@pytest.mark.parametrize("kind", ["model", "tokens"])
+def test_an_empty_name_pushes_nothing(hub: HubServer, kind: Literal["model", "tokens"]) -> None:
+    hub: HubServer, kind: Literal["model", "tokens"]
+) -> None:
+    with pytest.raises(AdaNATError, match="Nothing to push was named; give a model folder or name"):
+        push(PushRequest("", "tester/unnamed", kind), SilentReporter())
+    assert not hub.log
 
 
 def test_a_data_set_that_cannot_be_had_is_told_in_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:

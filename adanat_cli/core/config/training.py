@@ -81,7 +81,7 @@ class TokenizerTrainingConfig(_TrainingFields):
     """
 
     reconstruction_weight: NotNegative = 1.0
-    commitment_weight: float = 0.25
+    commitment_weight: NotNegative = 0.25
     beta1: Decay = 0.9
     discriminator: Literal["patch", "efficientnet"] = _training(
         "patch",
@@ -90,8 +90,8 @@ class TokenizerTrainingConfig(_TrainingFields):
         show_default="patch",
     )
     adversarial_weight: NotNegative = _training(0.02, help="Weight of the discriminator's loss; 0 for none.")
-    adversarial_start: int = _training(2000, help="Update at which the discriminator's loss starts.")
-    discriminator_rate: float = 0.2
+    adversarial_start: Natural = _training(2000, help="Update at which the discriminator's loss starts.")
+    discriminator_rate: Positive = 0.2
     discriminator_beta1: Decay = 0.5
     perceptual_weight: NotNegative = _training(1.0, help="Weight of the perceptual loss; 0 for none.")
     perceptual_backbone: str = _training(
@@ -145,7 +145,7 @@ class NATTrainingConfig(_TrainingFields):
     ema_decay: Decay = _ema_decay(0.9999)
     beta1: Probability = _training(0.99, help="AdamW beta1.")
     beta2: Probability = _training(0.99, help="AdamW beta2.")
-    weight_decay: float = 0.03
+    weight_decay: NotNegative = 0.03
     mask_alpha: Positive = 12.0
     mask_beta: Positive = 3.0
     label_smoothing: Probability = 0.1

@@ -48,6 +48,8 @@ def push(request: PushRequest, reporter: Reporter) -> dict[str, Any]:
         AdaNATError: if there is nothing to push, or the Hub, the account or the network prevents it.
     """
     hub_id = HubId.parse(request.repo, "Target")
+    # An empty name, as of an unset variable in a script, would publish the embedded model or the current folder.
+    require(bool(request.source), "Nothing to push was named; give a model folder or name, or a token set's folder.")
     require(request.num_images >= 0, f"--samples is {request.num_images}; expected 0 or more.")
     check_account(hub_id)
     with tempfile.TemporaryDirectory(prefix="adanat-push-") as temporary:

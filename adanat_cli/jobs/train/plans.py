@@ -19,6 +19,7 @@ from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
+from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
@@ -34,6 +35,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     Raises:
         AdaNATError: if the model, or a setting, cannot be used.
     """
+    pick_device(request.device)
     check_groups(request.training)
     model, nat, fingerprint, image_size = _model(request)
     missing = _missing(request, is_here=bool(fingerprint))
@@ -135,8 +137,9 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     """What ``train_tokenizer`` would do, without touching data.
 
     Raises:
-        AdaNATError: if the weights of a frozen network are not available.
+        AdaNATError: if the device is absent, or the weights of a frozen network are not available.
     """
+    pick_device(request.device)
     require_backbones(*request.training.backbones)
     with torch.device("meta"):
         num_parameters = _count(build_tokenizer(request.tokenizer))
@@ -175,7 +178,11 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     """What ``pretrain_nat`` would do, without touching data.
 
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
+
+    Raises:
+        AdaNATError: if the device is absent, or there is no tokenizer.
     """
+    pick_device(request.device)
     start = find_start(request.start, "nat", request.output)
     model, shape = _nat_shape(request, start)
     num_parameters = count_parameters(shape)

@@ -152,6 +152,18 @@ def test_a_dry_run_follows_from_the_same_settings(own: Path) -> None:
     assert json.loads(done.output)["training"] == nat(own, "fresh").training.to_dict()
 
 
+def test_a_dry_run_refuses_a_device_that_is_not_there(own: Path) -> None:
+    source, model = str(own / "shapes"), str(own / "model")
+    lines = [
+        ["train-tokenizer", "-d", "digits"],
+        ["pretrain-nat", "-d", "digits", "-t", str(own / "tokens"), "-m", model],
+        ["train-policy", "-d", source, "-m", model, "--recipe", "default"],
+    ]
+    for line in lines:
+        done = CliRunner().invoke(app, [*line, "--device", "abacus", "--dry-run"])
+        assert str(done.exception).startswith("Device 'abacus' cannot be used here; try cpu"), line
+
+
 def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adanat_cli.jobs.train import nat as run
     from adanat_cli.jobs.train.plans import plan_nat
