@@ -141,8 +141,6 @@ def test_what_keeps_a_model_from_being_pushed(
 
 @pytest.mark.parametrize("kind", ["model", "tokens"])
 def test_an_empty_name_pushes_nothing(hub: HubServer, kind: Literal["model", "tokens"]) -> None:
-    hub: HubServer, kind: Literal["model", "tokens"]
-) -> None:
     with pytest.raises(AdaNATError, match="Nothing to push was named; give a model folder or name"):
         push(PushRequest("", "tester/unnamed", kind), SilentReporter())
     assert not hub.log
