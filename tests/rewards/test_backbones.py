@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,18 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from adanat_cli.core import efficientnet
 from adanat_cli.core import pretrained as hub
 from adanat_cli.core.config import FeatureConfig
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
-from adanat_cli.core.rewards.backbones import DINO, ClassifierBackbone, VisionTransformerBackbone
+from adanat_cli.core.rewards.backbones import (
+    DINO,
+    Backbone,
+    ClassifierBackbone,
+    EfficientNetBackbone,
+    VisionTransformerBackbone,
+)
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 
 # Small enough to build at once, of the same architecture as DINO's.
@@ -37,16 +46,44 @@ def test_a_classifier_gives_every_resolution_and_its_features_are_the_means_of_t
     torch.testing.assert_close(levels[-1].mean(2), backbone.network.features(images))
 
 
-def test_a_discriminator_on_a_classifier_trains_its_heads_alone() -> None:
-    model = ProjectedDiscriminator(classifier(), num_classes=10, condition_width=16).train()
+@pytest.mark.parametrize(
+    ("backbone", "num_logits"),
+    [(classifier, 256 + 64 + 16), (lambda: EfficientNetBackbone(64), 256 + 64 + 16 + 4)],
+    ids=["classifier", "efficientnet"],
+)
+def test_a_discriminator_on_a_frozen_network_trains_its_heads_alone(
+    backbone: Callable[[], Backbone], num_logits: int
+) -> None:
+    model = ProjectedDiscriminator(backbone(), num_classes=10, condition_width=16).train()
     assert model.heads.training
     assert not any(module.training for module in model.backbone.modules())
     logits = model(torch.rand(6, 3, 16, 16), torch.arange(6))
-    assert logits.shape == (6, 256 + 64 + 16)
+    assert logits.shape == (6, num_logits)
     logits.mean().backward()
     assert all(weight.grad is None for weight in model.backbone.parameters())
     assert all(weight.grad is not None for weight in model.heads.parameters())
     assert not any(name.startswith("backbone") for name in model.trainable_state())
+
+
+def test_efficientnet_sees_small_images_enlarged_and_large_ones_reduced() -> None:
+    backbone, images = EfficientNetBackbone(96), torch.rand(2, 3, 300, 300, requires_grad=True)
+    for pixels, seen in ((8, 96), (64, 96), (160, 160), (300, 224)):
+        levels = backbone.features(images[:, :, :pixels, :pixels])
+        assert tuple(level.shape[1] for level in levels) == backbone.widths == (24, 40, 112, 320)
+        assert [level.shape[2] for level in levels] == [math.ceil(seen / 2**depth) ** 2 for depth in (2, 3, 4, 5)]
+        assert not any(level.requires_grad for level in levels)
+    untouched = images[:, :, :160, :160]
+    expected = backbone.network.levels(untouched)[1:]
+    assert all(torch.equal(a, b.flatten(2)) for a, b in zip(backbone.features(untouched), expected, strict=True))
+
+
+def test_efficientnet_is_counted_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficientnet, "_package", lambda variant: f"absent-{variant}-package")
+    with torch.device("meta"):
+        model = ProjectedDiscriminator(EfficientNetBackbone(96, pretrained=False), num_classes=10)
+    assert sum(weight.numel() for weight in model.backbone.parameters()) == 4_652_008
+    with pytest.raises(AdaNATError, match=r"imagenet\]', or take --discriminator classifier or"):
+        EfficientNetBackbone(96)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.base import Bounds, Config, Count, Natural, NotNegative, Positive, Seed
+from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Bounds, Config, Count, Natural, NotNegative, Positive, Seed
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.training import Precision
 from adanat_cli.core.errors import AdaNATError, require
@@ -73,16 +73,17 @@ class DiscriminatorConfig(Config):
             paper.
         reuse_rollouts: train on the trajectories collected for PPO; otherwise new ones are generated.
         augment: policies of DiffAugment for real and generated images, comma-separated; "" for none.
-        width: channels of the pyramid's first level; with a classifier, width of the label's embedding.
+        width: channels of the pyramid's first level; with a classifier or efficientnet, width of the label's embedding.
         channels: channels of the classifier at each of its resolutions.
+        resolution: side in pixels to which smaller images are enlarged for efficientnet.
     """
 
     noun: ClassVar[str] = "Discriminator"
     backbone: str = _reward(
         "dino",
         "--discriminator",
-        help="dino (frozen ViT-S/16), dino=FILE.safetensors, classifier (the same heads on a small network of the "
-        "data's own images), or pyramid (trained from scratch).",
+        help="dino (frozen ViT-S/16), dino=FILE.safetensors, efficientnet (the same heads on EfficientNet-Lite0), "
+        "classifier (on a small network of the data's own images), or pyramid (trained from scratch).",
     )
     updates: Count = _reward(5, "--discriminator-updates", help="Discriminator updates per policy update.")
     warmup_updates: Natural = 0
@@ -99,14 +100,15 @@ class DiscriminatorConfig(Config):
     augment: str = _reward("", help="DiffAugment for the discriminator, comma-separated: color, translation, cutout.")
     width: Count = 64
     channels: tuple[int, ...] = (32, 64, 96)
+    resolution: Annotated[int, Bounds(64, MAX_IMAGE_SIZE)] = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name, _, _ = self.backbone.partition("=")
         require(
-            name in ("dino", "classifier", "pyramid"),
-            f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, classifier or "
-            "pyramid.",
+            name == "dino" or self.backbone in ("efficientnet", "classifier", "pyramid"),
+            f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, efficientnet, "
+            "classifier or pyramid.",
         )
 
 

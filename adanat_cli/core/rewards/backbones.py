@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adanat_cli.core.efficientnet import LEVEL_WIDTHS, EfficientNet, Variant, require_weights
 from adanat_cli.core.errors import require
 from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require_timm
 
 DINO = "vit_small_patch16_224.dino"
 _NUM_BLOCK_LAYERS = 4
 _WHAT = "Discriminator backbone"
-_ADVICE = (
-    "give a local file with --discriminator dino=FILE.safetensors, or take --discriminator classifier or "
-    "--discriminator pyramid, which need no download"
-)
+_OTHERS = "take --discriminator classifier or --discriminator pyramid, which need no download"
+_ADVICE = f"give a local file with --discriminator dino=FILE.safetensors, or {_OTHERS}"
+_EFFICIENTNET = "Discriminator efficientnet"
+_LITE: Variant = "lite0"
+_TRAINED_AT = 224
 
 
 def require_transformer(name: str) -> None:
@@ -34,6 +36,15 @@ def require_transformer(name: str) -> None:
         VisionTransformerBackbone(name)
     else:
         require_timm(name, _WHAT, _ADVICE)
+
+
+def require_efficientnet() -> None:
+    """Check that the weights of EfficientNet-Lite0 are installed.
+
+    Raises:
+        AdaNATError: if they are not.
+    """
+    require_weights(_LITE, _EFFICIENTNET, _OTHERS)
 
 
 class Backbone(Frozen, ABC):
@@ -151,3 +162,38 @@ class ClassifierBackbone(Backbone):
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
         """Return the (B, D, h * w) features of each level, finest first."""
         return [level.flatten(2) for level in self.network.levels(images)]
+
+
+class EfficientNetBackbone(Backbone):
+    """Four levels of an EfficientNet-Lite0 trained on ImageNet, at 1/4 to 1/32 of the resolution that it sees.
+
+    Source: Projected GANs (arXiv 2111.01007), section 3.2 and appendix, with this network and these levels. Its random
+    mixing of channels is left out: each head begins with a learned mixing of its own.
+    """
+
+    widths = LEVEL_WIDTHS[1:]
+
+    def __init__(self, resolution: int, pretrained: bool = True) -> None:
+        """Load the network.
+
+        Args:
+            resolution: side in pixels to which smaller images are enlarged; from 64 on the deepest level has enough
+                positions for the heads. Images of more than 224 pixels are reduced to that, or to this.
+            pretrained: False for the network without weights, on the meta device, for counting.
+
+        Raises:
+            AdaNATError: if the package of its weights is not installed, or damaged.
+        """
+        super().__init__()
+        self.network = EfficientNet(_LITE, _EFFICIENTNET, _OTHERS, pretrained)
+        self.resolution = resolution
+
+    @torch.no_grad()
+    def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
+        """Return the (B, D, h * w) features of each level, finest first."""
+        side, least, most = min(images.shape[2:]), self.resolution, max(self.resolution, _TRAINED_AT)
+        if side < least:
+            images = F.interpolate(images, (least, least), mode="bicubic").clamp(0, 1)
+        elif side > most:
+            images = F.interpolate(images, (most, most), mode="area")
+        return [level.flatten(2) for level in self.network.levels(images)[1:]]

@@ -20,7 +20,9 @@ from adanat_cli.core.rewards.adversarial import STATS, AdversarialReward
 from adanat_cli.core.rewards.backbones import (
     DINO,
     ClassifierBackbone,
+    EfficientNetBackbone,
     VisionTransformerBackbone,
+    require_efficientnet,
     require_transformer,
 )
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
@@ -204,8 +206,11 @@ def require_discriminator(config: DiscriminatorConfig) -> None:
     Raises:
         AdaNATError: saying why.
     """
-    if config.backbone.partition("=")[0] == "dino":
+    name = config.backbone.partition("=")[0]
+    if name == "dino":
         require_transformer(_transformer_of(config))
+    if name == "efficientnet":
+        require_efficientnet()
 
 
 def make_discriminator(
@@ -224,7 +229,7 @@ def make_discriminator(
         num_classes: number of classes of the condition; 0 for text.
         text_width: E, width of the pooled embeddings of the condition; 0 for classes.
         classifier: trained backbone of the discriminator "classifier"; None for a random one.
-        pretrained: False leaves a transformer random, which downloads nothing.
+        pretrained: False leaves a transformer random, and EfficientNet without weights: neither needs its file.
 
     Raises:
         AdaNATError: if the backbone cannot be had.
@@ -235,6 +240,9 @@ def make_discriminator(
     if name == "dino":
         transformer = VisionTransformerBackbone(_transformer_of(config), pretrained)
         return ProjectedDiscriminator(transformer, num_classes, text_width)
+    if name == "efficientnet":
+        lite = EfficientNetBackbone(config.resolution, pretrained)
+        return ProjectedDiscriminator(lite, num_classes, text_width, config.width)
     network = classifier or FeatureNetwork(FeatureConfig(image_size, max(num_classes, 2), config.channels))
     backbone = ClassifierBackbone(network, config.channels)
     return ProjectedDiscriminator(backbone, num_classes, text_width, config.width)

