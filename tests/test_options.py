@@ -149,9 +149,10 @@ def test_a_request_holds_what_was_typed_and_its_defaults(typed: list[str], asked
 
 
 def test_a_value_that_cannot_be_read_is_a_usage_error() -> None:
-    done = CliRunner().invoke(app, ["evaluate", "--steps", "4,a"])
-    assert done.exit_code == 2
-    assert "expected whole numbers such as 4,8,16" in " ".join(done.stderr.split())
+    for typed in ("4,a", ""):
+        done = CliRunner().invoke(app, ["evaluate", "--steps", typed])
+        assert done.exit_code == 2
+        assert f"--steps is '{typed}'; expected whole numbers such as 4,8,16" in " ".join(done.stderr.split())
 
 
 def test_a_part_holds_what_was_typed_alone() -> None:

@@ -26,7 +26,7 @@ def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
     try:
         return tuple(int(number) for text in texts for number in text.split(","))
     except ValueError as error:
-        raise AdaNATError(f"--steps is {','.join(texts)}; expected whole numbers such as 4,8,16.") from error
+        raise AdaNATError(f"--steps is {','.join(texts)!r}; expected whole numbers such as 4,8,16.") from error
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ class EvaluateRequest:
         "--prompts",
         help="Text file of prompts, one per line, such as `adanat info --dataset mscoco --captions FILE` writes.",
         panel=_TEXT,
+        acts_on=MODEL,
     )
     text_encoder: str = option(
         "",

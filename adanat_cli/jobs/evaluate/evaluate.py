@@ -45,8 +45,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
         AdaNATError: if the request cannot work, before anything is generated.
         KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept, and the same call resumes after them.
     """
-    request = _with_prompts(request)
     check_request(request)
+    request = _with_prompts(request)
     folder, reference_file = _find_reference(request)
     reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
     reference = read_reference(reference_file)

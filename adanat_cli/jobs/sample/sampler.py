@@ -147,6 +147,8 @@ class Sampler:
     def identity(self, choice: ScheduleChoice, conditions: Asked, seed: int) -> dict[str, Any]:
         """Return what decides an image, as JSON values: networks, conditions, seed, number format and schedule."""
         learned = choice.kind == "learned"
+        # Halton decoding has one temperature only; results are recorded under the words that earlier versions used.
+        halton = choice.kind == "halton"
         values: dict[str, Any] = {
             "nat": self.folder.fingerprint("nat"),
             "tokenizer": self.folder.fingerprint("tokenizer"),
@@ -155,9 +157,9 @@ class Sampler:
             "precision": str(self.precision).removeprefix("torch."),
             "schedule": choice.kind,
             "num_steps": choice.num_steps,
-            "temperature": choice.remask_temperature,
+            "temperature": choice.sampling_temperature if halton else choice.remask_temperature,
             "guidance": choice.guidance_scale,
-            "sampling_temperature": choice.sampling_temperature,
+            "sampling_temperature": None if halton else choice.sampling_temperature,
             "table": choice.table.table.tolist() if choice.table is not None else None,
             "policy": self.folder.fingerprint(policy_component(choice.num_steps)) if learned else None,
         }

@@ -586,6 +586,8 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
                 ("precision", "bf16", "--precision"),
                 ("seed", 1, "--seed"),
                 ("record", True, "--record"),
+                ("prompts", ("a dog",), "--prompt"),
+                ("prompts_file", Path("/no/such.txt"), "--prompts"),
             )
         ),
         ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model .*classes"),
@@ -611,7 +613,6 @@ EVERYWHERE = {
     "num_samples",
     "keep_features",
     "part_size",
-    "prompts_file",
 }
 UNFELT = {"batch_size", "workers", "device"}
 
@@ -665,6 +666,16 @@ def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
         dataclasses.replace(images, choice=ScheduleChoice("cosine", 2, guidance_scale=2)).identity()
         != images.identity()
     )
+
+
+def test_results_are_recorded_under_the_words_of_earlier_versions(toy: Path) -> None:
+    images = images_of(toy, "halton", 2)
+    halton = dataclasses.replace(images, choice=ScheduleChoice("halton", 2, sampling_temperature=0.5)).identity()
+    assert halton["temperature"] == 0.5
+    assert "sampling_temperature" not in halton
+    cosine = ScheduleChoice("cosine", 2, sampling_temperature=0.5, remask_temperature=0.7)
+    values = dataclasses.replace(images, choice=cosine).identity()
+    assert (values["sampling_temperature"], values["temperature"]) == (0.5, 0.7)
 
 
 def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:
