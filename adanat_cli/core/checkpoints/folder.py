@@ -272,6 +272,11 @@ class ModelFolder:
             latest = {json.dumps({**result, "value": None}, sort_keys=True): result for result in recorded}
             self._write_index(replace(index, results=tuple(latest.values())))
 
+    def drop_results(self) -> None:
+        """Forget measured results: the images are others now."""
+        with self._changing():
+            self._write_index(replace(self.index, results=()))
+
     def files(self, component: str) -> dict[str, Path]:
         """Path within the model -> file, for all files of a component.
 

@@ -55,6 +55,7 @@ class TokenizerSettings:
 
     Attributes:
         tokenizer: shape of the autoencoder; pixels as tokens are written without training.
+        start: model whose tokenizer it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
     """
 
@@ -66,6 +67,7 @@ class TokenizerSettings:
     half: bool = False
     device: str = ""
     note: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)

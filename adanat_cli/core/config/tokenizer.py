@@ -12,6 +12,7 @@ from adanat_cli.core.config.features import MAX_BLOCKS, MAX_LEVELS
 from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError, require
 
+_IDENTITY = {"tokens_of", "encoder_fingerprint"}
 _MIN_CHANNELS = 8
 """Channels of one group of the small autoencoder's group normalisation."""
 _ImageSize = Annotated[int, Bounds(1, MAX_IMAGE_SIZE)]
@@ -111,6 +112,9 @@ class VQAEConfig(_TokenizerFields):
         channels: width at each resolution, finest first; each entry halves the resolution once.
         num_res_blocks: residual blocks per resolution and side.
         code_width: width of a code vector; codes are compared on the unit sphere.
+        tokens_of: fingerprint of the tokenizer that gives the same ids, where only the decoder was trained further;
+            "" for ids of its own.
+        encoder_fingerprint: with it, that of encoder and codes.
     """
 
     image_size: _ImageSize = 64
@@ -119,10 +123,21 @@ class VQAEConfig(_TokenizerFields):
     channels: Annotated[tuple[int, ...], Bounds(_MIN_CHANNELS)] = (32, 64, 128)
     num_res_blocks: Annotated[int, Bounds(0, MAX_BLOCKS)] = 1
     kind: Literal["vqae"] = "vqae"
+    tokens_of: str = ""
+    encoder_fingerprint: str = ""
 
     def __post_init__(self) -> None:
         _check_levels(self.channels)
+        require(
+            bool(self.tokens_of) == bool(self.encoder_fingerprint),
+            "A tokenizer names one of tokens_of and encoder_fingerprint; expected both or none.",
+        )
         super().__post_init__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, for ids of its own without what earlier versions do not know."""
+        values = super().to_dict()
+        return {key: value for key, value in values.items() if self.tokens_of or key not in _IDENTITY}
 
     def sizes(self) -> Sizes:
         """Return the shapes that the settings decide; see ``Config``."""

@@ -103,6 +103,9 @@ class TokenizerTrainingConfig(_TrainingFields):
         96, help="Side in pixels to which smaller images are enlarged for efficientnet."
     )
     codebook_decay: Annotated[float, Bounds(above=0, below=1)] = 0.99
+    freeze_encoder: bool = _training(
+        False, help="Train the decoder of --from alone: the tokens of images, and NATs and policies, stay valid."
+    )
 
     @property
     def backbones(self) -> tuple[str, ...]:

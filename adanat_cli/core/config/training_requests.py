@@ -30,6 +30,10 @@ class TrainTokenizerRequest:
     colour: bool = option(
         False, help="Train nothing: a token is the mean colour of its pixels, one of 8, 27, 64, … colours."
     )
+    start: str = shared.start(
+        help="Model to train further, whose tokenizer gives shape and first weights: folder, name or Hub id "
+        "user/repo\\[@revision]."
+    )
     training: Asked = part(TokenizerTrainingConfig, "log_every", "sample_every")
     half: bool = shared.half()
     workers: int = shared.workers()

@@ -17,17 +17,18 @@ class Codebook:
     Source: VQ-VAE (arXiv 1711.00937), appendix A.1.
     """
 
-    def __init__(self, codes: Tensor, decay: float, dead_share: float = 0.02) -> None:
-        """Begin without usage counts.
+    def __init__(self, codes: Tensor, decay: float, dead_share: float = 0.02, usage: float = 0.0) -> None:
+        """Begin with equal usage counts.
 
         Args:
             codes: (K, C) unit vectors, updated in place.
             decay: decay of the running means, in [0, 1).
             dead_share: a code is dead when it is used less than this fraction of the mean use.
+            usage: of each code in a batch; with 0, the first batch places them anew, whatever they were.
         """
         self.codes, self._decay, self._dead_share = codes, decay, dead_share
-        self.usage = torch.zeros(codes.shape[0], device=codes.device)
-        self._sums = torch.zeros_like(codes)
+        self.usage = torch.full((codes.shape[0],), usage, device=codes.device)
+        self._sums = usage * codes
 
     @torch.no_grad()
     def update(
@@ -47,20 +48,25 @@ class Codebook:
             rank: index of this process.
             world_size: number of processes.
         """
+        self.count(token_ids, reduce)
         flat, ids = latents.reshape(-1, latents.shape[-1]), token_ids.reshape(-1)
-        counts = torch.bincount(ids, minlength=len(self.codes)).float()
         sums = torch.zeros_like(self._sums).index_add_(0, ids, flat)
         candidates = flat[torch.randint(len(flat), (len(self.codes),), device=flat.device)]
         # Each process proposes latents for its share of the codes, so that all agree and use the data of all.
         proposed = torch.arange(len(self.codes), device=flat.device) % world_size == rank
         candidates = reduce(candidates * proposed[:, None])
-        self.usage.lerp_(reduce(counts), 1 - self._decay)
         self._sums.lerp_(reduce(sums), 1 - self._decay)
         dead = self.usage < self._dead_share * self.usage.mean()
         # A revived code starts with the mean use, or it would be dead again at once.
         self._sums[dead] = candidates[dead] * self.usage.mean()
         self.usage[dead] = self.usage.mean()
         self.codes.copy_(F.normalize(self._sums, dim=-1))
+
+    @torch.no_grad()
+    def count(self, token_ids: Tensor, reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
+        """Count the use of codes in one batch, (B, N) int64, and leave them where they are."""
+        counts = torch.bincount(token_ids.reshape(-1), minlength=len(self.codes)).float()
+        self.usage.lerp_(reduce(counts), 1 - self._decay)
 
     def perplexity(self) -> float:
         """Return exp of the entropy of code usage, from 1 (collapse) to K (all codes used equally)."""

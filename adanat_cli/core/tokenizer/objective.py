@@ -85,7 +85,9 @@ class Objective:
         """
         config = self.config
         reconstruction = reconstruction_loss(result.images, images)
-        loss = config.reconstruction_weight * reconstruction + config.commitment_weight * result.commitment
+        loss = config.reconstruction_weight * reconstruction
+        if not config.freeze_encoder:
+            loss = loss + config.commitment_weight * result.commitment
         if outputs.compared:
             loss = loss + config.perceptual_weight * feature_distance(outputs.compared, targets.compared)
         if outputs.judged:

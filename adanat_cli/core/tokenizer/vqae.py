@@ -58,6 +58,12 @@ class VQAE(Tokenizer):
         self.decoder = nn.Sequential(*decoder)
         self.codes: Tensor
         self.register_buffer("codes", F.normalize(torch.randn(config.codebook_size, config.code_width), dim=-1))
+        self._in_float32 = False
+
+    def freeze_encoder(self) -> None:
+        """Let only the decoder learn, from exactly the ids that ``encode`` gives: in float32, even under autocast."""
+        self.encoder.requires_grad_(False)
+        self._in_float32 = True
 
     @property
     def codebook(self) -> Tensor:
@@ -87,7 +93,9 @@ class VQAE(Tokenizer):
 
     def latents(self, images: Tensor) -> Tensor:
         """Return the (B, N, C) unit vectors of (B, 3, H, W) images in [0, 1]."""
-        h = self.encoder(2 * images - 1)
+        autocast = torch.is_autocast_enabled(images.device.type) and not self._in_float32
+        with torch.autocast(images.device.type, enabled=autocast):
+            h = self.encoder(2 * images - 1)
         return F.normalize(rearrange(h, "b c h w -> b (h w) c").float(), dim=-1)
 
     def nearest(self, latents: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder, fetch_folder
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, looks_like_hub_id
@@ -258,7 +259,7 @@ def _check_match(folder: ModelFolder, component: str, expected: str, reader: str
     """
     if not expected or not folder.has(component):
         return
-    actual = folder.fingerprint(component)
+    actual = tokens_fingerprint(folder) if component == "tokenizer" else folder.fingerprint(component)
     if actual != expected:
         raise AdaNATError(
             f"The {reader} of {folder.path} was trained with {component} {expected[:12]}, but the folder holds "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder, policy_component
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, FeatureConfig, tokenizer_config
 from adanat_cli.core.errors import require
 from adanat_cli.jobs.resolve.models import model_names, nat_config, policy_config, read_config, resolve_model
@@ -81,7 +82,10 @@ def _summary(folder: ModelFolder, name: str) -> str:
     if name == "tokenizer":
         tokenizer = read_config(folder, name, tokenizer_config)
         grid = " x ".join(map(str, tokenizer.grid))
-        return f"{tokenizer.kind}, {tokenizer.codebook_size} codes, {grid} grid, downsampling {tokenizer.downsampling}"
+        of = tokens_fingerprint(folder, check=False)
+        further = "" if of == folder.fingerprint(name) else f", tokens of {of[:12]} with a decoder trained further"
+        codes = f"{tokenizer.codebook_size} codes"
+        return f"{tokenizer.kind}, {codes}, {grid} grid, downsampling {tokenizer.downsampling}{further}"
     if name == "nat":
         nat = nat_config(folder)
         condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
@@ -112,6 +116,7 @@ def _matches(folder: ModelFolder) -> dict[str, str]:
     for reader, read, key in pairs:
         if folder.has(reader) and folder.has(read):
             recorded = folder.config(reader).get(key, "")
-            same = "yes" if recorded == folder.fingerprint(read) else "no"
+            actual = tokens_fingerprint(folder, check=False) if read == "tokenizer" else folder.fingerprint(read)
+            same = "yes" if recorded == actual else "no"
             found[f"{reader} and {read}"] = same if recorded else "not recorded"
     return found

@@ -13,6 +13,7 @@ import torch
 
 from adanat_cli.core.checkpoints.files import check_picture, check_writable
 from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, DataConfig, TokenizerConfig, data_config, tokenizer_config
 from adanat_cli.core.config.requests import TokenizeOptions, TokenizeRequest
 from adanat_cli.core.data.parts import Parts
@@ -76,7 +77,7 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
     if request.output is None:
         return values
     encoder = _encoder(request, source, processes.device, reporter)
-    fingerprint = folder.fingerprint("tokenizer")
+    fingerprint = tokens_fingerprint(folder)
     result = tokenize(source, tokenizer, fingerprint, request.output, request.options, reporter, processes, encoder)
     if result is None:
         return {}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import NATConfig, nat_preset
 from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import TokenSet
@@ -185,7 +186,7 @@ class NATLoop(MeteredLoop):
     def export(self) -> None:
         """Write the averaged weights and the tokenizer as a model folder."""
         exported = ModelFolder(self.folder.model)
-        fingerprint = self.tokens.info.tokenizer_fingerprint
+        fingerprint = self.model.fingerprint("tokenizer")
         if not (exported.exists() and exported.has("tokenizer") and exported.fingerprint("tokenizer") == fingerprint):
             values, tensors = self.model.read("tokenizer")
             provenance = self.model.index.provenance.get("tokenizer", {})
@@ -293,7 +294,7 @@ def nat_shape(
     """
     if start:  # before the tokenizer that is usual, which is the start's own
         base = fit_to_tokens(start_shape(start, request.output), request.size, info, encoder, start.model)
-    actual = model.fingerprint("tokenizer")
+    actual = tokens_fingerprint(model)
     require(
         info.tokenizer_fingerprint == actual,
         f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
 from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
 from adanat_cli.core.data.token_shards import read_header, shard_files
@@ -141,11 +142,13 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     """
     pick_device(request.device)
     require_backbones(*request.training.backbones)
+    start = find_start(request.start, "tokenizer", request.output)
     with torch.device("meta"):
         num_parameters = _count(build_tokenizer(request.tokenizer))
     return {
         "data": request.data.to_dict(),
         "tokenizer": request.tokenizer.to_dict(),
+        **(start.recorded() if start else {}),
         "training": request.training.to_dict(),
         "output": str(request.output),
         "num_parameters": num_parameters,
@@ -235,4 +238,4 @@ def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfi
     fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
     fields = benchmark.nat() if benchmark else fields
     fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
-    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=model.fingerprint("tokenizer"), **fields)
+    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=tokens_fingerprint(model), **fields)

@@ -29,6 +29,7 @@ from adanat_cli.core.config import (
     PolicyConfig,
     PolicyTrainingConfig,
     PPOConfig,
+    TokenizerConfig,
     TokenizerTrainingConfig,
     VQAEConfig,
     data_config,
@@ -55,10 +56,11 @@ from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
 from adanat_cli.jobs.train.nat import training_rows
-from adanat_cli.jobs.train.nat_start import start_shape
+from adanat_cli.jobs.train.nat_start import start_shape as nat_start_shape
 from adanat_cli.jobs.train.policy_setup import named_model
 from adanat_cli.jobs.train.run_folder import recorded_settings
-from adanat_cli.jobs.train.start import find_start
+from adanat_cli.jobs.train.start import Start, find_start
+from adanat_cli.jobs.train.tokenizer_start import start_shape
 
 _CHANNELS = (32, 64, 128, 256, 256)
 """Widths per resolution; a tokenizer with downsampling 2^n takes the first n."""
@@ -89,32 +91,26 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
     dataset = request.dataset
     output = request.output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
     data, training = given(request.data), given(request.training)
-    shape = given({"codebook_size": request.codebook_size, "downsampling": request.downsampling})
     saved, preset = saved_settings(output, training=TokenizerTrainingConfig), TRAINING_PRESETS.get(dataset, {})
-    benchmark, colour = BENCHMARKS.get(dataset), request.colour
     was = tokenizer_config(saved["tokenizer"], str(output / "config.json")) if "tokenizer" in saved else None
-    if isinstance(was, VQAEConfig):
-        shape = {"codebook_size": was.codebook_size, "downsampling": was.downsampling} | shape
+    before, start = saved.get("training", {}), find_start(request.start, "tokenizer", output)
+    if start:
+        was = start_shape(start, request, was, bool({**before, **training}.get("freeze_encoder")))
+    size = {"image_size": was.image_size} if was else {}
     if not saved and dataset not in DATA_PRESETS:
-        config, scale, line = _own_images(dataset, data, request.device, dry_run)
+        config, scale, line = _own_images(dataset, {**size, **data}, request.device, dry_run)
     else:
-        size = {"image_size": was.image_size} if was else {}
         config, scale, line = data_config(dataset, **{**size, **data}), Scale(None), ""
-    usual_shape = usual.usual_shape(scale, config.image_size, colour)
-    if benchmark:
-        usual_shape = {"codebook_size": benchmark.codebook_size, "downsampling": benchmark.tokenizer().downsampling}
-    tokenizer = _tokenizer(config.image_size, colour=colour, **{**usual_shape, **preset.get("shape", {}), **shape})
+    tokenizer = was if start and was else _usual_tokenizer(request, config.image_size, scale, was)
     row = preset.get("tokenizer", {})
     if line:
         row = usual.usual_tokenizer_training(scale, config.image_size, training)
-    if {**saved.get("training", {}), **training}.get("discriminator") == "efficientnet":
+    if start:
+        row = {**row, "adversarial_start": 0}
+    if {**before, **training}.get("discriminator") == "efficientnet":
         row = {**row, **PROJECTED_TRAINING}
-    settled = settled_config(TokenizerTrainingConfig, row, saved.get("training", {}), training)
-    require(
-        "feature_size" not in training or "efficientnet" in settled.backbones,
-        "--feature-size has no meaning where no loss reads efficientnet; leave it out, or take --discriminator "
-        "efficientnet.",
-    )
+    settled = settled_config(TokenizerTrainingConfig, row, before, training)
+    _refuse_idle(settled, training, start)
     note = ""
     if line and isinstance(tokenizer, VQAEConfig):
         grid = " x ".join(map(str, tokenizer.grid))
@@ -144,7 +140,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     if benchmark := BENCHMARKS.get(dataset):
         preset = {"size": benchmark.nat_size, "nat": {"steps": benchmark.nat_steps}}
     scale, start = None, find_start(request.start, "nat", output)
-    shape = start_shape(start, output).to_dict() if start else saved.get("nat", {})
+    shape = nat_start_shape(start, output).to_dict() if start else saved.get("nat", {})
     if not saved and (not preset or training.get("held_out")):
         info, num_rows = _counted_tokens(tokens, request.classes, dry_run)
         share = training.get("held_out", 0)
@@ -271,6 +267,33 @@ def _shorter_side(source: ImageSource) -> int:
         except Exception:  # Pillow raises nearly anything on damaged files; reading will say so
             continue
     return int(statistics.median_low(sides)) if sides else 0
+
+
+def _refuse_idle(settled: TokenizerTrainingConfig, asked: Fields, start: Start | None) -> None:
+    """Refuse options of a tokenizer's training that would do nothing."""
+    require(
+        "feature_size" not in asked or "efficientnet" in settled.backbones,
+        "--feature-size has no meaning where no loss reads efficientnet; leave it out, or take --discriminator "
+        "efficientnet.",
+    )
+    require(
+        start is not None or not settled.freeze_encoder,
+        "--freeze-encoder keeps the encoder of a trained tokenizer; name its model with --from, or leave it out.",
+    )
+
+
+def _usual_tokenizer(
+    request: TrainTokenizerRequest, image_size: int, scale: Scale, was: TokenizerConfig | None
+) -> VQAEConfig | PixelConfig:
+    """The shape that was asked for; what of it was not, as that of the run which is resumed, or as usual."""
+    shape = given({"codebook_size": request.codebook_size, "downsampling": request.downsampling})
+    if isinstance(was, VQAEConfig):
+        shape = {"codebook_size": was.codebook_size, "downsampling": was.downsampling} | shape
+    usual_shape = usual.usual_shape(scale, image_size, request.colour)
+    if benchmark := BENCHMARKS.get(request.dataset):
+        usual_shape = {"codebook_size": benchmark.codebook_size, "downsampling": benchmark.tokenizer().downsampling}
+    preset = TRAINING_PRESETS.get(request.dataset, {}).get("shape", {})
+    return _tokenizer(image_size, colour=request.colour, **{**usual_shape, **preset, **shape})
 
 
 def _tokenizer(image_size: int, codebook_size: int, downsampling: int, colour: bool) -> VQAEConfig | PixelConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.config import PixelConfig, TokenizerTrainingConfig, VQAEConfig
 from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.data.batches import training_batches
@@ -22,6 +22,7 @@ from adanat_cli.core.tokenizer.codebook import Codebook
 from adanat_cli.core.tokenizer.losses import require_backbones
 from adanat_cli.core.tokenizer.objective import Objective, Views, judge
 from adanat_cli.core.tokenizer.vqae import VQAE
+from adanat_cli.jobs.resolve.models import load_tokenizer
 from adanat_cli.jobs.runtime.devices import make_accelerator, settle_precision
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -32,6 +33,8 @@ from adanat_cli.jobs.tokenize.shards import as_images
 from adanat_cli.jobs.train.averages import Ema
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, Trainer, training_length
 from adanat_cli.jobs.train.run_folder import RunFolder
+from adanat_cli.jobs.train.start import Start, find_start
+from adanat_cli.jobs.train.tokenizer_start import stored, write_around
 
 _NUM_SHOWN, _NUM_MEASURED = 16, 256
 
@@ -52,16 +55,28 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
         return _write_pixels(request, request.tokenizer)
     require_backbones(*request.training.backbones)
     accelerator = make_accelerator(request.device, request.training.batch_size)
-    source = open_source(request.data)
+    source, start = open_source(request.data), find_start(request.start, "tokenizer", request.output)
+    if start and request.training.freeze_encoder:
+        require(
+            start.folder.exists(),
+            f"{start.folder.path} is missing, whose NAT and policies this run takes; give --from {start.model} again.",
+        )
     shape = request.tokenizer
     training = settle_precision(
         request.training, request.output, accelerator, lambda: _trial(shape, request.training, accelerator.device)
     )
     # Where the data lies and how many threads decode it change nothing.
     settings = {"data": source.identity(), "tokenizer": shape.to_dict(), "training": training.to_dict()}
+    settings |= start.recorded() if start else {}
     run = Run(request.output, settings, accelerator, reporter, training_length(training), request.note)
     run.reporter.log(source.describe())
-    return TokenizerLoop(run, TokenizerTrainer(shape, training, accelerator), request, source).train()
+    weights = None
+    if start and not start.is_resumed:
+        weights = load_tokenizer(start.folder).state_dict()
+        what = "; only the decoder learns" if training.freeze_encoder else ""
+        run.reporter.log(f"Starting from {start.model}{what}.")
+    trainer = TokenizerTrainer(shape, training, accelerator, weights)
+    return TokenizerLoop(run, trainer, request, source, start).train()
 
 
 def _write_pixels(request: TokenizerSettings, config: PixelConfig) -> dict[str, Any]:
@@ -82,10 +97,17 @@ class TokenizerLoop(MeteredLoop):
     shown = ("reconstruction", "perplexity")
     advice = "a lower --learning-rate"
 
-    def __init__(self, run: Run, trainer: TokenizerTrainer, request: TokenizerSettings, source: ImageSource) -> None:
+    def __init__(
+        self,
+        run: Run,
+        trainer: TokenizerTrainer,
+        request: TokenizerSettings,
+        source: ImageSource,
+        start: Start | None = None,
+    ) -> None:
         """Connect the parts."""
         super().__init__(run, trainer, trainer.config, STATS)
-        self.request, self.source = request, source
+        self.request, self.source, self.from_model = request, source, start
 
     def start(self) -> None:
         """Resume, and open the images to train on and those to show."""
@@ -127,15 +149,15 @@ class TokenizerLoop(MeteredLoop):
         return (batch.images for batch in batches)
 
     def export(self) -> None:
-        """Write the averaged weights as a model folder."""
-        model = ModelFolder(self.folder.model)
-        model.write(
-            "tokenizer",
-            self.request.tokenizer.to_dict(),
-            self.trainer.averaged().state_dict(),
-            dtype=torch.float16 if self.request.half else None,
-            provenance={"command": "train-tokenizer", **self.run.settings, "measured": self.measured},
-        )
+        """Write the averaged weights as a model folder; with a frozen encoder, all of the model that they fit."""
+        model, freezes = ModelFolder(self.folder.model), self.trainer.config.freeze_encoder
+        weights = stored(self.trainer.averaged().state_dict(), self.request.half, freezes)
+        facts = {"command": "train-tokenizer", **self.run.settings, "measured": self.measured}
+        tokenizer = Component("tokenizer", self.request.tokenizer.to_dict(), weights, facts)
+        if freezes and self.from_model and self.from_model.folder.path != model.path:
+            write_around(tokenizer, self.from_model.folder, model)
+        else:
+            model.write_all([tokenizer])
         write_card(model)
 
 
@@ -167,16 +189,32 @@ class TokenizerTrainer(Trainer):
 
     saved = ("vqae", "ema", "codebook", "discriminator", "optimizer", "discriminator_optimizer")
 
-    def __init__(self, shape: VQAEConfig, config: TokenizerTrainingConfig, accelerator: Accelerator) -> None:
-        """Draw fresh weights from the seed, the same in every process."""
+    def __init__(
+        self,
+        shape: VQAEConfig,
+        config: TokenizerTrainingConfig,
+        accelerator: Accelerator,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Draw fresh weights from the seed, the same in every process, or take those of a state dict.
+
+        A frozen encoder, and the codes, stay as they are.
+        """
         torch.manual_seed(config.seed)
         device, rate = accelerator.device, config.learning_rate
         self.config, self._accelerator = config, accelerator
         self.vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
         self.objective = Objective(config, shape.image_size, device)
         self.discriminator = self.objective.discriminator
-        self.codebook = Codebook(self.vqae.codes, config.codebook_decay)
-        self.optimizer = torch.optim.Adam(self.vqae.parameters(), rate, betas=(config.beta1, 0.99))
+        usage = 0.0
+        if weights is not None:
+            self.vqae.load_state_dict(weights)
+            usage = config.batch_size * shape.num_tokens / shape.codebook_size
+        if config.freeze_encoder:
+            self.vqae.freeze_encoder()
+        self.codebook = Codebook(self.vqae.codes, config.codebook_decay, usage=usage)
+        learning = [weight for weight in self.vqae.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.Adam(learning, rate, betas=(config.beta1, 0.99))
         self.discriminator_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), rate, betas=(config.discriminator_beta1, 0.99)
         )
@@ -208,7 +246,10 @@ class TokenizerTrainer(Trainer):
             outputs = self.objective.views(result.images, adversarial)
             loss, reconstruction = self.objective.loss(result, real, outputs, targets)
         self._descend(self.optimizer, loss)
-        self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
+        if config.freeze_encoder:
+            self.codebook.count(result.token_ids, self._sum)
+        else:
+            self.codebook.update(result.latents.detach(), result.token_ids, self._sum, rank, world_size)
         self.ema.update(self.vqae, self.step)
         stats = self._update_discriminator(outputs.detached(), targets) if adversarial else real.new_zeros(2)
         self.step += 1
