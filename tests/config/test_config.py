@@ -109,6 +109,7 @@ def test_an_own_source_needs_its_image_size() -> None:
         (lambda: DiscriminatorConfig(updates=0), r"updates \(--discriminator-updates\) is 0; expected at least 1\.$"),
         (lambda: data_config("a", image_size=8, num_classes=-1), r"^num_classes is -1; expected at least 0\.$"),
         (lambda: NATTrainingConfig(batch_size=0), r"^batch_size is 0; expected at least 1\.$"),
+        (lambda: DiscriminatorConfig(augment="color,flip"), r"^Augmentation 'flip' is not known; expected some of"),
         (lambda: NATTrainingConfig(weight_decay=-1.0), r"^weight_decay is -1.0; expected at least 0\.$"),
         (
             lambda: TokenizerTrainingConfig(adversarial_weight=-1.0),

@@ -12,6 +12,8 @@ from adanat_cli.core.config.option import option
 from adanat_cli.core.config.training import Precision
 from adanat_cli.core.errors import AdaNATError, require
 
+AUGMENTATIONS = ("color", "translation", "cutout")
+"""Names of DiffAugment's policies (arXiv 2006.10738)."""
 RewardName = Literal["adversarial", "fid", "preference"]
 
 _training, _reward = partial(option, panel="Training"), partial(option, panel="Reward")
@@ -110,6 +112,12 @@ class DiscriminatorConfig(Config):
             f"Discriminator {self.backbone!r} is not known; expected dino, dino=FILE.safetensors, efficientnet, "
             "classifier or pyramid.",
         )
+        for word in filter(None, self.augment.split(",")):
+            require(
+                word.strip() in AUGMENTATIONS,
+                f"Augmentation {word.strip()!r} is not known; expected some of {', '.join(AUGMENTATIONS)}, separated "
+                "by commas.",
+            )
 
 
 @dataclass(frozen=True)

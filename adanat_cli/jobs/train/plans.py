@@ -21,10 +21,12 @@ from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.group import num_processes
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
-from adanat_cli.jobs.train.policy_rewards import check_groups, make_discriminator, require_discriminator
+from adanat_cli.jobs.train.policy import check_processes
+from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
@@ -37,7 +39,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         AdaNATError: if the model, or a setting, cannot be used.
     """
     pick_device(request.device)
-    check_groups(request.training)
+    check_processes(request, num_processes())
     model, nat, fingerprint, image_size = _model(request)
     missing = _missing(request, is_here=bool(fingerprint))
     request = fit_to_condition(request, nat)

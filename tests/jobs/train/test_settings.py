@@ -164,6 +164,12 @@ def test_a_dry_run_refuses_a_device_that_is_not_there(own: Path) -> None:
         assert str(done.exception).startswith("Device 'abacus' cannot be used here; try cpu"), line
 
 
+def test_a_dry_run_refuses_an_odd_number_of_paired_trajectories(own: Path) -> None:
+    line = ["train-policy", "-d", str(own / "shapes"), "-m", str(own / "model"), "--device", "cpu", "--dry-run"]
+    done = CliRunner().invoke(app, [*line, "--recipe", "default", "--paired", "--trajectories", "3"])
+    assert "--trajectories is 3, which cannot be split over pairs" in str(done.exception)
+
+
 def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adanat_cli.jobs.train import nat as run
     from adanat_cli.jobs.train.plans import plan_nat
