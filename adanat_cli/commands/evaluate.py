@@ -18,6 +18,8 @@ from adanat_cli.core.errors import printable
 def command(request: EvaluateRequest, printing: options.Printing) -> None:
     """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID, and the CLIP score of prompts.
 
+    Protocol efficientnet also measures the share of images that are recognised as their class of ImageNet.
+
     The images are a model's, or those of --images or --samples. Run the same command again to resume.
     """
     from adanat_cli.jobs.evaluate.evaluate import evaluate
@@ -43,7 +45,8 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
         f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
         *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),
-        *([f"All but distances, accuracy and CLIP score: of {rows[0]['held']:,} images."] if "held" in rows[0] else []),
+        *_held_line(rows[0]),
+        *_recognition_line(rows),
         *_clip_line(settings),
         "",
         *markdown(rows),
@@ -58,6 +61,21 @@ def _classes(about: dict[str, Any]) -> str:
     """The number of classes of a reference; older versions did not record it."""
     number = about.get("num_classes")
     return "classes not recorded" if number is None else f"{number:,} classes"
+
+
+def _held_line(row: dict[str, Any]) -> list[str]:
+    """Which metrics are not of all images, where there are many."""
+    whole = "distances, accuracy, recognition and CLIP score"
+    return [f"All but {whole}: of {row['held']:,} images."] if "held" in row else []
+
+
+def _recognition_line(rows: list[dict[str, Any]]) -> list[str]:
+    """What recognition is, where it is measured."""
+    if all(row["metrics"].get("top1") is None for row in rows):
+        return []
+    return [
+        "Recognised as their class: top-1 and top-5 of ImageNet's 1,000; among: of the classes that the images are of"
+    ]
 
 
 def _clip_line(settings: dict[str, Any]) -> list[str]:

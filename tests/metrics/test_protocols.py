@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,6 +16,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from adanat_cli.core.config import FeatureConfig
+from adanat_cli.core.efficientnet import EfficientNet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.features import FeatureNetwork
@@ -24,6 +26,7 @@ from adanat_cli.core.metrics.manifold import manifold_scores
 from adanat_cli.core.metrics.protocols import (
     CLEAN_FILE,
     CleanExtractor,
+    EfficientNetExtractor,
     InceptionExtractor,
     SmallExtractor,
     TimmExtractor,
@@ -288,3 +291,24 @@ def test_extractors_tell_tf32_from_float32(network: InceptionV3) -> None:
     assert seen == [False]
     assert torch.backends.cudnn.allow_tf32 == before
     assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("size", [SIZE, 200])  # which grow and shrink
+def test_efficientnet_sees_what_pillows_bicubic_filter_makes_of_bytes(size: int) -> None:
+    network = EfficientNet("lite1", "It", "that")
+    extractor = EfficientNetExtractor(network)
+    floats = nn.functional.interpolate(REAL[:2].float() / 255, (size, size))
+    channels = [
+        np.asarray(Image.fromarray(channel.numpy().astype(np.float32)).resize((160, 160), Image.Resampling.BICUBIC))
+        for channel in as_bytes(floats).flatten(0, 1)
+    ]
+    pixels = torch.from_numpy(np.stack(channels)).view(2, 3, 160, 160).clamp(0, 255)
+    with torch.inference_mode():
+        maps = network.network.forward_features((pixels - 127) / 128)
+        features = network.network.forward_head(maps, pre_logits=True)
+    found = extractor(floats)
+    close(found.features, features, 1e-3)
+    assert found.logits is not None
+    close(found.logits, network.network.classifier(features), 1e-3)
+    assert found.spatial is None
+    assert (extractor.name, extractor.feature_width) == ("tf_efficientnet_lite1", features.shape[1])

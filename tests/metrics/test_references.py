@@ -19,11 +19,13 @@ from adanat_cli.core.metrics import npz
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
 from adanat_cli.core.metrics.npz import Archive
+from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.metrics.references import (
     Reference,
     check_reference,
     compare_classes,
     extractor_fields,
+    holds_statistics,
     read_reference,
     write_reference,
 )
@@ -104,7 +106,12 @@ def test_guided_diffusion_batches_are_read_and_their_images_in_parts(tmp_path: P
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     extractor = Stub()
-    fields = {"source": "ImageNet, validation", "classes": {207: 30, 1: 10}, "image_size": 64}
+    fields = {
+        "source": "ImageNet, validation",
+        "classes": {207: 30, 1: 10},
+        "image_size": 64,
+        "recognition": Recognition(0.25, 0.5, 1.0),
+    }
     written = Reference(
         gaussian(), gaussian(6, seed=1), draw(9, 5), num_images=40, **extractor_fields(extractor), **fields
     )
@@ -119,6 +126,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         "source",
         "classes",
         "image_size",
+        "recognition",
         "format",
     ):
         assert getattr(read, name) == getattr(written, name), name
@@ -131,6 +139,40 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     for name in ("again", "once more"):
         write_reference(tmp_path / name, read)
     assert read_reference(tmp_path / "again").sha256 == read_reference(tmp_path / "once more").sha256
+
+
+def test_the_compact_form_gives_the_moments_of_its_features(tmp_path: Path) -> None:
+    features = 3 * draw(40, 5).abs()
+    moments = Moments()
+    moments.add(features)
+    written = Reference(moments.gaussian(), None, features, num_images=40, **extractor_fields(Stub()), classes={1: 40})
+    write_reference(tmp_path / "compact.npz", written, compact=True)
+    write_reference(tmp_path / "whole.npz", written)
+    read = read_reference(tmp_path / "compact.npz")
+    assert holds_statistics(Archive(tmp_path / "compact.npz"))
+    assert (read.num_images, read.classes, read.format) == (40, {1: 40}, "adanat")
+    torch.testing.assert_close(read.features, features.half().float(), rtol=0, atol=0)
+    torch.testing.assert_close(read.gaussian, read_reference(tmp_path / "whole.npz").gaussian, rtol=2e-3, atol=2e-3)
+    with pytest.raises(ValueError, match="features of all images"):
+        write_reference(tmp_path / "part.npz", replace(written, num_images=41), compact=True)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((3, 5), np.float16), r"shape \(3, 5\) for 40 images, and no moments"),
+        (np.zeros((40,), np.float16), r"expected \(n, 40\)"),
+        (np.float16(1), "features of shape"),
+        (np.full((40, 5), np.inf, np.float16), "not finite"),
+        (np.zeros((40, 5), np.int8), "expected floats"),
+    ],
+)
+def test_a_damaged_compact_form_is_refused_in_one_line(tmp_path: Path, features: Any, message: str) -> None:
+    write_reference(tmp_path / "a.npz", stub_reference())
+    metadata = np.load(tmp_path / "a.npz")["metadata"]
+    with pytest.raises(AdaNATError, match=message) as caught:
+        read_reference(save(tmp_path / "b.npz", features=features, metadata=metadata))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +253,17 @@ def test_classes_are_numbers_of_images_and_older_files_do_not_tell_them(tmp_path
 )
 def test_classes_are_compared_where_both_sides_tell_theirs(reference: Any, images: Any, counts: dict[str, int]) -> None:
     assert compare_classes(reference, images) == counts
+
+
+@pytest.mark.parametrize("shares", [{"top1": 0.5}, {"top1": 0.1, "top5": 0.2, "among": 1.5}, [0.1, 0.2, 0.3], 0.5])
+def test_recognition_is_three_shares_and_older_files_have_none(tmp_path: Path, shares: Any) -> None:
+    write_reference(tmp_path / "a.npz", stub_reference())
+    assert read_reference(tmp_path / "a.npz").recognition is None
+    with np.load(tmp_path / "a.npz") as archive:
+        values = dict(archive)
+    metadata = json.loads(str(values["metadata"])) | {"recognition": shares}
+    with pytest.raises(AdaNATError, match=r"metadata .* cannot be read"):
+        read_reference(save(tmp_path / "b.npz", **values | {"metadata": np.array(json.dumps(metadata))}))
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
@@ -328,7 +381,7 @@ def test_what_expands_to_gigabytes_is_not_held_whole(tmp_path: Path, monkeypatch
 
 
 def test_one_wrong_value_in_the_metadata_is_one_line(tmp_path: Path) -> None:
-    whole = replace(stub_reference(), classes={3: 40})
+    whole = replace(stub_reference(), classes={3: 40}, recognition=Recognition(0.25, 0.5, 1.0))
     write_reference(tmp_path / "whole.npz", whole)
     with np.load(tmp_path / "whole.npz") as arrays:
         parts = {name: arrays[name] for name in arrays.files}

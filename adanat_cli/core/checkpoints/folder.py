@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX_FILE, LABELS_FILE, CARD_FILE = "model_index.json", "labels.json", "README.md"
-REFERENCE_FILE = "features/reference.npz"
-"""Statistics of real images in the model's own features; replacing the features component removes it."""
+REFERENCE_FILES: Mapping[str, str] = {"small": "features/reference.npz", "efficientnet": "references/efficientnet.npz"}
+"""Statistics of real images that a model may bring, by protocol; replacing its features removes those in them."""
+_DESCRIBED: Mapping[str, str] = {"small": "features", "efficientnet": "nat"}
+"""By protocol, the component that such statistics go along with when it is copied: the NAT draws their classes."""
 TEXT = "text"
 """Component of a text encoder that is not on the Hub: a CLIP text tower in the format of transformers."""
 FURTHER_FILES: Mapping[str, tuple[str, ...]] = {TEXT: ("tokenizer.json", "tokenizer_config.json")}
@@ -285,23 +287,32 @@ class ModelFolder:
         """
         names = (CONFIG_FILE, WEIGHTS_FILE, *FURTHER_FILES.get(component, ()))
         files = {f"{component}/{name}": self._existing(component, name) for name in names}
-        if component == "features" and (reference := self.reference()):
-            files[REFERENCE_FILE] = reference
-        return files
+        found = {protocol: self.reference(protocol) for protocol, owner in _DESCRIBED.items() if owner == component}
+        return files | {REFERENCE_FILES[protocol]: file for protocol, file in found.items() if file}
 
-    def reference(self) -> Path | None:
-        """File of statistics of real images in the model's own features; None if the model has none."""
-        if not self.has("features"):
+    def reference(self, protocol: str = "small") -> Path | None:
+        """File of statistics of real images for a protocol; None if the model brings none."""
+        if protocol not in REFERENCE_FILES or not self.has(_DESCRIBED[protocol]):
             return None
-        self._provide(REFERENCE_FILE)
-        file = self.path / REFERENCE_FILE
+        self._provide(REFERENCE_FILES[protocol])
+        file = self.path / REFERENCE_FILES[protocol]
         return file if file.is_file() else None
 
-    def write_reference(self, source: Path) -> None:
-        """Copy statistics of real images into the model; the caller checks that they fit its features."""
+    def write_reference(self, source: Path, protocol: str = "small") -> None:
+        """Copy statistics of real images into the model; the caller checks that they are of the protocol.
+
+        Raises:
+            AdaNATError: if the folder cannot be written.
+        """
         self._require_writable()
-        with atomic_path(self.path / REFERENCE_FILE) as temporary:
+        with atomic_path(self.path / REFERENCE_FILES[protocol]) as temporary:
             shutil.copyfile(source, temporary)
+
+    def take_references(self, source: ModelFolder, component: str) -> None:
+        """Copy the statistics that go along with a component of another model."""
+        for protocol, owner in _DESCRIBED.items():
+            if owner == component and (file := source.reference(protocol)):
+                self.write_reference(file, protocol)
 
     def card(self) -> str:
         """Text of README.md; "" if the model has none."""

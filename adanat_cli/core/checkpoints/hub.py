@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from adanat_cli.core.checkpoints.folder import CARD_FILE, INDEX_FILE, LABELS_FILE, REFERENCE_FILE, ModelFolder
+from adanat_cli.core.checkpoints.folder import CARD_FILE, INDEX_FILE, LABELS_FILE, REFERENCE_FILES, ModelFolder
 from adanat_cli.core.checkpoints.header import Header
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_OPTIONAL = (LABELS_FILE, CARD_FILE, REFERENCE_FILE)
+_OPTIONAL = (LABELS_FILE, CARD_FILE, *REFERENCE_FILES.values())
 _NUM_THREADS = 4
 
 
@@ -20,7 +20,7 @@ class HubFolder(ModelFolder):
     """A model on the Hub: a component is fetched into the client's cache when it is read, and not before.
 
     The revision is resolved once, so all components are from one commit. Only ``model_index.json``, ``labels.json``,
-    ``README.md``, the components' JSON and safetensors, and ``features/reference.npz`` are ever requested.
+    ``README.md``, the components' JSON and safetensors, and the ``REFERENCE_FILES`` are ever requested.
     """
 
     writable = False

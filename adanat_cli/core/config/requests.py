@@ -193,7 +193,9 @@ class EvaluateRequest:
         purpose="compares images with prompts",
     )
     protocol: str = option(
-        "", help="adm, paper, clean, small (the model's own features/) or timm/NAME; by default the reference's own."
+        "",
+        help="adm, paper, clean, efficientnet (ImageNet features offline, and how many images are recognised as their "
+        "class), small (the model's own features/) or timm/NAME; by default the reference's own.",
     )
     inception: Path | None = shared.inception()
     num_samples: int | None = option(
@@ -249,7 +251,8 @@ class StatsRequest:
     install: bool = option(
         False,
         help="Also install the statistics in the model, for `adanat evaluate` without --ref; a model without features/ "
-        "first gets a small network that is trained on the same data (images of up to 128 pixels).",
+        "first gets a small network that is trained on the same data (images of up to 128 pixels). For protocols small "
+        "and efficientnet.",
     )
     classes: tuple[str, ...] = shared.data(
         (),
@@ -259,8 +262,8 @@ class StatsRequest:
     )
     protocol: str = option(
         "",
-        help="adm, paper, clean, small (the model's own features/) or timm/NAME; by default small if the model has "
-        "features/.",
+        help="adm, paper, clean, efficientnet (ImageNet features offline), small (the model's own features/) or "
+        "timm/NAME; by default small if the model has features/.",
     )
     model: str = shared.model()
     inception: Path | None = shared.inception()

@@ -27,7 +27,7 @@ class Extractor(Protocol):
     Numbers of two extractors are comparable only if ``protocol``, ``name`` and ``weights_hash`` agree.
 
     Attributes:
-        protocol: "adm", "paper", "clean", "timm" or "small".
+        protocol: "adm", "paper", "clean", "timm", "efficientnet" or "small".
         name: name of the network, such as "inception-fid" or "timm/vit_small_patch14_dinov2.lvd142m".
         weights_hash: sha256 of the network's weights, in hexadecimal digits.
         feature_width: D.

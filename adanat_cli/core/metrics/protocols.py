@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adanat_cli.core.efficientnet import FEATURE_WIDTH, EfficientNet
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.features import FeatureNetwork
@@ -23,6 +24,8 @@ from adanat_cli.core.metrics.inception import INPUT_SIZE, POOL_WIDTH, InceptionV
 from adanat_cli.core.metrics.resize import bilinear_tensorflow1, bilinear_torch
 from adanat_cli.core.pretrained import Normalization
 
+EFFICIENTNET_SIZE = 160
+"""Pixels that the network of protocol efficientnet sees of each side of an image."""
 CLEAN_FILE = "inception-2015-12-05.pt"
 """The name under which clean-fid looks for its network."""
 
@@ -160,6 +163,31 @@ class TimmExtractor:
         resized = F.interpolate(pixels, self._size, mode=self._mode, align_corners=False, antialias=True).clamp(0, 1)
         with without_tf32():
             return Extraction(self._network(self._normalize(resized).to(self._dtype)).float())
+
+
+class EfficientNetExtractor:
+    """Protocol ``efficientnet``: EfficientNet-Lite1 (arXiv 1905.11946), trained on ImageNet-1k and offline.
+
+    Images become bytes and are resized without a crop to 160 x 160 pixels by PIL's bicubic filter (a = -1/2), in
+    floats that are clipped to the range of bytes and not rounded. The filter spans four pixels where images grow, and
+    is widened by the factor where they shrink, against aliasing. Then (x - 127) / 128, as the network was trained.
+    """
+
+    protocol = "efficientnet"
+    feature_width = FEATURE_WIDTH
+
+    def __init__(self, network: EfficientNet) -> None:
+        """Wrap a network on its device."""
+        self.name, self.weights_hash, self._network = network.name, network.weights_hash, network
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Extraction:
+        """Return features and logits, of ImageNet's 1,000 classes, of images of any size; see ``Extractor``."""
+        pixels = as_bytes(images.to(next(self._network.parameters()).device)).float() / 255
+        side = (EFFICIENTNET_SIZE, EFFICIENTNET_SIZE)
+        resized = F.interpolate(pixels, side, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        with without_tf32():
+            return Extraction(*self._network(resized))
 
 
 class SmallExtractor:

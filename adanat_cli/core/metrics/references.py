@@ -3,13 +3,15 @@
 * pytorch-fid and many others: ``mu`` (D,), ``sigma`` (D, D).
 * adm, guided-diffusion's: also ``mu_s`` and ``sigma_s`` of spatial features, and ``arr_0``, (n, H, W, 3) bytes.
 * adanat, ours: as adm without ``arr_0``, but with ``features`` (n, D) of some images, and ``metadata``, a JSON string.
+  Its compact form, which models bring, holds the features of all images in 16 bits, compressed, and no moments: these
+  are computed at reading. Of 1,000 images and D = 1,280 it takes 1.6 MB instead of 18.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,9 +22,10 @@ from torch import Tensor
 from adanat_cli.core.config.schema import build
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
-from adanat_cli.core.metrics.frechet import Gaussian, checked_gaussian
+from adanat_cli.core.metrics.frechet import Gaussian, Moments, checked_gaussian
 from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
 from adanat_cli.core.metrics.npz import Archive, Array
+from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.reading import parse_json, sha256_of
 
 Format = Literal["pytorch-fid", "adm", "adanat"]
@@ -34,6 +37,7 @@ _RESIZES = {
     "paper": "bilinear, floats",
     "clean": "bicubic of PIL, bytes",
     "timm": "the network's own, antialiased, bytes",
+    "efficientnet": "bicubic of PIL to 160 pixels, bytes to floats",
     "small": "none, bytes",
 }
 
@@ -75,6 +79,7 @@ class Reference:
         source: description of the images.
         classes: class id to number of images; None if unknown, or if the images have no classes.
         image_size: side of the images in pixels; 0 if unknown.
+        recognition: shares of the images that the network recognises as their class; None if they were not counted.
         format: format of the file.
         sha256: sha256 of the file's bytes; "" for a reference that was not read from a file.
     """
@@ -91,6 +96,7 @@ class Reference:
     source: str = ""
     classes: Mapping[int, int] | None = None
     image_size: int = 0
+    recognition: Recognition | None = None
     format: Format = "adanat"
     sha256: str = ""
 
@@ -118,7 +124,9 @@ def read_reference(path: Path) -> Reference:
             that are not finite or a covariance that is not symmetric, or its shapes do not match.
     """
     archive = Archive(path)
-    if "mu" not in archive.names or "sigma" not in archive.names:
+    if _is_compact(archive):
+        return _read_compact(archive)
+    if not holds_statistics(archive):
         raise AdaNATError(
             f"{path} holds {', '.join(archive.names[:8])}; expected mu and sigma. `adanat stats` makes reference "
             "statistics of images."
@@ -141,27 +149,39 @@ def read_reference(path: Path) -> Reference:
     return replace(reference, format="adm" if spatial or reference.images else "pytorch-fid")
 
 
-def write_reference(path: Path, reference: Reference) -> None:
+def holds_statistics(archive: Archive) -> bool:
+    """Whether an archive holds the moments of a reference, or the compact form's features in their place."""
+    return {"mu", "sigma"} <= set(archive.names) or _is_compact(archive)
+
+
+def write_reference(path: Path, reference: Reference, compact: bool = False) -> None:
     """Write our own format, without images.
 
     Args:
         path: file to write in place; the caller renames it when it is complete.
         reference: statistics to write.
+        compact: whether to write the compact form, for a reference with the features of all images; spatial moments
+            are left out.
     """
     arrays: dict[str, Array] = {}
+    features = None if reference.features is None else reference.features.float().cpu().numpy()
+    if compact and (features is None or len(features) != reference.num_images):
+        raise ValueError("the compact form needs the features of all images")
     for gaussian, names in ((reference.gaussian, ("mu", "sigma")), (reference.spatial, ("mu_s", "sigma_s"))):
-        if gaussian is not None:
+        if gaussian is not None and not compact:
             arrays |= {name: part.double().cpu().numpy() for name, part in zip(names, gaussian, strict=True)}
-    if reference.features is not None:
-        arrays["features"] = reference.features.float().cpu().numpy()
+    if features is not None:
+        arrays["features"] = features.astype(np.float16) if compact else features
     metadata: dict[str, Any] = {"format_version": _FORMAT_VERSION, "num_images": reference.num_images}
     metadata |= {name: getattr(reference, name) for name in _TEXTS}
     metadata["image_size"] = reference.image_size
     if reference.classes is not None:
         metadata["classes"] = {str(label): num for label, num in sorted(reference.classes.items())}
+    if reference.recognition is not None:
+        metadata["recognition"] = asdict(reference.recognition)
     arrays["metadata"] = np.array(json.dumps(metadata))
     with path.open("wb") as file:  # NumPy would append a suffix to a name
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        (np.savez_compressed if compact else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
 
 def check_reference(reference: Reference, extractor: Extractor) -> None:
@@ -212,6 +232,24 @@ def compare_classes(reference: Mapping[int, int] | None, images: Set[int] | None
     if reference is None or images is None or reference.keys() == images:
         return {}
     return {"reference": len(reference), "images": len(images), "shared": len(reference.keys() & images)}
+
+
+def _is_compact(archive: Archive) -> bool:
+    return {"features", "metadata"} <= set(archive.names) and not {"mu", "sigma", "arr_0"} & set(archive.names)
+
+
+def _read_compact(archive: Archive) -> Reference:
+    """Read features and metadata, and compute the moments."""
+    shape = archive.header("features").shape
+    features, fields = _read_features(archive, shape[-1] if shape else 0), _read_metadata(archive)
+    if features is None or not 2 <= len(features) == fields["num_images"]:
+        raise AdaNATError(
+            f"{archive.path} holds features of shape {shape} for {fields['num_images']} images, and no moments; "
+            "expected mu and sigma, or the features of all of at least 2 images."
+        )
+    moments = Moments()
+    moments.add(features)
+    return Reference(moments.gaussian(), None, features, sha256=sha256_of(archive.path), **fields)
 
 
 def _read_gaussian(archive: Archive, mean: str, covariance: str) -> Gaussian:
@@ -273,6 +311,7 @@ class _Metadata:
     source: str
     classes: Mapping[int, int] | None = None
     image_size: int = 0
+    recognition: Recognition | None = None
 
     def __post_init__(self) -> None:
         least = min([self.num_images, self.image_size, *(self.classes or {}).values()])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adanat_cli.core.checkpoints.files import check_writable
-from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, acting
 from adanat_cli.core.config.own_data import usual_evaluation
 from adanat_cli.core.config.requests import EvaluateRequest
@@ -48,7 +48,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     check_request(request)
     request = _with_prompts(request)
     folder, reference_file = _find_reference(request)
-    reference_name = reference_file.name if folder is None else f"{folder.title}/{REFERENCE_FILE}"
+    inside = None if folder is None else reference_file.relative_to(folder.path).as_posix()
+    reference_name = reference_file.name if folder is None else f"{folder.title}/{inside}"
     reference = read_reference(reference_file)
     protocol = _protocol(request, reference, reference_file)
     processes = start_processes(request.device)
@@ -140,25 +141,30 @@ def _finish(
 
 
 def _find_reference(request: EvaluateRequest) -> tuple[ModelFolder | None, Path]:
-    """The given file, or else the model with the file that it brings."""
+    """The given file, or else the model with the file that it brings for the protocol."""
     if request.reference is not None:
         return None, request.reference
     folder = resolve_model(request.model)
-    found = folder.reference()
+    own = request.protocol in REFERENCE_FILES
+    found = next(filter(None, map(folder.reference, [request.protocol] if own else REFERENCE_FILES)), None)
     if found is None:
+        kind = f" of protocol {request.protocol}" if own else ""
         raise AdaNATError(
-            f"Model {folder.name} brings no reference statistics; {_advice(folder)} Or give published ones with --ref."
+            f"Model {folder.name} brings no reference statistics{kind}; {_advice(folder, request.protocol)} Or give "
+            "published ones with --ref."
         )
     return folder, found
 
 
-def _advice(folder: ModelFolder) -> str:
+def _advice(folder: ModelFolder, protocol: str) -> str:
     """Commands that make the statistics that a model lacks, of its training data where that is recorded."""
     trained = folder.index.provenance.get("nat")
     source = str(trained.get("data", "") if isinstance(trained, dict) else "").split(" (")[0]
     known = (name for name, row in DATA_PRESETS.items() if source in (name, row["source"]))
     dataset = next(known, source if looks_like_hub_id(source) else "IMAGES")
     make = f"adanat stats --dataset {dataset} --model {folder.name}"
+    if protocol in REFERENCE_FILES and protocol != "small" and folder.writable and folder.has("nat"):
+        return f"make them with `{make} --protocol {protocol} --install --output stats.npz`, then run this again."
     if folder.has("features") or (folder.writable and 0 < folder.index.image_size <= LARGEST_TRAINED):
         return f"make them with `{make} --install --output stats.npz`, then run this again."
     return f"make them with `{make} --protocol paper --output stats.npz`, then add --ref stats.npz."

@@ -12,10 +12,17 @@ from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.foreign import read_foreign
 from adanat_cli.core.checkpoints.strict import load_strict
+from adanat_cli.core.efficientnet import EfficientNet
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.inception import InceptionV3
-from adanat_cli.core.metrics.protocols import CleanExtractor, InceptionExtractor, SmallExtractor, TimmExtractor
+from adanat_cli.core.metrics.protocols import (
+    CleanExtractor,
+    EfficientNetExtractor,
+    InceptionExtractor,
+    SmallExtractor,
+    TimmExtractor,
+)
 from adanat_cli.core.pretrained import load_timm
 from adanat_cli.core.reading import sha256_of
 from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
@@ -23,7 +30,7 @@ from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 
-_PROTOCOLS = ("adm", "paper", "clean", "small")
+_PROTOCOLS = ("adm", "paper", "clean", "efficientnet", "small")
 _TIMM = "timm/"
 _COUNTER = "num_batches_tracked"
 _MARK = "Conv2d_1a_3x3.conv.weight"
@@ -40,7 +47,7 @@ def load_extractor(
     """Load the network of a protocol.
 
     Args:
-        protocol: "adm", "paper", "clean", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
+        protocol: "adm", "paper", "clean", "efficientnet", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
         processes: processes that call this together; None for this one alone, on the CPU.
         folder: the model whose ``features/`` protocol small takes.
         inception: file of weights, or a folder that holds it; see ``inception_weights`` and ``clean_weights``.
@@ -58,6 +65,9 @@ def load_extractor(
     if protocol == "clean":
         file = clean_weights(inception)
         return CleanExtractor(file.parent, sha256_of(file), device)
+    if protocol == "efficientnet":
+        lite1 = EfficientNet("lite1", "Protocol efficientnet", "--protocol timm/tf_efficientnet_lite1.in1k")
+        return EfficientNetExtractor(lite1.to(device))
     if protocol == "small":
         return _load_small(folder, device)
     if protocol.startswith(_TIMM):

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch
+from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.sample.conditions import Asked, Conditions
@@ -49,6 +50,12 @@ class GeneratedImages:
     @property
     def _of_text(self) -> bool:
         return self.sampler.config.condition == "text"
+
+    @property
+    def numbered_as_imagenet(self) -> bool:
+        """Whether the classes of the images have ImageNet's numbers."""
+        folder = self.sampler.folder
+        return not self._of_text and numbered_as_imagenet(folder.labels(), self.sampler.config.num_classes)
 
     @property
     def origin(self) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
 from adanat_cli.core.metrics.manifold import manifold_scores
-from adanat_cli.core.metrics.references import Reference
+from adanat_cli.core.metrics.recognition import Recognition, recognition
+from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.metrics.scores import inception_score, kernel_distance
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 
@@ -20,7 +22,8 @@ _LEAST_FOR_MANIFOLD = 6
 _LEAST_FOR_KERNEL = 2
 MOST_HELD = 50_000
 """Images whose features or logits are held in memory: as many as published numbers are of. Of more images, only the
-first 50,000 count, except for Fréchet distances, accuracy and CLIP score, which go through the store part by part."""
+first 50,000 count, except for Fréchet distances, accuracy, recognition and CLIP score, which go through the store part
+by part."""
 _INCEPTION_SPLITS, _ADM_SPLIT_SIZE = 10, 5000
 
 
@@ -39,6 +42,7 @@ class Measured:
         reference_features: (n, D), features of some of the real images; None where the reference has none.
         protocol: protocol of the features.
         missing_labels: why the images have no classes; "" if they have.
+        missing_recognition: why ImageNet's classes cannot be recognised in the images; "" if they can.
         missing_clip: why the store has no similarities to prompts; "" if it has.
         device: for large matrix products.
     """
@@ -49,8 +53,29 @@ class Measured:
     reference_features: Tensor | None
     protocol: str
     missing_labels: str
+    missing_recognition: str
     missing_clip: str
     device: torch.device
+
+    @cached_property
+    def classes(self) -> frozenset[int]:
+        """The classes of the images."""
+        labels = self.store.column("labels")
+        return frozenset() if labels is None else frozenset(labels.unique().tolist())
+
+    @cached_property
+    def recognition(self) -> Recognition:
+        """How many images the network recognises as their class.
+
+        Raises:
+            AbsentError: if its classes are not those of the images.
+        """
+        if self.protocol != "efficientnet":
+            raise AbsentError("only the protocol efficientnet recognises classes of ImageNet")
+        if self.missing_recognition:
+            raise AbsentError(self.missing_recognition)
+        pairs = zip(self.store.pieces("logits"), self.store.pieces("labels"), strict=True)
+        return recognition(pairs, self.classes)
 
 
 Measure = Callable[[Measured], dict[str, float]]
@@ -74,6 +99,8 @@ def inception(measured: Measured) -> dict[str, float]:
     Over 10 parts of shuffled images, as in torch-fidelity; for ``adm`` over parts of 5,000 in the given order, as in
     guided-diffusion's evaluator.
     """
+    if measured.protocol == "efficientnet":
+        raise AbsentError("it is of Inception's classes; top1, top5 and among are of this network's")
     logits = measured.store.column("logits", MOST_HELD)
     if logits is None:
         raise AbsentError("the feature network classifies nothing")
@@ -108,7 +135,7 @@ def kernel(measured: Measured) -> dict[str, float]:
 def accuracy(measured: Measured) -> dict[str, float]:
     """Share of images that the small classifier assigns to the requested class."""
     if measured.protocol != "small":
-        raise AbsentError("only the classifier of the protocol small numbers classes as the model does")
+        raise AbsentError("only the classifier of the protocol small was trained on the model's classes")
     if measured.missing_labels:
         raise AbsentError(measured.missing_labels)
     num_right = num = 0
@@ -120,6 +147,29 @@ def accuracy(measured: Measured) -> dict[str, float]:
     if not num:
         raise AbsentError("the feature network classifies nothing")
     return {"accuracy": num_right / num}
+
+
+def recognised(measured: Measured) -> dict[str, float]:
+    """Shares of images whose class has the largest logit of ImageNet's 1,000, or one of the five largest."""
+    return {"top1": measured.recognition.top1, "top5": measured.recognition.top5}
+
+
+def recognised_among(measured: Measured) -> dict[str, float]:
+    """Share of images whose class has the largest logit of those that the images are of."""
+    found = measured.recognition
+    if len(measured.classes) < 2:
+        raise AbsentError("the images are of one class, which no other is compared with")
+    return {"among": found.among}
+
+
+def recognised_of_real(measured: Measured) -> dict[str, float]:
+    """The share among the classes, divided by that of the reference's real images."""
+    found, real = recognised_among(measured)["among"], measured.reference.recognition
+    if real is None or not real.among:
+        raise AbsentError("the reference does not record how many real images are recognised")
+    if measured.reference.classes is None or compare_classes(measured.reference.classes, measured.classes):
+        raise AbsentError("the real images are of other classes")
+    return {"among_of_real": found / real.among}
 
 
 def clip_score(measured: Measured) -> dict[str, float]:
@@ -141,6 +191,9 @@ MEASURES: dict[tuple[str, ...], Measure] = {
     ("precision", "recall", "density", "coverage"): manifold,
     ("kid", "kid_std"): kernel,
     ("accuracy",): accuracy,
+    ("top1", "top5"): recognised,
+    ("among",): recognised_among,
+    ("among_of_real",): recognised_of_real,
     ("clip_score",): clip_score,
 }
 """Metrics by the names that they return, in the order of the table. A metric of another network takes another row here

@@ -15,6 +15,7 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.sample.pictures import plot_text, save_figure
 
@@ -33,6 +34,10 @@ _COLUMNS = {
     "coverage": ("coverage", ".3f"),
     "kid": ("KID", ".5f"),
     "accuracy": ("accuracy", ".3f"),
+    "top1": ("top-1", ".3f"),
+    "top5": ("top-5", ".3f"),
+    "among": ("among", ".3f"),
+    "among_of_real": ("among/real", ".3f"),
     "clip_score": ("CLIP score", ".2f"),
 }
 Row = dict[str, Any]
@@ -47,6 +52,7 @@ class _About:
     source: str
     num_images: int | None = None
     num_classes: int | None = None
+    recognition: Recognition | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,19 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         numbers = [_number(row["metrics"].get(name), _COLUMNS[name][1]) for name in names]
         compute = [_number(row["cost"].get("tera_flops_per_image"), ".4g")] if generated else []
         body.append([name_of(row), *numbers, f"{row['settings']['num_images']:,}", *compute])
+    body += _real_images(rows, names, [_number(None, "")] if generated else [])
     return head, body
+
+
+def _real_images(rows: Sequence[Row], names: Sequence[str], compute: list[str]) -> list[list[str]]:
+    """The line of the reference's own images, if it records how many of them are recognised."""
+    about = rows[0]["reference"]  # one run has one reference
+    real = about.get("recognition")
+    if real is None or "top1" not in names:
+        return []
+    numbers = [_number(real.get(name), _COLUMNS[name][1]) for name in names]
+    num_images = about.get("num_images")
+    return [["real images", *numbers, "—" if num_images is None else f"{num_images:,}", *compute]]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -174,6 +192,8 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
         for name in _COLUMNS:
             if (value := row["metrics"].get(name)) is not None:
                 results.append({"metric": name, "value": value, **facts})
+                if name in (real := row["reference"].get("recognition", {})):
+                    results.append({"metric": f"real_{name}", "value": real[name], **facts})
                 if name == "clip_score":
                     results[-1] |= {"clip": settings["clip"], "clip_hash": settings["clip_hash"][:12]}
     folder.put_results(results)

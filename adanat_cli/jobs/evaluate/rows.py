@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ class Evaluation:
                 real,
                 self.extractor.protocol,
                 subject.images.missing_labels,
+                self._missing_recognition(subject),
                 subject.images.missing_prompts or self.missing_clip,
                 device,
             )
@@ -145,11 +146,24 @@ class Evaluation:
                 "source": self.reference.source,
                 "num_images": self.reference.num_images or None,
                 "num_classes": None if self.reference.classes is None else len(self.reference.classes),
+                **({"recognition": asdict(self.reference.recognition)} if self.reference.recognition else {}),
             },
             **({"classes": differing} if differing else {}),
             **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
             "cost": cost,
         }
+
+    def _missing_recognition(self, subject: Subject) -> str:
+        """Why ImageNet's classes cannot be recognised in the images; "" if they can."""
+        images = subject.images
+        if images.missing_labels:
+            return images.missing_labels
+        if isinstance(images, GeneratedImages):
+            return "" if images.numbered_as_imagenet else "the model does not number its classes as ImageNet does"
+        # A file of images does not tell whose numbers it has; those of the same classes as the reference's are its own.
+        differing = compare_classes(self.reference.classes, images.classes(subject.num_images))
+        known = self.reference.recognition is not None and not differing
+        return "" if known else f"the classes of {images.origin} are not those of a reference with ImageNet's numbers"
 
     def _settings(self, subject: Subject) -> dict[str, Any]:
         """What decides the numbers of a row, as JSON values."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
-from adanat_cli.core.checkpoints.folder import REFERENCE_FILE, ModelFolder
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.requests import StatsRequest
@@ -25,13 +26,14 @@ from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
-from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
+from adanat_cli.core.metrics.recognition import Recognition, recognition
+from adanat_cli.core.metrics.references import Reference, extractor_fields, holds_statistics, write_reference
 from adanat_cli.jobs.evaluate.extractors import identity, load_extractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, ImagePart, images_to_read
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
-from adanat_cli.jobs.resolve.classes import find_classes, shared_ids
+from adanat_cli.jobs.resolve.classes import find_classes, numbered_as_imagenet, shared_ids
 from adanat_cli.jobs.resolve.models import nat_config, read_config, resolve_model
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
@@ -52,6 +54,10 @@ class _Chosen(NamedTuple):
     source: ImageSource
     num_classes: int = 0
     ids: Mapping[int, int] = {}
+
+    def own_ids(self, labels: Tensor) -> Tensor:
+        """Map (n,) class ids in the data to class ids of the model; those that have none stay."""
+        return torch.tensor([self.ids.get(label, label) for label in labels.tolist()], dtype=torch.int64)
 
 
 def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.log(source.describe())
     target = _target(request, folder, protocol)
     with output_held(request.output.parent, request.output.name):
-        if target is not None:
+        if target is not None and protocol == "small":
             _train_features(request, target, source, processes, reporter)
         extractor = load_extractor(protocol, processes, folder=folder, inception=request.inception, reporter=reporter)
         # Beside the output, so that the same command finds it again.
@@ -94,9 +100,9 @@ def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
         speed = _extract(request, source, extractor, store, processes, reporter)
         if not processes.is_main:
             return {}
-        values = _write(request, chosen, extractor, store, reporter)
+        values = _write(request, chosen, extractor, store, _recognised(chosen, folder, extractor, store), reporter)
         if target is not None:
-            target.write_reference(request.output)
+            target.write_reference(request.output, protocol)
         remove_store(work)
     return {**values, "installed": target.name if target else None, "images_per_second": speed}
 
@@ -106,8 +112,8 @@ def _check_output(output: Path) -> None:
     require(not output.is_dir(), f"--output {output} is a folder; give a file such as stats.npz.")
     if output.exists():
         with suppress(AdaNATError):
-            names = Archive(output).names
-            if {"mu", "sigma"} <= set(names) and "arr_0" not in names:
+            found = Archive(output)
+            if holds_statistics(found) and "arr_0" not in found.names:
                 return
         raise AdaNATError(f"--output {output} exists and is not a file of statistics; choose another name.")
 
@@ -116,12 +122,17 @@ def _target(request: StatsRequest, folder: ModelFolder | None, protocol: str) ->
     """The model that the statistics are installed into, if any; refuses one where that cannot work."""
     if not request.install:
         return None
-    if folder is None or not folder.writable or protocol != "small":
+    if folder is None or not folder.writable or protocol not in REFERENCE_FILES:
         raise AdaNATError(
-            "--install is for statistics in the own features of a model folder; leave it out, or use --protocol small "
-            "and a folder."
+            f"--install is for statistics of protocol {' or '.join(REFERENCE_FILES)} in a model folder; leave it out, "
+            "or use one of these and a folder."
         )
-    target = (folder.path / REFERENCE_FILE).parent if folder.has("features") else folder.path
+    require(
+        protocol == "small" or folder.has("nat"),
+        f"Model {folder.name} has no nat, whose images these statistics are for; leave --install out.",
+    )
+    target = (folder.path / REFERENCE_FILES[protocol]).parent
+    target = target if target.is_dir() else folder.path
     check_writable(target, "leave --install out, or use a copy of the model that you can write to")
     return folder
 
@@ -129,12 +140,12 @@ def _target(request: StatsRequest, folder: ModelFolder | None, protocol: str) ->
 def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     """The model, where one is needed, and the protocol."""
     if request.protocol not in ("", "small"):
-        return resolve_model(request.model) if request.model else None, request.protocol
+        return resolve_model(request.model) if request.model or request.install else None, request.protocol
     folder = resolve_model(request.model)
     require(
         folder.has("features") or request.install,
         f"Model {folder.path} has no features/ of its own: --install trains a small network for it first, or name "
-        "another protocol: --protocol adm, paper, clean or timm/NAME.",
+        "another protocol: --protocol adm, paper, clean, efficientnet or timm/NAME.",
     )
     return folder, "small"
 
@@ -242,9 +253,14 @@ def _batches(
 
 
 def _write(
-    request: StatsRequest, chosen: _Chosen, extractor: Extractor, store: FeatureStore, reporter: Reporter
+    request: StatsRequest,
+    chosen: _Chosen,
+    extractor: Extractor,
+    store: FeatureStore,
+    recognised: Recognition | None,
+    reporter: Reporter,
 ) -> dict[str, Any]:
-    """Compute the moments and write the file."""
+    """Compute the moments and write the file: in the compact form where it is installed and no other tool reads it."""
     source = chosen.source
     num_rows, skipped = store.num_rows(), store.skipped()
     SkippedImages(source.config.max_bad, num_rows + len(skipped)).add(skipped)
@@ -265,13 +281,15 @@ def _write(
         source=f"{source.name} ({source.config.split}, {source.config.image_size} pixels{classes})",
         classes=_count_classes(chosen, store),
         image_size=source.config.image_size,
+        recognition=recognised,
     )
     num_found = len(reference.classes or {})
     if chosen.num_classes > num_found:
         lacking = f"{chosen.num_classes - num_found} of the {chosen.num_classes}"
         reporter.warn(f"{lacking} classes have no image in {source.name}.")
     with atomic_path(request.output) as temporary:
-        write_reference(temporary, reference)
+        compact = request.install and extractor.protocol == "efficientnet" and len(rows) == num_rows
+        write_reference(temporary, reference, compact)
     return {
         "output": str(request.output),
         "num_images": num_rows,
@@ -279,6 +297,7 @@ def _write(
         "num_classes": num_found or None,
         **identity(extractor),
         "source": reference.source,
+        "recognition": asdict(recognised) if recognised else None,
         "skipped": skipped,
     }
 
@@ -288,6 +307,25 @@ def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | Non
     labels, source = store.column("labels"), chosen.source
     if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
         return None
-    ids, numbers = labels.unique(return_counts=True)
-    own = [chosen.ids.get(label, label) for label in ids.tolist()]
-    return dict(zip(own, numbers.tolist(), strict=True))
+    ids, numbers = chosen.own_ids(labels).unique(return_counts=True)
+    return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+
+
+def _recognised(
+    chosen: _Chosen, folder: ModelFolder | None, extractor: Extractor, store: FeatureStore
+) -> Recognition | None:
+    """How many of the images the network recognises; None where their classes do not have ImageNet's numbers."""
+    source, labels = chosen.source, store.column("labels")
+    names, num_classes = source.class_names, source.num_classes
+    if folder is not None and chosen.ids:
+        names, num_classes = folder.labels(), nat_config(folder).num_classes
+    if (
+        extractor.protocol != "efficientnet"
+        or source.has_captions
+        or labels is None
+        or bool((labels < 0).any())
+        or not numbered_as_imagenet(names, num_classes)
+    ):
+        return None
+    pairs = zip(store.pieces("logits"), map(chosen.own_ids, store.pieces("labels")), strict=True)
+    return recognition(pairs, chosen.own_ids(labels).unique().tolist())

@@ -121,6 +121,11 @@ def rows_by_name(names: Mapping[int, str], labels: Mapping[int, str]) -> dict[in
     return found
 
 
+def numbered_as_imagenet(names: Mapping[int, str], num_classes: int) -> bool:
+    """Whether classes have ImageNet-1k's numbers: they are 1,000, and their names, where there are some, agree."""
+    return num_classes == 1000 and same_names(names, dict(imagenet_synsets().values()))
+
+
 def _is_id(name: str) -> bool:
     return bool(_ID.fullmatch(name) or _SYNSET.fullmatch(name))
 

@@ -100,8 +100,7 @@ def _copy(source: ModelFolder, names: Sequence[str], output: ModelFolder, replac
                 part = source.component(name)
                 part = replace(part, provenance={**part.provenance, **origin})
                 output.write_all([part], image_size=index.image_size or None)
-            if name == "features" and (reference := source.reference()):
-                output.write_reference(reference)
+            output.take_references(source, name)
             task.advance(1)
     if (labels := source.labels()) and not output.labels():
         output.write_labels(labels)

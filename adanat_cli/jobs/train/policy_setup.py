@@ -284,5 +284,4 @@ def _copy_component(source: ModelFolder, target: ModelFolder, name: str) -> None
     if not source.has(name) or (target.exists() and target.has(name)):
         return
     target.write_all([source.component(name)], image_size=source.index.image_size)
-    if name == "features" and (reference := source.reference()):
-        target.write_reference(reference)
+    target.take_references(source, name)

@@ -15,9 +15,15 @@ ROW = {
     "name": "cosine",
     "origin": "model",
     "settings": SETTINGS,
-    "metrics": {"fid": 3.0, "kid": None},
+    "metrics": {"fid": 3.0, "kid": None, "top1": 0.1},
     "absent": {"clip": "no prompts"},
-    "reference": {"file": "a.npz", "source": "b", "num_images": None, "num_classes": 3},
+    "reference": {
+        "file": "a.npz",
+        "source": "b",
+        "num_images": None,
+        "num_classes": 3,
+        "recognition": {"top1": 0.4, "top5": 0.7, "among": 0.8},
+    },
     "classes": {"reference": 1, "images": 2, "shared": 1},
     "cost": {"images_per_second": 1.0, "num_processes": 1, "tera_flops_per_image": 0.1},
 }

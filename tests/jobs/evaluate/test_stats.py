@@ -216,7 +216,7 @@ def test_a_run_that_cannot_start_leaves_nothing(
 
 
 def test_statistics_of_another_network_are_not_installed(toy: Path, tmp_path: Path) -> None:
-    with pytest.raises(AdaNATError, match="own features of a model folder"):
+    with pytest.raises(AdaNATError, match="protocol small or efficientnet in a model folder"):
         run(toy, tmp_path / "stats.npz", install=True, protocol="adm")
 
 
