@@ -192,11 +192,7 @@ class EvaluateRequest:
         acts_on=frozenset({PROMPTS}),
         purpose="compares images with prompts",
     )
-    protocol: str = option(
-        "",
-        help="adm, paper, clean, efficientnet (ImageNet features offline, and how many images are recognised as their "
-        "class), small (the model's own features/) or timm/NAME; by default the reference's own.",
-    )
+    protocol: str = shared.protocol("the reference's own")
     inception: Path | None = shared.inception()
     num_samples: int | None = option(
         None,
@@ -260,11 +256,7 @@ class StatsRequest:
         "-c",
         help="Class id or name, or all; repeat for several. By default those that the model was trained on.",
     )
-    protocol: str = option(
-        "",
-        help="adm, paper, clean, efficientnet (ImageNet features offline), small (the model's own features/) or "
-        "timm/NAME; by default small if the model has features/.",
-    )
+    protocol: str = shared.protocol("small if the model has features/")
     model: str = shared.model()
     inception: Path | None = shared.inception()
     num_images: int | None = shared.num_images(min=2)

@@ -80,3 +80,12 @@ half = partial(option, False, help="Export the weights in 16 bits.")
 def output(default: Any, help: str, **settings: Any) -> Any:  # noqa: A002 — Typer's word
     """Declare where a command writes."""
     return option(default, "--output", "-o", help=help, **settings)
+
+
+def protocol(usual: str) -> Any:
+    """Declare how images are measured, and what decides by default."""
+    return option(
+        "",
+        help="adm, paper, clean, efficientnet (ImageNet features, offline), small (the model's own features/) or "
+        f"timm/NAME; by default {usual}.",
+    )
