@@ -174,7 +174,7 @@ def _tokenizer_memory(request: TokenizerSettings, num_parameters: int) -> int:
     numbers = shape.image_size**2 * (12 + floats)
     if EFFICIENTNET in request.training.backbones:
         # Numbers per pixel that it sees.
-        numbers += max(request.training.feature_size, shape.image_size) ** 2 * 400
+        numbers += max(request.training.feature_size, shape.image_size) ** 2 * 300
     size = 2 if request.training.precision == "bf16" else 4
     return 20 * num_parameters + int(size * request.training.batch_size * numbers)
 
