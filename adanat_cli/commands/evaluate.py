@@ -20,7 +20,8 @@ def command(request: EvaluateRequest, printing: options.Printing) -> None:
 
     Protocol efficientnet also measures the share of images that are recognised as their class of ImageNet.
 
-    The images are a model's, or those of --images or --samples. Run the same command again to resume.
+    The images are a model's, its reconstructions of real ones (--reconstruct), or those of --images or --samples. Run
+    the same command again to resume.
     """
     from adanat_cli.jobs.evaluate.evaluate import evaluate
 
@@ -51,6 +52,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
         "",
         *markdown(rows),
         "",
+        *(f"Skipped: {name} ({reason})" for name, reason in list(rows[0].get("skipped", {}).items())[:10]),
         *(f"Not measured: {reason}: {', '.join(names)}" for reason, names in _absent(rows).items()),
         f"Results: {values['evaluation']}",
     ]

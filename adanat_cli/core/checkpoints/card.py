@@ -18,7 +18,16 @@ from adanat_cli.core.errors import printable
 _MARK = "<!-- written by adanat; remove this line to keep your own text -->"
 _PAPER = "[AdaNAT](https://arxiv.org/abs/2409.00342)"
 _RESULT_KEYS = ("metric", "value", "dataset")
-_VARIED = ("schedule", "num_steps", "policy", "table", "sampling_temperature", "temperature", "guidance")
+_VARIED = (
+    "reconstructed",
+    "schedule",
+    "num_steps",
+    "policy",
+    "table",
+    "sampling_temperature",
+    "temperature",
+    "guidance",
+)
 """Settings of a measurement that distinguish the rows of a table."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 from adanat_cli.core.config.option import Option, options_of
 from adanat_cli.core.errors import require
 
-CLASSES, PROMPTS, FOLDER, FILE = "classes", "prompts", "folder", "file"
-"""Images of a model, by what conditions it; and images that exist, as a folder or as one .npz."""
+CLASSES, PROMPTS, FOLDER, FILE, DATASET = "classes", "prompts", "folder", "file", "dataset"
+"""Images of a model, by what conditions it; images that exist, as a folder or as one .npz; and images of a data set
+that a model reconstructs."""
 MODEL = frozenset({CLASSES, PROMPTS})
 """Images of a model by either; prompts for a class model, or classes for a text model, are refused elsewhere."""
 
@@ -27,15 +29,23 @@ def refuse_idle(request: Any, what: str, kind: str = "", protocol: str = "") -> 
     Raises:
         AdaNATError: naming them.
     """
-    defaults = {field.name: field.default for field in fields(request)}
-    idle = [
-        option
-        for name, option in options_of(type(request)).items()
-        if getattr(request, name) != defaults[name] and not _acts(option, kind, protocol)
-    ]
+    idle = [option for option in _given(request) if not _acts(option, kind, protocol)]
     names = ", ".join(option.name for option in idle)
     purpose = f" {idle[0].purpose}: it" if len(idle) == 1 and idle[0].purpose else ""
     require(not idle, f"{names}{purpose} has no meaning with {what}; leave it out.")
+
+
+def _given(request: Any) -> Iterator[Option]:
+    """Yield the options of a request, and of the configurations in it, that are given."""
+    options = options_of(type(request))
+    for field in fields(request):
+        value, part = getattr(request, field.name), field.metadata.get("part")
+        if part is not None:
+            inner = options_of(part.kind)
+            typed = (inner[name] for name, typed in value.items() if typed is not None)
+            yield from (replace(option, acts_on=part.acts_on, purpose=part.purpose) for option in typed)
+        elif field.name in options and value != field.default:
+            yield options[field.name]
 
 
 def _acts(option: Option, kind: str, protocol: str) -> bool:

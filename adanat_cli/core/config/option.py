@@ -57,10 +57,13 @@ class Part:
     Attributes:
         kind: the other dataclass.
         without: fields that are not options here.
+        acts_on, purpose: see ``Option``; they hold for all of these options.
     """
 
     kind: type[Any]
     without: tuple[str, ...] = ()
+    acts_on: frozenset[str] = frozenset()
+    purpose: str = ""
 
 
 _OWN = {field.name for field in dataclasses.fields(Option)} - {"flags", "help", "settings", "is_argument"}
@@ -76,9 +79,9 @@ def argument(default: Any = REQUIRED, *, help: str, **others: Any) -> Any:  # no
     return _declare(default, (), help, True, others)
 
 
-def part(kind: type[Any], *without: str) -> Any:
-    """Declare a field that takes what was typed of a configuration's options, by name (``Asked``)."""
-    return dataclasses.field(default_factory=dict, metadata={"part": Part(kind, without)})
+def part(kind: type[Any], *without: str, **others: Any) -> Any:
+    """Declare a field that takes what was typed of a configuration's options, by name (``Asked``); see ``Part``."""
+    return dataclasses.field(default_factory=dict, metadata={"part": Part(kind, without, **others)})
 
 
 def options_of(kind: type[Any]) -> dict[str, Option]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.acting import MODEL, PROMPTS
+from adanat_cli.core.config.acting import DATASET, MODEL, PROMPTS
 from adanat_cli.core.config.base import Bounds, Count, Natural, check_fields
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
@@ -18,6 +18,7 @@ from adanat_cli.core.errors import AdaNATError
 PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 _SomeCount = Annotated[int | None, Bounds(1)]
+_MODEL_OR_DATASET = MODEL | {DATASET}
 _GENERATION, _IMAGES, _TEXT, _UNRECORDED = "Generation", "Existing images", "Text to image", "Not recorded in the files"
 
 
@@ -161,13 +162,20 @@ class EvaluateRequest:
     )
     images: Path | None = option(None, help="Folder of PNG or JPEG files of one size to measure.", panel=_IMAGES)
     samples: Path | None = option(None, help=".npz with the images in arr_0 to measure.", panel=_IMAGES)
+    reconstruct: str = shared.data(
+        "",
+        metavar="DATASET",
+        help="Measure the model's tokenizer (rFID and PSNR): encode and decode images of a data set, given as for "
+        "`adanat stats --dataset`, and by default of the model's classes.",
+    )
+    data: Asked = part(DataConfig, acts_on=frozenset({DATASET}), purpose="is for --reconstruct")
     classes: tuple[str, ...] = option(
         (),
         "--class",
         "-c",
         help="Class id or name; repeat to cycle through several. By default all.",
         panel=_GENERATION,
-        acts_on=MODEL,
+        acts_on=_MODEL_OR_DATASET,
     )
     prompts: tuple[str, ...] = shared.prompts(panel=_TEXT)
     prompts_file: Path | None = option(
@@ -200,7 +208,7 @@ class EvaluateRequest:
         "-n",
         help="Number of images to measure.",
         show_default="as many as the model was trained on, from 1,000 to 50,000 (30,000 for prompts); one for each "
-        "prompt of a file; all existing images",
+        "prompt of a file; all existing images (50,000 at most with --reconstruct)",
     )
     steps: tuple[int, ...] = option(
         (),
@@ -223,7 +231,9 @@ class EvaluateRequest:
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     keep_features: bool = option(False, help="Keep the features on disk, under OUTPUT/features.")
-    record: bool = option(False, help="Also record the results in the model's index and card.", acts_on=MODEL)
+    record: bool = option(
+        False, help="Also record the results in the model's index and card.", acts_on=_MODEL_OR_DATASET
+    )
     workers: int = shared.workers()
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)

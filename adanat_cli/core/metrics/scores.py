@@ -1,7 +1,8 @@
-"""Inception Score and kernel distance: both are means over parts of the images, with a standard deviation."""
+"""Inception Score and kernel distance, which are means over parts of the images; and the PSNR of reconstructions."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -111,3 +112,8 @@ def _kernel(x: Tensor, y: Tensor, width: int) -> Tensor:
 
 def _subset(generator: np.random.RandomState, num: int, size: int) -> Tensor:
     return torch.from_numpy(generator.choice(num, size, replace=False))
+
+
+def signal_to_noise(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio in dB of values in [0, 1]; infinite without an error."""
+    return -10 * math.log10(mean_squared_error) if mean_squared_error else math.inf

@@ -19,6 +19,7 @@ from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer, load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
+from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
 from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
@@ -36,7 +37,7 @@ USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
 
 
 def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
-    """Measure a model's images, or those of a folder or file, against a reference.
+    """Measure a model's images or reconstructions, or the images of a folder or file, against a reference.
 
     Returns:
         Where the results are, and one row per schedule; empty on processes other than the main one.
@@ -176,10 +177,15 @@ def check_request(request: EvaluateRequest) -> None:
     Raises:
         AdaNATError: naming the contradiction.
     """
-    given = [name for name, value in (("--images", request.images), ("--samples", request.samples)) if value]
-    require(len(given) < 2, "--images and --samples are both given; measure one at a time.")
+    inputs = {
+        "--images": (request.images, acting.FOLDER),
+        "--samples": (request.samples, acting.FILE),
+        "--reconstruct": (request.reconstruct, acting.DATASET),
+    }
+    given = [name for name, (value, _) in inputs.items() if value]
+    require(len(given) < 2, f"{' and '.join(given[:2])} are both given; measure one at a time.")
     if given:
-        acting.refuse_idle(request, f"{given[0]}, whose images exist", acting.FOLDER if request.images else acting.FILE)
+        acting.refuse_idle(request, f"{given[0]}, whose images exist", inputs[given[0]][1])
     require(
         request.num_samples is None or 2 <= request.num_samples <= _MOST_SAMPLES,
         f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
@@ -206,6 +212,7 @@ def _conditions(request: EvaluateRequest, sampler: Sampler, processes: Processes
         )
         broken = [prompt for prompt in request.prompts if "\n" in prompt]
         require(not broken, f"Prompt {broken[:1]} has several lines; write it on one.")
+        acting.refuse_idle(request, f"model {name}, which is conditioned on text", acting.PROMPTS)
     else:
         acting.refuse_idle(request, f"model {name}, which is conditioned on classes", acting.CLASSES)
     with processes.state.local_main_process_first():  # it downloads a text encoder; the others find the files
@@ -226,6 +233,10 @@ def _subjects(
         if given.note:
             reporter.warn(given.note)
         return [_given(request, given)]
+    if request.reconstruct:
+        with processes.state.local_main_process_first():  # it may download images; the others find them
+            reconstructed = open_reconstructions(request, folder, processes.device, reporter)
+        return [Subject(reconstructed.name, "reconstructions", reconstructed, reconstructed.num_images)]
     sampler = Sampler(folder, processes.device, request.precision, request.text_encoder)
     conditions = _conditions(request, sampler, processes, reporter)
     num_images = request.num_samples or _usual_number(folder, sampler.config.condition, reporter)

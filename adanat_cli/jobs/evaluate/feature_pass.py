@@ -95,7 +95,7 @@ def _extract_part(
         skipped.update(batch.skipped)
         task.advance(len(batch.skipped))
         for some in _passes(batch, extractor.protocol != "small" or scorer is not None, device):
-            columns = {**extractor(some.images)._asdict(), "labels": some.labels}
+            columns = {**extractor(some.images)._asdict(), "labels": some.labels, "errors": some.errors}
             if scorer is not None and some.prompts is not None:
                 columns["clip"] = scorer(some.images, some.prompts)
             for name, column in columns.items():
@@ -117,4 +117,5 @@ def _passes(batch: ImageBatch, resized: bool, device: torch.device) -> Iterator[
         rows = slice(start, start + size)
         labels = None if batch.labels is None else batch.labels[rows]
         prompts = None if batch.prompts is None else batch.prompts[rows]
-        yield ImageBatch(batch.images[rows], labels, prompts=prompts)
+        errors = None if batch.errors is None else batch.errors[rows]
+        yield ImageBatch(batch.images[rows], labels, prompts=prompts, errors=errors)

@@ -28,7 +28,7 @@ class FeatureStore:
     """``state.json`` with the settings that decide the features, and ``part-00000.safetensors``, 00001 and so on.
 
     A part holds one row per image: ``features`` (n, D) and, where they exist, ``logits`` (n, C), ``spatial`` (n, S),
-    ``labels`` (n,) and ``clip`` (n,), the similarity to the prompt.
+    ``labels`` (n,), ``clip`` (n,), the similarity to the prompt, and ``errors`` (n,), against the original.
     Each process writes its own parts; the process on which ``write`` is True makes and removes the folder.
     """
 

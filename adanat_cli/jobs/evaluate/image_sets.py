@@ -41,12 +41,14 @@ class ImageBatch(NamedTuple):
         labels: (B,) int64, class ids; None where they have none.
         skipped: unreadable images in between, name to reason.
         prompts: B texts; None where they have none.
+        errors: (B,), mean squared error against the originals; None where they have none.
     """
 
     images: Tensor
     labels: Tensor | None = None
     skipped: Mapping[str, str] = {}
     prompts: Sequence[str] | None = None
+    errors: Tensor | None = None
 
 
 class ImagePart(NamedTuple):

@@ -14,7 +14,7 @@ from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
 from adanat_cli.core.metrics.manifold import manifold_scores
 from adanat_cli.core.metrics.recognition import Recognition, recognition
 from adanat_cli.core.metrics.references import Reference, compare_classes
-from adanat_cli.core.metrics.scores import inception_score, kernel_distance
+from adanat_cli.core.metrics.scores import inception_score, kernel_distance, signal_to_noise
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 
 _LEAST_FOR_MANIFOLD = 6
@@ -184,6 +184,16 @@ def clip_score(measured: Measured) -> dict[str, float]:
     return {"clip_score": 100 * float(similarities.double().mean())}
 
 
+def reconstruction(measured: Measured) -> dict[str, float]:
+    """PSNR in dB over the pixels of all reconstructions; nothing for images without originals."""
+    errors = measured.store.column("errors")
+    if errors is None:
+        return {}
+    if not errors.any():
+        raise AbsentError("it is infinite: the reconstructions equal the images")
+    return {"psnr": signal_to_noise(float(errors.double().mean()))}
+
+
 MEASURES: dict[tuple[str, ...], Measure] = {
     ("fid",): frechet,
     ("sfid",): spatial_frechet,
@@ -195,6 +205,7 @@ MEASURES: dict[tuple[str, ...], Measure] = {
     ("among",): recognised_among,
     ("among_of_real",): recognised_of_real,
     ("clip_score",): clip_score,
+    ("psnr",): reconstruction,
 }
 """Metrics by the names that they return, in the order of the table. A metric of another network takes another row here
 and another column in the store."""

@@ -39,6 +39,7 @@ _COLUMNS = {
     "among": ("among", ".3f"),
     "among_of_real": ("among/real", ".3f"),
     "clip_score": ("CLIP score", ".2f"),
+    "psnr": ("PSNR", ".2f"),
 }
 Row = dict[str, Any]
 """One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference`` and ``cost``."""
@@ -189,9 +190,10 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
     results = []
     for row in rows:
         facts, settings = _facts(row), row["settings"]
+        kind = "" if "schedule" in settings else "reconstruction_"
         for name in _COLUMNS:
             if (value := row["metrics"].get(name)) is not None:
-                results.append({"metric": name, "value": value, **facts})
+                results.append({"metric": f"{kind}{name}", "value": value, **facts})
                 if name in (real := row["reference"].get("recognition", {})):
                     results.append({"metric": f"real_{name}", "value": real[name], **facts})
                 if name == "clip_score":
@@ -208,18 +210,37 @@ def _facts(row: Row) -> dict[str, Any]:
         "protocol": settings["protocol"],
         "extractor": settings["extractor"],
         "num_images": settings["num_images"],
-        "schedule": row["name"],
-        "num_steps": settings["num_steps"],
-        "seed": settings["seed"],
-        "reference": settings["reference"][:12],
-        "nat": settings["nat"][:12],
-        **_choices(settings),
+        **(_of_schedule(row["name"], settings) if "schedule" in settings else _of_reconstructions(settings)),
     }
     if "classes" in row:
         facts["classes"] = other_classes(row["classes"])
     if "prompts_sha256" in settings:
         facts |= {"num_prompts": settings["num_prompts"], "prompts": settings["prompts_sha256"][:12]}
     return facts
+
+
+def _of_schedule(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How the images were generated."""
+    return {
+        "schedule": name,
+        "num_steps": settings["num_steps"],
+        "seed": settings["seed"],
+        "reference": settings["reference"][:12],
+        "nat": settings["nat"][:12],
+        **_choices(settings),
+    }
+
+
+def _of_reconstructions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of which images the reconstructions are; the checksum of the labels distinguishes choices of classes."""
+    labels = {"labels": f"{settings['labels_crc32']:08x}"} if "labels_crc32" in settings else {}
+    return {
+        "reconstructed": f"{settings['source']} ({settings['split']})",
+        "image_size": settings["image_size"],
+        "reference": settings["reference"][:12],
+        "tokenizer": settings["tokenizer"][:12],
+        **labels,
+    }
 
 
 def _choices(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, rem
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
+from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
 from adanat_cli.jobs.evaluate.report import Results, Row
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -34,7 +35,7 @@ class Subject:
     """One set of images to measure.
 
     Attributes:
-        name: name of its row: the schedule of generated images, else the folder or file.
+        name: name of its row: the schedule of generated images, else the folder, file or data set.
         folder_name: name of the folder of its features.
         images: the set.
         num_images: how many of its images are measured.
@@ -117,11 +118,12 @@ class Evaluation:
         if not self.processes.is_main:
             return None
         self.reporter.log(f"Computing the metrics of {subject.title}.")
+        skipped = subject.images.check_read(store) if isinstance(subject.images, Reconstructions) else {}
         device = self.processes.device if self.processes.device.type == "cuda" else torch.device("cpu")
         values, absent = measure(
             Measured(
                 store,
-                subject.num_images,
+                store.num_rows(),
                 self.reference,
                 real,
                 self.extractor.protocol,
@@ -150,6 +152,7 @@ class Evaluation:
             },
             **({"classes": differing} if differing else {}),
             **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
+            **({"skipped": skipped} if skipped else {}),
             "cost": cost,
         }
 

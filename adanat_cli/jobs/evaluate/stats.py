@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
@@ -21,8 +17,8 @@ from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.requests import StatsRequest
 from adanat_cli.core.data.held_out import same_files
 from adanat_cli.core.data.parts import Parts
-from adanat_cli.core.data.records import PendingImage, SkippedImages, in_order
-from adanat_cli.core.data.sources import ImageSource, open_source
+from adanat_cli.core.data.records import SkippedImages
+from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
@@ -31,33 +27,16 @@ from adanat_cli.core.metrics.references import Reference, extractor_fields, hold
 from adanat_cli.jobs.evaluate.extractors import identity, load_extractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
-from adanat_cli.jobs.evaluate.image_sets import ImageBatch, ImagePart, images_to_read
+from adanat_cli.jobs.evaluate.image_sets import ImagePart, images_to_read
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
-from adanat_cli.jobs.resolve.classes import find_classes, numbered_as_imagenet, shared_ids
+from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, read_batches
+from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
 from adanat_cli.jobs.resolve.models import nat_config, read_config, resolve_model
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.runtime.seeding import stream_seed
 from adanat_cli.jobs.train.features import SmallNetworks
-
-
-class _Chosen(NamedTuple):
-    """The images that are measured.
-
-    Attributes:
-        source: the images.
-        num_classes: number of chosen classes; 0 for all.
-        ids: class id in the data to class id of the model; empty without a model.
-    """
-
-    source: ImageSource
-    num_classes: int = 0
-    ids: Mapping[int, int] = {}
-
-    def own_ids(self, labels: Tensor) -> Tensor:
-        """Map (n,) class ids in the data to class ids of the model; those that have none stay."""
-        return torch.tensor([self.ids.get(label, label) for label in labels.tolist()], dtype=torch.int64)
 
 
 def make_stats(request: StatsRequest, reporter: Reporter) -> dict[str, Any]:
@@ -150,7 +129,7 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     return folder, "small"
 
 
-def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> _Chosen:
+def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, reporter: Reporter) -> Chosen:
     """Open the images, by default in the size and the classes of the model."""
     fields = dict(request.data)
     if folder is not None:
@@ -163,37 +142,7 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
                 f"{own}, or another --protocol.",
             )
         fields["image_size"] = asked or own or None
-    source = open_source(data_config(request.dataset, **fields))
-    require(
-        "all" not in request.classes or len(request.classes) == 1,
-        "--class all includes all classes; give no other beside it.",
-    )
-    if request.classes == ("all",):
-        return _Chosen(source)
-    if asked := find_classes(request.classes, source.class_names, source.num_classes, "the data"):
-        return _Chosen(source.keep(tuple(asked)), len(asked))
-    return _Chosen(source) if folder is None else _own_classes(source, folder, reporter)
-
-
-def _own_classes(source: ImageSource, folder: ModelFolder, reporter: Reporter) -> _Chosen:
-    """The images of the classes that a model was trained on, if they can be found in the data."""
-    seen = folder.labels()
-    if source.has_captions or source.num_classes <= 1 or not seen or not folder.has("nat"):
-        return _Chosen(source)
-    ids = shared_ids(source.class_names, source.num_classes, seen, nat_config(folder).num_classes)
-    if ids is None:
-        reporter.warn(
-            f"The {len(seen)} classes that model {folder.name} was trained on cannot be found among the "
-            f"{source.num_classes} of {source.name} by name or number; all of these are used. Choose with --class."
-        )
-        return _Chosen(source)
-    kept = source.keep(tuple(ids))
-    if source.num_images is not None and kept.num_images == source.num_images:
-        return _Chosen(source, 0, ids)
-    reporter.log(
-        f"Images of the {len(seen)} classes that model {folder.name} was trained on; --class all includes all classes."
-    )
-    return _Chosen(kept, len(seen), ids)
+    return choose_images(data_config(request.dataset, **fields), request.classes, folder, reporter)
 
 
 def _train_features(
@@ -231,30 +180,16 @@ def _extract(
     skipped.add(store.skipped())
     at_once = images_to_read(source.config.image_size, source.config.image_size, processes.device)
     left = (
-        ImagePart(part.number, _batches(part.pending, at_once, request.workers, skipped))
+        ImagePart(part.number, read_batches(part.pending, at_once, request.workers, skipped))
         for part in parts.read(source, store.has)
     )
     with progress(reporter, f"Reading {source.config.source}", parts, store) as task:
         return extract_features(left, store, extractor, processes, task)
 
 
-def _batches(
-    pending: Iterator[PendingImage], size: int, num_workers: int, skipped: SkippedImages
-) -> Iterator[ImageBatch]:
-    """Decode a part, batch by batch."""
-    records = in_order(pending, num_workers)
-    while batch := list(islice(records, size)):
-        for record in batch:
-            skipped.see(record)
-        pixels = [record.pixels for record in batch if record.pixels is not None]
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) if pixels else torch.empty(0, 3, 1, 1)
-        labels = torch.tensor([record.label for record in batch if record.pixels is not None])
-        yield ImageBatch(images, labels, {record.name: record.error for record in batch if record.pixels is None})
-
-
 def _write(
     request: StatsRequest,
-    chosen: _Chosen,
+    chosen: Chosen,
     extractor: Extractor,
     store: FeatureStore,
     recognised: Recognition | None,
@@ -302,7 +237,7 @@ def _write(
     }
 
 
-def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | None:
+def _count_classes(chosen: Chosen, store: FeatureStore) -> dict[int, int] | None:
     """Class id to number of readable images; None where the data has no classes."""
     labels, source = store.column("labels"), chosen.source
     if labels is None or source.has_captions or (source.num_classes <= 1 and not source.class_names):
@@ -312,7 +247,7 @@ def _count_classes(chosen: _Chosen, store: FeatureStore) -> dict[int, int] | Non
 
 
 def _recognised(
-    chosen: _Chosen, folder: ModelFolder | None, extractor: Extractor, store: FeatureStore
+    chosen: Chosen, folder: ModelFolder | None, extractor: Extractor, store: FeatureStore
 ) -> Recognition | None:
     """How many of the images the network recognises; None where their classes do not have ImageNet's numbers."""
     source, labels = chosen.source, store.column("labels")

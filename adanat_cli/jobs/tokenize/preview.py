@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from adanat_cli.core.data.records import ImageRecord
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import require
+from adanat_cli.core.metrics.scores import signal_to_noise
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.sample.pictures import image_grid, save_png, to_uint8
@@ -59,8 +59,7 @@ def reconstruct(tokenizer: Tokenizer, images: Tensor) -> Tensor:
 
 def psnr(decoded: Tensor, images: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of images in [0, 1]; infinite where they are equal."""
-    error = float((decoded - images).square().mean())
-    return -10 * math.log10(error) if error else math.inf
+    return signal_to_noise(float((decoded - images).square().mean()))
 
 
 def spread_records(source: ImageSource, num_images: int) -> list[ImageRecord]:

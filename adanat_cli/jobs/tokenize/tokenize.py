@@ -151,7 +151,7 @@ def _data(request: TokenizeRequest, tokenizer: TokenizerConfig) -> DataConfig:
     size = request.data.get("image_size")
     fields = {**request.data, "image_size": tokenizer.image_size if size is None else size}
     config = data_config(request.dataset, **fields)
-    _check_size(config.image_size, tokenizer)
+    check_size(config.image_size, tokenizer)
     return config
 
 
@@ -261,7 +261,7 @@ def _info(
     encoder: TextEncoder | None,
 ) -> TokenSetInfo:
     config, image_size = tokenizer.config, source.config.image_size
-    _check_size(image_size, config)
+    check_size(image_size, config)
     return TokenSetInfo(
         image_size=image_size,
         grid=(image_size // config.downsampling,) * 2,
@@ -279,7 +279,8 @@ def _info(
     )
 
 
-def _check_size(image_size: int, tokenizer: TokenizerConfig) -> None:
+def check_size(image_size: int, tokenizer: TokenizerConfig) -> None:
+    """Refuse a size of images, in pixels, that does not divide into tokens."""
     require(
         image_size % tokenizer.downsampling == 0,
         f"Images of {image_size} pixels do not divide into tokens of {tokenizer.downsampling} pixels; "

@@ -306,11 +306,16 @@ from adanat_cli.jobs.evaluate.stats import make_stats
 folder = Path(sys.argv[1])
 make_stats(stats_request(folder, "two.npz"), SilentReporter())
 evaluate(evaluate_request(folder, "two"), SilentReporter())
+images = {"reconstruct": str(folder / "images"), "steps": (), "num_samples": None}
+evaluate(evaluate_request(folder, "two", **images), SilentReporter())
 """
     run_two(script, toy)
-    (row,) = json.loads((toy / "two" / "evaluation.json").read_text())["results"]
-    assert row["cost"]["num_processes"] == 2
+    row, reconstructed = json.loads((toy / "two" / "evaluation.json").read_text())["results"]
+    assert row["cost"]["num_processes"] == reconstructed["cost"]["num_processes"] == 2
     assert same(row, unbroken)
+    (alone,) = rows(toy, "alone", reconstruct=str(toy / "images"), **GIVEN)
+    assert same(reconstructed, alone)
+    assert reconstructed["metrics"]["psnr"] == pytest.approx(alone["metrics"]["psnr"])
     one, two = read_reference(toy / "stats.npz"), read_reference(toy / "two.npz")
     torch.testing.assert_close(two.gaussian.covariance, one.gaussian.covariance, rtol=1e-6, atol=1e-9)
 
@@ -609,6 +614,8 @@ EVERYWHERE = {
     "model",
     "images",
     "samples",
+    "reconstruct",
+    "data",
     "protocol",
     "num_samples",
     "keep_features",
