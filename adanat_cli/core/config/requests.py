@@ -173,7 +173,8 @@ class EvaluateRequest:
         (),
         "--class",
         "-c",
-        help="Class id or name; repeat to cycle through several. By default all.",
+        help="Class id or name; repeat to cycle through several. By default all; with --reconstruct, those in the data "
+        "that the model has seen, and `all` includes the others.",
         panel=_GENERATION,
         acts_on=_MODEL_OR_DATASET,
     )
