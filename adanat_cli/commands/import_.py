@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adanat_cli.commands import job, options
-from adanat_cli.core.config.requests import ImportRequest
+from adanat_cli.core.config.share_requests import ImportRequest
 
 
 @options.takes(ImportRequest, options.Printing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from adanat_cli.commands import console, describe, options
-from adanat_cli.core.config.requests import InfoRequest
+from adanat_cli.core.config.share_requests import InfoRequest
 
 
 @options.takes(InfoRequest, options.Printing)

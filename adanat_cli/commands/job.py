@@ -61,7 +61,7 @@ def _pushed(
 
 def _push(source: str, repo: str, kind: Literal["model", "tokens"], reporter: Reporter) -> Values:
     """Push what a run has written; returns where it went."""
-    from adanat_cli.core.config.requests import PushRequest
+    from adanat_cli.core.config.share_requests import PushRequest
     from adanat_cli.jobs.share.push import push
 
     try:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from adanat_cli.commands import job, options
-from adanat_cli.core.config.requests import PullRequest
+from adanat_cli.core.config.share_requests import PullRequest
 
 
 @options.takes(PullRequest, options.Printing)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from adanat_cli.commands import job, options
-from adanat_cli.core.config.requests import PushRequest
+from adanat_cli.core.config.share_requests import PushRequest
 
 
 @options.takes(PushRequest, options.Printing)

@@ -14,15 +14,9 @@ import pytest
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.lock import is_empty, locked
 from adanat_cli.core.config import PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
-from adanat_cli.core.config.requests import (
-    EvaluateRequest,
-    ImportRequest,
-    PullRequest,
-    SampleRequest,
-    StatsRequest,
-    TokenizeRequest,
-)
+from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest, TokenizeRequest
 from adanat_cli.core.config.settings import TokenizerSettings
+from adanat_cli.core.config.share_requests import ImportRequest, PullRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import make_stats

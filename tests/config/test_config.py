@@ -24,7 +24,8 @@ from adanat_cli.core.config import (
     nat_preset,
     tokenizer_config,
 )
-from adanat_cli.core.config.requests import EvaluateRequest, ImportRequest, PushRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.share_requests import ImportRequest, PushRequest
 from adanat_cli.core.errors import AdaNATError
 
 NAT = nat_preset("micro", codebook_size=64, grid=(8, 8), num_classes=10)

@@ -12,7 +12,7 @@ from huggingface_hub.utils import close_session
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.config.requests import PushRequest
+from adanat_cli.core.config.share_requests import PushRequest
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.push import push

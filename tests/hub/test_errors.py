@@ -14,7 +14,7 @@ from adanat_cli.core import hub as hub_room
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.hub import check_account
 from adanat_cli.core.config import data_config
-from adanat_cli.core.config.requests import PullRequest, PushRequest
+from adanat_cli.core.config.share_requests import PullRequest, PushRequest
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId, explain, scrub

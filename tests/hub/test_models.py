@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config.requests import EvaluateRequest, PullRequest, PushRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.share_requests import PullRequest, PushRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import make_stats

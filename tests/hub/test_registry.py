@@ -18,7 +18,8 @@ from adanat_cli.cli import app
 from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PolicyConfig, nat_preset
-from adanat_cli.core.config.requests import PullRequest, SampleRequest
+from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.share_requests import PullRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
 from adanat_cli.core.nat.uvit import UViT

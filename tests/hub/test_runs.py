@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig
-from adanat_cli.core.config.requests import PushRequest
+from adanat_cli.core.config.share_requests import PushRequest
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import resolve_tokens

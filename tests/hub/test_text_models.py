@@ -21,7 +21,8 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.config import NATConfig, PolicyConfig
-from adanat_cli.core.config.requests import PullRequest, PushRequest, SampleRequest
+from adanat_cli.core.config.requests import SampleRequest
+from adanat_cli.core.config.share_requests import PullRequest, PushRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.reading import read_json

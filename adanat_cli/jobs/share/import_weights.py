@@ -15,7 +15,7 @@ from adanat_cli.core.checkpoints.foreign import ForeignWeights, read_foreign
 from adanat_cli.core.checkpoints.lock import is_empty
 from adanat_cli.core.checkpoints.strict import check_weights
 from adanat_cli.core.config import Config, NATConfig, TokenizerConfig, tokenizer_config
-from adanat_cli.core.config.requests import ImportRequest
+from adanat_cli.core.config.share_requests import ImportRequest
 from adanat_cli.core.errors import AdaNATError, printable, require
 from adanat_cli.core.nat import UViT
 from adanat_cli.core.policy import PolicyNetwork

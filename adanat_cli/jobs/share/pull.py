@@ -11,7 +11,7 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import CARD_FILE, TEXT, ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder, commit_of, fetch_file
-from adanat_cli.core.config.requests import ImportRequest, PullRequest
+from adanat_cli.core.config.share_requests import ImportRequest, PullRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId
 from adanat_cli.jobs.resolve.models import model_names, resolve_model

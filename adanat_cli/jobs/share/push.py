@@ -12,7 +12,7 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.checkpoints.folder import CARD_FILE, FURTHER_FILES, INDEX_FILE, LABELS_FILE, TEXT
 from adanat_cli.core.checkpoints.hub import check_account, upload
 from adanat_cli.core.checkpoints.portable import portable
-from adanat_cli.core.config.requests import PushRequest
+from adanat_cli.core.config.share_requests import PushRequest
 from adanat_cli.core.data.token_card import token_set_card
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.data.token_shards import SUMMARY, shard_files

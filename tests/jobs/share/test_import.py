@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from adanat_cli.commands import import_
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import PolicyConfig
-from adanat_cli.core.config.requests import ImportRequest
+from adanat_cli.core.config.share_requests import ImportRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import load_nat, load_policy, load_tokenizer
 from adanat_cli.jobs.runtime.reporter import SilentReporter
