@@ -16,7 +16,7 @@ from adanat_cli.core.data.records import PendingImage, SkippedImages, in_order
 from adanat_cli.core.data.sources import ImageSource, open_source
 from adanat_cli.core.errors import require
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch
-from adanat_cli.jobs.resolve.classes import find_classes, shared_ids
+from adanat_cli.jobs.resolve.classes import find_classes, numbered_as_imagenet, shared_ids
 from adanat_cli.jobs.resolve.models import nat_config
 from adanat_cli.jobs.runtime.reporter import Reporter
 
@@ -85,6 +85,14 @@ def model_ids(source: ImageSource, folder: ModelFolder) -> dict[int, int] | None
     if source.has_captions or source.num_classes <= 1 or not seen or not folder.has("nat"):
         return {}
     return shared_ids(source.class_names, source.num_classes, seen, nat_config(folder).num_classes)
+
+
+def have_imagenet_ids(source: ImageSource, ids: Mapping[int, int], folder: ModelFolder | None) -> bool:
+    """Whether the class ids of images are ImageNet's: the model's, where ``ids`` leads to them, or else the data's."""
+    names, num_classes = source.class_names, source.num_classes
+    if folder is not None and ids:
+        names, num_classes = folder.labels(), nat_config(folder).num_classes
+    return not source.has_captions and numbered_as_imagenet(names, num_classes)
 
 
 def read_batches(

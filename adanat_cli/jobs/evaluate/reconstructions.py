@@ -26,7 +26,7 @@ from adanat_cli.core.errors import require
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch, images_to_read
-from adanat_cli.jobs.evaluate.real_images import choose_images, model_ids, read_batches
+from adanat_cli.jobs.evaluate.real_images import choose_images, have_imagenet_ids, model_ids, read_batches
 from adanat_cli.jobs.resolve.models import load_tokenizer, read_config
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.tokenize.preview import reconstruct
@@ -48,6 +48,7 @@ class Reconstructions:
         ids: class id in the data to class id of the model; empty where they are the same, None where unknown.
         num_images: number of images, spread evenly over the data; of a stream, the first.
         num_workers: threads that decode image files.
+        numbered_as_imagenet: whether the class ids of the images are ImageNet's.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Reconstructions:
     ids: Mapping[int, int] | None
     num_images: int
     num_workers: int
+    numbered_as_imagenet: bool = False
     missing_labels: str = field(init=False)
     missing_prompts: str = "reconstructions are compared with images, not with prompts"
 
@@ -182,7 +184,8 @@ def open_reconstructions(
     size = request.data.get("image_size") or tokenizer.image_size
     check_size(size, tokenizer)
     config = data_config(request.reconstruct, **{**request.data, "image_size": size})
-    source, _, ids = choose_images(config, request.classes, folder, reporter)
+    source, _, chosen_ids = choose_images(config, request.classes, folder, reporter)
+    ids = chosen_ids or model_ids(source, folder)
     reporter.log(source.describe())
     trained_on = folder.index.provenance.get("tokenizer", {}).get("data")
     if isinstance(trained_on, dict) and all(trained_on.get(key) == getattr(config, key) for key in ("source", "split")):
@@ -195,9 +198,10 @@ def open_reconstructions(
         source,
         load_tokenizer(folder, device, size),
         folder.fingerprint("tokenizer"),
-        ids or model_ids(source, folder),
+        ids,
         _number(source, request.num_samples),
         request.workers,
+        ids is not None and have_imagenet_ids(source, ids, folder),
     )
 
 

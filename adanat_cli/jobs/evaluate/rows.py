@@ -161,8 +161,8 @@ class Evaluation:
         images = subject.images
         if images.missing_labels:
             return images.missing_labels
-        if isinstance(images, GeneratedImages):
-            return "" if images.numbered_as_imagenet else "the model does not number its classes as ImageNet does"
+        if isinstance(images, GeneratedImages | Reconstructions):
+            return "" if images.numbered_as_imagenet else "their classes do not have ImageNet's numbers"
         # A file of images does not tell whose numbers it has; those of the same classes as the reference's are its own.
         differing = compare_classes(self.reference.classes, images.classes(subject.num_images))
         known = self.reference.recognition is not None and not differing

@@ -29,9 +29,8 @@ from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, 
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
 from adanat_cli.jobs.evaluate.image_sets import ImagePart, images_to_read
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
-from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, read_batches
-from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
-from adanat_cli.jobs.resolve.models import nat_config, read_config, resolve_model
+from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, have_imagenet_ids, read_batches
+from adanat_cli.jobs.resolve.models import read_config, resolve_model
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
@@ -250,16 +249,12 @@ def _recognised(
     chosen: Chosen, folder: ModelFolder | None, extractor: Extractor, store: FeatureStore
 ) -> Recognition | None:
     """How many of the images the network recognises; None where their classes do not have ImageNet's numbers."""
-    source, labels = chosen.source, store.column("labels")
-    names, num_classes = source.class_names, source.num_classes
-    if folder is not None and chosen.ids:
-        names, num_classes = folder.labels(), nat_config(folder).num_classes
+    labels = store.column("labels")
     if (
         extractor.protocol != "efficientnet"
-        or source.has_captions
         or labels is None
         or bool((labels < 0).any())
-        or not numbered_as_imagenet(names, num_classes)
+        or not have_imagenet_ids(chosen.source, chosen.ids, folder)
     ):
         return None
     pairs = zip(store.pieces("logits"), map(chosen.own_ids, store.pieces("labels")), strict=True)

@@ -155,6 +155,8 @@ def test_of_a_stream_the_first_images_are_reconstructed(toy: Path, tmp_path: Pat
     streamed = asked(toy, tmp_path / "out", reconstruct="imagenet64", data={**data, "streaming": True}, num_samples=20)
     local = opened(replace(streamed, data=data))
     images = opened(streamed)
+    assert images.numbered_as_imagenet
+    assert not opened(asked(toy, tmp_path / "out")).numbered_as_imagenet
     for start, stop in ((0, 3), (8, 20), (5, 6)):
         (one,), (two,) = images.batches(start, stop), local.batches(start, stop)
         assert torch.equal(one.images, two.images)
