@@ -42,7 +42,7 @@ def settled_config(kind: type[Settled], row: Asked, saved: Asked, asked: Asked) 
     return kind.from_dict(fields, "Settings")
 
 
-def settled_as(kind: type[Run], request: Any, **settled: Any) -> Run:
+def settled_as(kind: type[Run], request: Any, /, **settled: Any) -> Run:
     """Build settings of what is settled, and of a request's fields of the same names."""
     same = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     same &= {field.name for field in dataclasses.fields(request)}
@@ -102,7 +102,8 @@ class PolicySettings:
 
     Attributes:
         data: real images; the run sets their split and classes.
-        policy: fields of the policy's configuration that differ from the defaults.
+        policy: fields of the policy's configuration that differ from the defaults, or from the policy to start from.
+        start: model whose policy it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
     """
 
@@ -123,6 +124,7 @@ class PolicySettings:
     workers: int = 2
     device: str = ""
     note: str = ""
+    start: str = ""
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,17 @@ class TrainPolicyRequest:
         "",
         "--model",
         "-m",
-        help="Model folder, name or Hub id; by default the data set's embedded one, or models/DATASET.",
+        help="Model folder, name or Hub id; by default that of --from, else the data set's embedded one, or "
+        "models/DATASET.",
     )
     num_steps: int = option(8, "--steps", help="Generation steps that the policy is for.")
-    kind: Kind = option(
-        "adaptive",
+    start: str = shared.start(
+        help="Model whose policy for --steps is trained further: folder, name or Hub id user/repo\\[@revision]. Kind, "
+        "shape and base schedule are those of the policy; the critic starts anew."
+    )
+    kind: Kind | None = option(
+        None,
+        show_default="adaptive",
         help="adaptive: learned values for every sample; static: learned values, the same for all samples; search: one "
         "table, by black-box search; tuned: the best of a small grid of factors.",
     )

@@ -28,6 +28,7 @@ from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
 from adanat_cli.jobs.train.policy import check_processes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
+from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
 
@@ -43,7 +44,8 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     model, nat, fingerprint, image_size = _model(request)
     missing = _missing(request, is_here=bool(fingerprint))
     request = fit_to_condition(request, nat)
-    shape = policy_shape(request, nat, fingerprint)
+    start = find_policy_start(request.start, request.num_steps, request.output)
+    shape = policy_shape(request, nat, fingerprint, start)
     with torch.device("meta"):
         agent, network = Agent(shape), UViT(nat)
         discriminator = None
@@ -70,7 +72,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         }
     states = 4 * config.batch_size * nat.text_length * nat.text_width  # of a batch, kept while it is generated
     return {
-        **run_settings(request, shape),
+        **run_settings(request, shape, start),
         "model": model,
         "output": str(request.output),
         **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),

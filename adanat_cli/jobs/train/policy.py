@@ -18,6 +18,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
 from adanat_cli.core.policy.schedule import PolicySchedule, base_schedule
+from adanat_cli.jobs.resolve.models import load_policy
 from adanat_cli.jobs.runtime.devices import make_accelerator, require_multiple
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, Task
@@ -39,8 +40,10 @@ from adanat_cli.jobs.train.policy_setup import (
     prepare,
     run_settings,
 )
+from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
 from adanat_cli.jobs.train.run_folder import Scalars
+from adanat_cli.jobs.train.start import Start
 
 
 @holds_output
@@ -60,16 +63,17 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     check_processes(request, accelerator.num_processes)
     folder, nat = check_request(request)
     request = fit_to_condition(request, nat)
-    shape = policy_shape(request, nat, folder.fingerprint("nat"))
+    start = find_policy_start(request.start, request.num_steps, request.output)
+    shape = policy_shape(request, nat, folder.fingerprint("nat"), start)
     images = open_images(request, folder, nat)
-    length, decisive = Length("training.updates"), run_settings(request, shape)
+    length, decisive = Length("training.updates"), run_settings(request, shape, start)
     run = Run(request.output, decisive, accelerator, reporter, length, request.note)
     for part in images[: 1 if images[1] is images[0] else 2]:
         run.reporter.log(part.describe())
     setup = prepare(request, accelerator, run.reporter, images)
     if request.kind in ("search", "tuned"):
         return search(request, run, setup, shape)
-    return PolicyLoop(run, request, setup, shape).train()
+    return PolicyLoop(run, request, setup, shape, start).train()
 
 
 def check_processes(request: PolicySettings, num_processes: int) -> None:
@@ -111,10 +115,12 @@ class PolicyLoop(TrainingLoop):
     saved = ("fixed_distance", "best")
     trainer: PolicyTrainer
 
-    def __init__(self, run: Run, request: PolicySettings, setup: Setup, shape: PolicyConfig) -> None:
-        """Build the reward, the policy, and what measures it."""
+    def __init__(
+        self, run: Run, request: PolicySettings, setup: Setup, shape: PolicyConfig, start: Start | None = None
+    ) -> None:
+        """Build the reward, the policy with its first weights, and what measures it."""
         training, accelerator = request.training, run.accelerator
-        self.request, self.setup, self.shape = request, setup, shape
+        self.request, self.setup, self.shape, self.begun = request, setup, shape, start
         # First: of all that may be missing it is the likeliest, and a feature network takes minutes to train.
         reward = choose_reward(request, setup, accelerator)
         trainer = PolicyTrainer(
@@ -128,6 +134,8 @@ class PolicyLoop(TrainingLoop):
             self._real,
             accelerator,
         )
+        if start and not start.is_resumed and (first := load_policy(start.folder, shape.num_steps)):
+            trainer.agent.policy.load_state_dict(first.state_dict())
         super().__init__(run, trainer, training.updates, training.save_every)
         self.evaluator = Evaluator(
             setup.model,
@@ -142,15 +150,20 @@ class PolicyLoop(TrainingLoop):
         self._stats: dict[str, float] = {}
 
     def start(self) -> None:
-        """Resume; in a new run, measure the fixed schedule, and the untrained policy, which is the first best."""
+        """Resume; in a new run, measure the fixed schedule, and the first policy, which is the first best."""
         super().start()
         if self.best.policy:
             return
         self.fixed_distance = self._distance(base_schedule(self.shape))
         # A base that is raised to a floor is no longer quite the fixed schedule.
-        is_fixed = self.shape.residual and not self.shape.base_floor
+        is_fixed = self.shape.residual and not self.shape.base_floor and not self.begun
         distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
-        if not is_fixed and self.shape.residual:
+        if self.begun:
+            self.reporter.log(
+                f"Starting from {self.begun.model}: its {self.shape.kind} policy for {self.shape.num_steps} steps, "
+                f"distance {distance:.4g}; the critic starts anew."
+            )
+        elif not is_fixed and self.shape.residual:
             self.reporter.log(
                 f"Temperatures and guidance scales of the base schedule below {self.shape.base_floor:g} are raised to "
                 "it, so that they can be learned."
@@ -241,6 +254,7 @@ class PolicyLoop(TrainingLoop):
             "fixed_distance": self.fixed_distance,
             "measured_on": measured_on(self.setup.held_out),
             "settings": self.run.settings,
+            **(self.begun.recorded() if self.begun else {}),
         }
         export_policy(self.request, self.setup, policy, facts)
 

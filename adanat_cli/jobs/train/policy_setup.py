@@ -33,6 +33,8 @@ from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, PromptConditions
 from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.features import SmallNetworks, feature_moments, require_trainable
+from adanat_cli.jobs.train.policy_start import fit_to_model, policy_start_shape
+from adanat_cli.jobs.train.start import Start
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,11 @@ def named_model(model: str, dataset: str) -> ModelFolder:
     return resolve_model(str(PULLED / dataset))
 
 
-def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> PolicyConfig:
+def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str, start: Start | None = None) -> PolicyConfig:
     """The configuration of the policy to train; a searched table is a static policy around it."""
+    if start:
+        base = policy_start_shape(start, request.num_steps, request.output)
+        return fit_to_model(base, request, nat, fingerprint, start.model)
     fields = dict(request.policy)
     kind, _, file = request.base.partition(":")
     if kind in ("autonat", "table") and file:
@@ -156,7 +161,7 @@ def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str) -> P
     )
 
 
-def run_settings(request: PolicySettings, shape: PolicyConfig) -> dict[str, Any]:
+def run_settings(request: PolicySettings, shape: PolicyConfig, start: Start | None = None) -> dict[str, Any]:
     """What decides the result; where the data lies and how many threads decode it change nothing."""
     values: dict[str, Any] = {
         "kind": request.kind,
@@ -166,6 +171,7 @@ def run_settings(request: PolicySettings, shape: PolicyConfig) -> dict[str, Any]
     }
     if request.kind in ("search", "tuned"):
         return values
+    values |= start.recorded() if start else {}
     values["ppo"] = request.ppo.to_dict()
     if request.training.reward == "adversarial":
         values["discriminator"] = request.discriminator.to_dict()

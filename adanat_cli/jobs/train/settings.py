@@ -58,6 +58,7 @@ from adanat_cli.jobs.runtime.devices import device_memory, pick_device
 from adanat_cli.jobs.train.nat import training_rows
 from adanat_cli.jobs.train.nat_start import start_shape as nat_start_shape
 from adanat_cli.jobs.train.policy_setup import named_model
+from adanat_cli.jobs.train.policy_start import chosen_kind, find_policy_start, policy_start_shape, trainable_kind
 from adanat_cli.jobs.train.run_folder import recorded_settings
 from adanat_cli.jobs.train.start import Start, find_start
 from adanat_cli.jobs.train.tokenizer_start import start_shape
@@ -176,8 +177,13 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     Raises:
         AdaNATError: if a setting is invalid, or there is no model.
     """
-    dataset, kind, num_steps = request.dataset, request.kind, request.num_steps
+    dataset, kind, num_steps = request.dataset, chosen_kind(request), request.num_steps
     output = request.output or Path("runs") / f"policy-{Path(hide_secrets(dataset)).name}-{kind}-{num_steps}"
+    start, model = find_policy_start(request.start, num_steps, output), request.model or request.start
+    if start and not model and start.folder.exists():
+        model = str(start.folder.path)  # of the run that is resumed
+    if start and not request.kind:
+        kind = trainable_kind(policy_start_shape(start, num_steps, output), start.model)
     training, ppo = given(request.training), given(request.ppo)
     if kind == "static" and "learning_rate" in ppo:
         ppo = {"static_learning_rate": ppo.pop("learning_rate"), **ppo}
@@ -185,7 +191,7 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
     chosen = recipe(request.recipe, dataset)
     if request.recipe == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
-        folder = named_model(request.model, dataset)
+        folder = named_model(model, dataset)
         scale = scale_of(num_trained_on(folder), request.device)
         chosen = usual.usual_policy(scale, folder.index.image_size, training)
     settled = settled_config(PolicyTrainingConfig, chosen.get("training", {}), saved.get("training", {}), training)
@@ -199,16 +205,19 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
     kept = {key: value for key, value in saved.get("policy", {}).items() if key in _POLICY_SHAPE}
+    usual_shape = {} if start else {**chosen.get("policy", {}), **kept}
     # The model's tokenizer says which size the images have.
     size = DATA_PRESETS.get(dataset, {}).get("image_size", 1)
     return settled_as(
         PolicySettings,
         request,
         data=data_config(dataset, **{"image_size": size, **given(request.data)}),
+        kind=kind,
+        model=model,
         training=settled,
         ppo=optimisation,
         discriminator=discriminator,
-        policy={**chosen.get("policy", {}), **kept, **given(request.policy)},
+        policy={**usual_shape, **given(request.policy)},
         output=output,
         note=f"{_follows(scale)}: {images}{rewarded}; options set others." if scale else "",
     )
