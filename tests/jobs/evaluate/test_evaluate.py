@@ -549,7 +549,7 @@ def test_a_file_of_something_else_gets_one_line(toy: Path, tmp_path: Path, how: 
         ((), "holds no images"),
         ((16,), "holds one image"),
         ((16, 16, 8), r"a-0.png has 16 x 16 pixels and b-2.png has 8 x 8"),
-        ((8, 8), "for images .B, 3, 16, 16."),
+        ((8, 8), "takes images .B, 3, 16, 16."),
     ],
 )
 def test_a_folder_that_cannot_be_measured_gets_one_line(
