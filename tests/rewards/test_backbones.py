@@ -69,12 +69,14 @@ def test_efficientnet_sees_small_images_enlarged_and_large_ones_reduced() -> Non
     backbone, images = EfficientNetBackbone(96), torch.rand(2, 3, 300, 300, requires_grad=True)
     for pixels, seen in ((8, 96), (64, 96), (160, 160), (300, 224)):
         levels = backbone.features(images[:, :, :pixels, :pixels])
-        assert tuple(level.shape[1] for level in levels) == backbone.widths == (24, 40, 112, 320)
+        assert tuple(level.shape[1] for level in levels) == backbone.widths == (64,) * 4
         assert [level.shape[2] for level in levels] == [math.ceil(seen / 2**depth) ** 2 for depth in (2, 3, 4, 5)]
         assert not any(level.requires_grad for level in levels)
     untouched = images[:, :, :160, :160]
-    expected = backbone.network.levels(untouched)[1:]
-    assert all(torch.equal(a, b.flatten(2)) for a, b in zip(backbone.features(untouched), expected, strict=True))
+    levels, mixed = backbone.network.levels(untouched)[1:], EfficientNetBackbone(64).features(untouched)
+    for number, (level, found) in enumerate(zip(levels, mixed, strict=True)):
+        expected = torch.einsum("oc,bchw->bohw", backbone.get_buffer(f"mixing{number}"), level).flatten(2)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_efficientnet_is_counted_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -20,7 +21,7 @@ _OTHERS = "take --discriminator classifier or --discriminator pyramid, which nee
 _ADVICE = f"give a local file with --discriminator dino=FILE.safetensors, or {_OTHERS}"
 _EFFICIENTNET = "Discriminator efficientnet"
 _LITE: Variant = "lite0"
-_TRAINED_AT = 224
+_TRAINED_AT, _MIXED_WIDTH = 224, 64
 
 
 def require_transformer(name: str) -> None:
@@ -45,6 +46,11 @@ def require_efficientnet() -> None:
         AdaNATError: if they are not.
     """
     require_weights(_LITE, _EFFICIENTNET, _OTHERS)
+
+
+def seen_by_efficientnet(image_size: int, resolution: int) -> int:
+    """Side in pixels of the images as EfficientNet-Lite0 sees them; see ``EfficientNetBackbone``."""
+    return min(max(image_size, resolution), max(_TRAINED_AT, resolution))
 
 
 class Backbone(Frozen, ABC):
@@ -167,11 +173,13 @@ class ClassifierBackbone(Backbone):
 class EfficientNetBackbone(Backbone):
     """Four levels of an EfficientNet-Lite0 trained on ImageNet, at 1/4 to 1/32 of the resolution that it sees.
 
-    Source: Projected GANs (arXiv 2111.01007), section 3.2 and appendix, with this network and these levels. Its random
-    mixing of channels is left out: each head begins with a learned mixing of its own.
+    The channels of each level are mixed at random to one width, always by the same numbers. Of the paper's mixing
+    across levels nothing is taken: levels stay apart.
+
+    Source: Projected GANs (arXiv 2111.01007), section 3.2.
     """
 
-    widths = LEVEL_WIDTHS[1:]
+    widths = (_MIXED_WIDTH,) * len(LEVEL_WIDTHS[1:])
 
     def __init__(self, resolution: int, pretrained: bool = True) -> None:
         """Load the network.
@@ -187,13 +195,19 @@ class EfficientNetBackbone(Backbone):
         super().__init__()
         self.network = EfficientNet(_LITE, _EFFICIENTNET, _OTHERS, pretrained)
         self.resolution = resolution
+        generator = torch.Generator().manual_seed(0)
+        for level, width in enumerate(LEVEL_WIDTHS[1:]):
+            mixing = torch.randn(_MIXED_WIDTH, width, generator=generator, device="cpu") / math.sqrt(width)
+            self.register_buffer(f"mixing{level}", mixing, persistent=False)
 
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
         """Return the (B, D, h * w) features of each level, finest first."""
-        side, least, most = min(images.shape[2:]), self.resolution, max(self.resolution, _TRAINED_AT)
-        if side < least:
-            images = F.interpolate(images, (least, least), mode="bicubic").clamp(0, 1)
-        elif side > most:
-            images = F.interpolate(images, (most, most), mode="area")
-        return [level.flatten(2) for level in self.network.levels(images)[1:]]
+        side = min(images.shape[2:])
+        seen = seen_by_efficientnet(side, self.resolution)
+        if seen > side:
+            images = F.interpolate(images, (seen, seen), mode="bicubic").clamp(0, 1)
+        elif seen < side:
+            images = F.interpolate(images, (seen, seen), mode="area")
+        levels = self.network.levels(images)[1:]
+        return [self.get_buffer(f"mixing{index}") @ level.flatten(2) for index, level in enumerate(levels)]

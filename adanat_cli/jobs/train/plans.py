@@ -17,6 +17,7 @@ from adanat_cli.core.errors import AdaNATError, hide_secrets
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.pretrained import require_reachable
+from adanat_cli.core.rewards.backbones import seen_by_efficientnet
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
@@ -31,6 +32,9 @@ from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, 
 from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
+
+_JUDGED = 600
+"""Measured bytes of an update of heads on EfficientNet, for each pixel that it sees of each real image."""
 
 
 def plan_policy(request: PolicySettings) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         "rows_per_update": config.trajectories * request.num_steps,
         "rollout_megabytes": round(rollout / 2**20, 1),
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
-        "megabytes_on_one_process": _policy_memory(request, nat, sizes, rollout + 3 * states) // 2**20,
+        "megabytes_on_one_process": _policy_memory(request, nat, image_size, sizes, rollout + 3 * states) // 2**20,
         **({"note": request.note} if request.note else {}),
         **({"missing": missing} if missing else {}),
     }
@@ -123,15 +127,22 @@ def _missing(request: PolicySettings, is_here: bool) -> list[str]:
     return missing
 
 
-def _policy_memory(request: PolicySettings, nat: NATConfig, sizes: dict[str, int], kept: int) -> int:
-    """Rough bytes: weights, those of Adam where they train, what is kept, and one guided pass of the NAT."""
+def _policy_memory(request: PolicySettings, nat: NATConfig, image_size: int, sizes: dict[str, int], kept: int) -> int:
+    """Rough bytes: weights, those of Adam where they train, what is kept, and the larger of two passes.
+
+    One is a guided pass of the NAT, the other an update of heads on EfficientNet.
+    """
     trained = sizes["num_policy_parameters"] + sizes["num_critic_parameters"]
     trained += sizes.get("num_trained_discriminator_parameters", 0)
     frozen = sizes["num_nat_parameters"] + sizes.get("num_discriminator_parameters", 0)
     rows = 2 * request.training.batch_size * (nat.num_tokens + max(nat.text_length, 1))
     block = (9 + 2 * nat.mlp_ratio + nat.depth // 2) * nat.width  # of one block, and the long skips
     logits = 8 * request.training.batch_size * nat.num_tokens * nat.codebook_size
-    return 16 * trained + 4 * frozen + 4 * rows * block + 4 * logits + kept
+    passes, judge = 4 * rows * block + 4 * logits, request.discriminator
+    if _has_discriminator(request) and judge.backbone == "efficientnet":
+        seen = seen_by_efficientnet(image_size, judge.resolution)
+        passes = max(passes, _JUDGED * judge.batch_size * seen**2)
+    return 16 * trained + 4 * frozen + passes + kept
 
 
 def _count(network: nn.Module) -> int:
