@@ -24,7 +24,7 @@ class Codebook:
             codes: (K, C) unit vectors, updated in place.
             decay: decay of the running means, in [0, 1).
             dead_share: a code is dead when it is used less than this fraction of the mean use.
-            usage: of each code in a batch; with 0, the first batch places them anew, whatever they were.
+            usage: uses of each code in a batch; with 0, the first batch replaces the codes, whatever they were.
         """
         self.codes, self._decay, self._dead_share = codes, decay, dead_share
         self.usage = torch.full((codes.shape[0],), usage, device=codes.device)

@@ -78,7 +78,7 @@ class Objective:
         """Return the autoencoder's scalar loss, and the reconstruction error in it.
 
         Args:
-            result: of the autoencoder.
+            result: output of the autoencoder.
             images: (B, 3, H, W) in [0, 1], the real ones.
             outputs: the views of its images, which pass gradients.
             targets: the views of the real ones.

@@ -46,7 +46,7 @@ def choose_images(config: DataConfig, classes: Sequence[str], folder: ModelFolde
         config: the data.
         classes: ids or names in the data, or "all"; empty for those that the model was trained on.
         folder: the model; None takes all classes.
-        reporter: told of what follows from the model.
+        reporter: logs what follows from the model.
 
     Raises:
         AdaNATError: if the data cannot be read, or a class is not in it.

@@ -65,9 +65,9 @@ def fit_to_tokens(base: NATConfig, size: str, info: TokenSetInfo, encoder: TextE
     Args:
         base: shape of the NAT to start from.
         size: preset that was asked for; "" for none.
-        info: of the token set.
-        encoder: of captions that are not encoded yet.
-        name: of the model, for messages.
+        info: description of the token set.
+        encoder: text encoder of captions that are not encoded yet.
+        name: name of the model, for messages.
 
     Raises:
         AdaNATError: naming what does not fit.

@@ -69,7 +69,7 @@ def fit_to_model(
         request: what was asked for.
         nat: configuration of the model's NAT.
         fingerprint: fingerprint of its weights.
-        name: of the model that the policy comes from, for messages.
+        name: name of the model that the policy comes from, for messages.
 
     Raises:
         AdaNATError: naming what does not fit.
