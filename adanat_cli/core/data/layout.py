@@ -20,7 +20,7 @@ class Branch:
     """Images below one folder, with notes on them for people.
 
     Attributes:
-        base: that folder, from the one that was opened: "", or with "/" at its end.
+        base: path of that folder from the one that was opened: "", or with "/" at its end.
         files: the images, from the one that was opened as well.
         notes: what was left out or decided, for people.
     """

@@ -18,7 +18,7 @@ class Recognition:
     Attributes:
         top1: whose class has the largest logit of all.
         top5: whose class has one of the five largest logits.
-        among: whose class has the largest logit of the classes that the images are of; 1 if they are of one class.
+        among: share whose class has the largest logit among the classes that the images are of; 1 for a single class.
     """
 
     top1: float

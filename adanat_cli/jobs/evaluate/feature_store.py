@@ -72,7 +72,7 @@ class FeatureStore:
         """Write one part.
 
         Args:
-            number: from 0.
+            number: number of the part, from 0.
             columns: name to (n, …), one row per image.
             skipped: unreadable images, name to reason.
         """
