@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Keeps ``average <- d * average + (1 - d) * weight`` for every parameter; buffers are copied.
+    """Keeps ``average <- d * average + (1 - d) * weight`` for every parameter that learns; all else is copied.
 
     d rises to the decay: at update n (from 0) it is at most (1 + n) / (10 + n). So the average spans about the last
     tenth of a short training, and the random initial weights are soon forgotten.
@@ -30,11 +30,12 @@ class Ema:
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average towards the module's present weights after update ``step``, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(module.named_parameters())
+        parameters = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
         torch._foreach_lerp_([self._average[name] for name in parameters], list(parameters.values()), 1 - decay)
-        for name, buffer in module.named_buffers():
-            if name in self._average:
-                self._average[name].copy_(buffer)
+        # A frozen weight keeps its very bits, of which fingerprints are made: an average of -0.0 may be 0.0.
+        for name, tensor in module.state_dict().items():
+            if name not in parameters:
+                self._average[name].copy_(tensor)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights, under the module's own names; not copied."""

@@ -96,8 +96,8 @@ def write_around(tokenizer: Component, source: ModelFolder, target: ModelFolder)
     target.drop_results()
     if labels := source.labels():
         target.write_labels(labels)
-    if reference := source.reference():
-        target.write_reference(reference)
+    for part in others:
+        target.take_references(source, part.name)
 
 
 def _without_images(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,15 @@ def test_the_average_moves_by_a_decay_that_warms_up(step: int, share: float) -> 
     assert float(ema.state_dict()["weight"]) == pytest.approx(1 + share)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.9])
+def test_the_average_keeps_the_bits_of_what_does_not_learn(decay: float) -> None:
+    layer = torch.nn.Linear(64, 1)
+    layer.weight.requires_grad_(False).fill_(-0.0)
+    ema = Ema(layer, decay)
+    ema.update(layer, step=100)
+    assert bool(torch.signbit(ema.state_dict()["weight"]).all())
+
+
 def test_a_short_training_forgets_its_first_weights() -> None:
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(layer.weight, 1e6)

@@ -59,6 +59,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.write("policies/steps-3", policy.to_dict(), build_policy(policy).state_dict(), provenance=facts)
     model.write_labels({0: "circle", 1: "square"})
     model.put_results([{"metric": "fid", "value": 1.0}])
+    (folder / "statistics.npz").write_bytes(b"of real images")
+    model.write_reference(folder / "statistics.npz", "efficientnet")
     return folder
 
 
@@ -122,6 +124,9 @@ def test_the_whole_model_comes_along_without_what_the_old_decoder_drew(toy: Path
     base = ModelFolder(toy / "base")
     assert decoded.index.components == base.index.components
     assert decoded.labels() == base.labels()
+    reference = decoded.reference("efficientnet")
+    assert reference is not None
+    assert reference.read_bytes() == b"of real images"
     assert decoded.index.results == ()
     assert decoded.index.provenance["policies/steps-3"] == {"kind": "adaptive"}
     assert decoded.index.provenance["tokenizer"]["from"]["weights"] == base.fingerprint("tokenizer")
