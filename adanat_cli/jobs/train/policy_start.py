@@ -31,10 +31,10 @@ def chosen_kind(request: TrainPolicyRequest) -> Kind:
     others = ", ".join(map(str, folder.policy_steps()))
     require(
         folder.has(policy_component(steps)),
-        f"--from {folder.name} has no learned policy for {steps} steps "
+        f"--from {request.start} has no learned policy for {steps} steps "
         f"({f'it has them for {others}' if others else 'it has none at all'}); choose another --steps or --from.",
     )
-    return kind or trainable_kind(policy_config(folder, steps), folder.name)
+    return kind or trainable_kind(policy_config(folder, steps), request.start)
 
 
 def find_policy_start(asked: str, num_steps: int, output: Path) -> Start | None:
