@@ -41,6 +41,9 @@ _LONGEST_LINE = 2000
 _PATIENCE = 3.0
 """Seconds before the main one of several processes reports an unexpected error; the others wait twice as long."""
 
+_LOST = ("Connection closed by peer", "Connection reset by peer")
+"""Words of gloo's error in a process that waits for one that is gone."""
+
 app = typer.Typer(
     name="adanat",
     no_args_is_help=True,
@@ -136,6 +139,8 @@ def _run() -> None:
                 time.sleep(_PATIENCE if main else 2 * _PATIENCE)
             except SystemExit as ended:
                 raise processes.ProcessesLeft(ended.code) from error
+        if not main and any(words in str(error) for words in _LOST):
+            raise processes.ProcessesLeft(1) from error  # the process that left has said why, or the launcher does
         raise
     finally:
         sys.stdout.flush()  # a failure to write must be reported before Python's own shutdown, which cannot report it

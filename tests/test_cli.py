@@ -19,6 +19,7 @@ from rich.console import Console
 
 from adanat_cli import __version__, cli
 from adanat_cli.commands import console, streams
+from adanat_cli.commands.processes import ProcessesLeft
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime import interrupts
 from adanat_cli.jobs.runtime.interrupts import ended_by_signals
@@ -135,6 +136,23 @@ def test_a_process_of_a_group_ends_with_its_launcher(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit) as caught, ended_by_signals():
         time.sleep(10)
     assert caught.value.code == 143
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [("Connection closed by peer", ProcessesLeft), ("Out of memory", RuntimeError)]
+)
+def test_a_process_that_another_left_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, words: str, kind: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError(f"[tcp/pair.cc:561] {words} [127.0.0.1]")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(cli, "_PATIENCE", 0.0)
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(kind):
+        cli._run()
 
 
 def streams_to(monkeypatch: pytest.MonkeyPatch, stdout: TextIO, stderr: TextIO | None = None) -> None:
