@@ -84,7 +84,7 @@ def test_efficientnet_is_counted_without_its_package(monkeypatch: pytest.MonkeyP
     with torch.device("meta"):
         model = ProjectedDiscriminator(EfficientNetBackbone(96, pretrained=False), num_classes=10)
     assert sum(weight.numel() for weight in model.backbone.parameters()) == 4_652_008
-    with pytest.raises(AdaNATError, match=r"imagenet\]', or take --discriminator classifier or"):
+    with pytest.raises(AdaNATError, match=r"imagenet\]', or use --discriminator classifier or"):
         EfficientNetBackbone(96)
 
 

@@ -17,7 +17,7 @@ from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require
 DINO = "vit_small_patch16_224.dino"
 _NUM_BLOCK_LAYERS = 4
 _WHAT = "Discriminator backbone"
-_OTHERS = "take --discriminator classifier or --discriminator pyramid, which need no download"
+_OTHERS = "use --discriminator classifier or --discriminator pyramid, which need no download"
 _ADVICE = f"give a local file with --discriminator dino=FILE.safetensors, or {_OTHERS}"
 _EFFICIENTNET = "Discriminator efficientnet"
 _LITE: Variant = "lite0"

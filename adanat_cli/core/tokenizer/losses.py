@@ -18,7 +18,7 @@ _NUM_LEVELS = 4
 _NEGATIVE_SLOPE, _LEAST_WIDTH = 0.2, 32
 _WHAT = "Perceptual backbone"
 _ADVICE = "give a timm name that can be downloaded here, name=FILE.safetensors, efficientnet, or leave the option out"
-_WITHOUT = "take --discriminator patch without --perceptual-backbone efficientnet"
+_WITHOUT = "use --discriminator patch without --perceptual-backbone efficientnet"
 
 
 def reconstruction_loss(outputs: Tensor, images: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def check_processes(request: PolicySettings, num_processes: int) -> None:
     check_groups(training, num_processes)
     require(
         request.ppo.baseline != "pair" or training.paired,
-        "The baseline of PPO is a pair's mean, but trajectories do not come in pairs; pair them (--paired), or take "
+        "The baseline of PPO is a pair's mean, but trajectories do not come in pairs; pair them (--paired), or use "
         "another baseline.",
     )
 

@@ -97,7 +97,7 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         "`adanat pull --output FOLDER` first.",
     )
     if request.install:
-        check_writable(folder.path, "leave --install out, or take a copy of the model that you can write to")
+        check_writable(folder.path, "leave --install out, or use a copy of the model that you can write to")
     exported = ModelFolder(request.output / "model")
     if not (folder.has("features") or (exported.exists() and exported.has("features"))):
         require_trainable(folder.index.image_size, pick_device(request.device))

@@ -37,6 +37,7 @@ from adanat_cli.core.config import (
     tokenizer_config,
 )
 from adanat_cli.core.config import own_data as usual
+from adanat_cli.core.config.option import options_of
 from adanat_cli.core.config.own_data import Fields, Scale
 from adanat_cli.core.config.schema import conform_fields
 from adanat_cli.core.config.settings import (
@@ -48,6 +49,7 @@ from adanat_cli.core.config.settings import (
     settled_config,
 )
 from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
+from adanat_cli.core.data.described import plural
 from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.data.token_shards import TokenSetInfo, read_header, shard_files
@@ -199,8 +201,12 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         DiscriminatorConfig, chosen.get("discriminator", {}), saved.get("discriminator", {}), request.discriminator
     )
     is_adversarial = settled.reward == "adversarial" and kind not in ("search", "tuned")
+    if not is_adversarial:
+        instead = f"--kind {kind}" if kind in ("search", "tuned") else f"--reward {settled.reward}"
+        _refuse_discriminator(given(request.discriminator), instead)
     rewarded = f", discriminator {discriminator.backbone}" if is_adversarial else ""
-    images = f"{settled.updates} updates of {settled.trajectories} images, {settled.eval_images} to measure with"
+    length = f"{settled.updates} {plural('update', settled.updates)}"
+    images = f"{length} of {settled.trajectories} images, {settled.eval_images} to measure with"
     optimisation = settled_config(PPOConfig, chosen.get("ppo", {}), saved.get("ppo", {}), ppo)
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
@@ -282,12 +288,22 @@ def _refuse_idle(settled: TokenizerTrainingConfig, asked: Fields, start: Start |
     """Refuse options of a tokenizer's training that would do nothing."""
     require(
         "feature_size" not in asked or "efficientnet" in settled.backbones,
-        "--feature-size has no meaning where no loss reads efficientnet; leave it out, or take --discriminator "
+        "--feature-size has no meaning where no loss reads efficientnet; leave it out, or use --discriminator "
         "efficientnet.",
     )
     require(
         start is not None or not settled.freeze_encoder,
         "--freeze-encoder keeps the encoder of a trained tokenizer; name its model with --from, or leave it out.",
+    )
+
+
+def _refuse_discriminator(asked: Fields, instead: str) -> None:
+    """Refuse options of a discriminator where there is none."""
+    flags = ", ".join(options_of(DiscriminatorConfig)[name].name for name in asked)
+    require(
+        not asked,
+        f"{flags} has no meaning with {instead}, which has no discriminator; leave it out, or use --reward "
+        "adversarial.",
     )
 
 
@@ -340,7 +356,5 @@ def _follows(scale: Scale) -> str:
 
 
 def _pace(config: TokenizerTrainingConfig | NATTrainingConfig) -> str:
-    return (
-        f"{config.steps:,} updates of {config.batch_size:,} images, warm-up {config.warmup_steps:,}, average "
-        f"{config.ema_decay:g}"
-    )
+    length = f"{config.steps:,} {plural('update', config.steps)}"
+    return f"{length} of {config.batch_size:,} images, warm-up {config.warmup_steps:,}, average {config.ema_decay:g}"

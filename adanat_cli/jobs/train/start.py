@@ -60,7 +60,7 @@ def find_start(asked: str, component: str, output: Path) -> Start | None:
     there = ", ".join(folder.index.components) or "an empty index"
     require(
         folder.has(component),
-        f"--from {folder.name} has no {component} to start from, only {there}; choose another model.",
+        f"--from {asked} has no {component} to start from, only {there}; choose another model.",
     )
     # A local path is private and means nothing elsewhere.
     start = Start(folder.title if Path(asked).is_dir() else asked, folder.fingerprint(component), folder, bool(saved))

@@ -179,6 +179,15 @@ def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest
     assert plan_nat(replace(nat(own, "fresh", batch_size=2048), accumulate=2))["accumulate"] == 2
 
 
+@pytest.mark.parametrize(
+    ("typed", "instead"), [(["--reward", "fid"], "--reward fid"), (["--kind", "search"], "--kind search")]
+)
+def test_a_discriminator_is_refused_where_none_judges(own: Path, typed: list[str], instead: str) -> None:
+    line = ["train-policy", "-d", str(own / "shapes"), "-m", str(own / "model"), "--device", "cpu", "--dry-run"]
+    done = CliRunner().invoke(app, [*line, *typed, "--recipe", "default", "--discriminator", "efficientnet"])
+    assert str(done.exception).startswith(f"--discriminator has no meaning with {instead}, which has no discriminator")
+
+
 def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
     folder = make_policy_toy(tmp_path)
     named: dict[str, Any] = {"kind": "adaptive", "num_steps": 3, "model": str(folder / "model"), "device": "cpu"}
@@ -188,7 +197,7 @@ def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
     shape = {"hidden_width": 16, "smoothing": 0.5}
     parts = {"training": training, "ppo": {"epochs": 1}, "discriminator": judge, "policy": shape}
     first = policy_settings(TrainPolicyRequest(str(folder / "images"), **parts, **named))
-    assert "from an unknown number of images on a CPU: 1 updates of 6 images" in first.note
+    assert "from an unknown number of images on a CPU: 1 update of 6 images" in first.note
     train_policy(first, SilentReporter())
     again = policy_settings(TrainPolicyRequest(str(folder / "images"), **named))
     assert again == replace(first, note="", policy={"residual": True, **first.policy})

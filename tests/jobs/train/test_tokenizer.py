@@ -148,7 +148,7 @@ def test_missing_weights_are_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(efficientnet, "_package", lambda variant: f"absent-{variant}-package")
     for command in (plan_tokenizer, lambda request: train_tokenizer(request, SilentReporter())):
-        with pytest.raises(AdaNATError, match=r"EfficientNet needs .* pip install .*, or take --discriminator patch"):
+        with pytest.raises(AdaNATError, match=r"EfficientNet needs .* pip install .*, or use --discriminator patch"):
             command(projected(request_))
     with pytest.raises(AdaNATError, match="no_such_backbone"):
         train_tokenizer(
