@@ -16,7 +16,7 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer, load_clip_scorer
-from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.evaluate.extractors import check_protocol, load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
 from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
@@ -191,6 +191,8 @@ def check_request(request: EvaluateRequest) -> None:
         f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
     )
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
+    if request.protocol:
+        check_protocol(request.protocol)
 
 
 def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:

@@ -36,6 +36,18 @@ _COUNTER = "num_batches_tracked"
 _MARK = "Conv2d_1a_3x3.conv.weight"
 
 
+def check_protocol(protocol: str) -> None:
+    """Refuse a name that is no protocol.
+
+    Raises:
+        AdaNATError: naming the protocols.
+    """
+    require(
+        protocol in _PROTOCOLS or protocol.startswith(_TIMM),
+        f"Protocol {protocol!r} is not known; expected {', '.join(_PROTOCOLS)} or timm/NAME.",
+    )
+
+
 def load_extractor(
     protocol: str,
     processes: Processes | None = None,
@@ -56,6 +68,7 @@ def load_extractor(
     Raises:
         AdaNATError: if the protocol is not known, or its network cannot be had.
     """
+    check_protocol(protocol)
     reporter = reporter or SilentReporter()
     device = processes.device if processes else torch.device("cpu")
     if protocol in ("adm", "paper"):
@@ -70,9 +83,7 @@ def load_extractor(
         return EfficientNetExtractor(lite1.to(device))
     if protocol == "small":
         return _load_small(folder, device)
-    if protocol.startswith(_TIMM):
-        return _load_timm(protocol.removeprefix(_TIMM), device, processes)
-    raise AdaNATError(f"Protocol {protocol!r} is not known; expected {', '.join(_PROTOCOLS)} or timm/NAME.")
+    return _load_timm(protocol.removeprefix(_TIMM), device, processes)
 
 
 def identity(extractor: Extractor) -> dict[str, str]:

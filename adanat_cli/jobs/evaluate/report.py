@@ -111,8 +111,8 @@ def name_of(row: Row) -> str:
 def other_classes(counts: Mapping[str, int]) -> str:
     """What ``compare_classes`` found, in words."""
     return (
-        f"the reference is of {counts['reference']:,} classes and the images are of {counts['images']:,}, of which "
-        f"{counts['shared']:,} are the same"
+        f"the reference is of {counts['reference']:,} classes and the images are of {counts['images']:,}, with "
+        f"{counts['shared']:,} in common"
     )
 
 

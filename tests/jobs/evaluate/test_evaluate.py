@@ -573,6 +573,7 @@ def test_a_folder_that_cannot_be_measured_gets_one_line(
         ({"steps": (17,)}, "have 16 tokens"),
         ({"steps": (0,)}, "--steps is 0"),
         ({"schedules": ("cosin",)}, "'cosin' is not known"),
+        ({"protocol": "efficientnets"}, "Protocol 'efficientnets' is not known; expected adm, paper"),
         ({"classes": ("lion",)}, "lion"),
         ({"reference": Path("/no/such.npz")}, "/no/such.npz"),
         ({"output": Path("/proc/nowhere")}, "Cannot write to /proc/nowhere"),

@@ -305,7 +305,7 @@ def test_data_that_is_numbered_otherwise_is_not_cut_by_the_models_ids(toy: Path,
 
 
 def test_a_reference_of_other_classes_is_told_before_during_and_after(fewer: Path, tmp_path: Path) -> None:
-    words = "reference is of 3 classes and the images are of 2, of which 2 are the same"
+    words = "reference is of 3 classes and the images are of 2, with 2 in common"
     said = Said()
     request = evaluate_request(fewer, tmp_path, num_samples=6, record=True)
     (row,) = evaluate(request, said)["results"]
