@@ -103,6 +103,19 @@ def test_fewer_images_than_dimensions_are_measured_exactly() -> None:
     assert FrechetReference(a).distance(b) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_solver_that_does_not_converge_gives_way_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(8, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moments = Moments()
+    moments.add(features)
+    expected = FrechetReference(moments.gaussian()).distance(features + 1)
+
+    def fail(matrix: Tensor) -> None:
+        raise torch.linalg.LinAlgError("The algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    assert FrechetReference(moments.gaussian()).distance(features + 1) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("num", [4, 9, 40])
 def test_groups_together_are_the_groups_one_by_one(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, groups = FrechetReference(gaussian(draw(100, 9))), draw(5, num, 9, seed=1).float()

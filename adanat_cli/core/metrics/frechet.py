@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,7 +139,7 @@ class FrechetReference:
             AdaNATError: if mean and covariance differ in D, or are not finite or symmetric.
         """
         self.mean, self.covariance = checked_gaussian(gaussian)
-        values, vectors = torch.linalg.eigh(self.covariance)
+        values, vectors = _eigh(self.covariance)
         # A covariance of fewer samples than D has zero eigenvalues, which rounding makes negative.
         self.root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         self.trace = self.covariance.trace()
@@ -221,6 +222,18 @@ def checked_gaussian(gaussian: Gaussian) -> Gaussian:
         f"The covariance is not symmetric (entries differ by up to {asymmetry:.3g}); check its source.",
     )
     return Gaussian(mean, covariance / 2 + covariance.T / 2)  # half of each, since their sum may overflow
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (D,) eigenvalues and (D, D) eigenvectors of a symmetric matrix.
+
+    PyTorch's solver (MKL's) does not converge for some covariances of few images and many idle features; NumPy's does.
+    """
+    try:
+        return torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(matrix.cpu().numpy())
+        return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
 
 
 def _group_distances(features: Tensor, reference: FrechetReference) -> Tensor:
