@@ -231,7 +231,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         return torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # PyTorch documents it
         values, vectors = np.linalg.eigh(matrix.cpu().numpy())
         return torch.from_numpy(values).to(matrix.device), torch.from_numpy(vectors).to(matrix.device)
 
