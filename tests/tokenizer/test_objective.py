@@ -14,7 +14,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.tokenizer.losses import (
     EFFICIENTNET,
     EfficientNetLevels,
-    LevelHeads,
+    LevelsAndPatches,
     TimmLevels,
     discriminator_loss,
     feature_distance,
@@ -79,14 +79,16 @@ def test_the_network_computes_in_bf16_where_the_autoencoder_does(levels: Efficie
     assert float(feature_distance(half, full)) < 0.01 * float(feature_distance(levels(blurred(images)), full))
 
 
-def test_heads_judge_every_position_of_every_level_alike() -> None:
+def test_levels_count_alike_and_together_as_much_as_the_images() -> None:
     torch.manual_seed(0)
-    heads = LevelHeads((16, 40))
-    logits = heads([torch.randn(2, 16, 8, 8), torch.randn(2, 40, 2, 2)])
-    assert [tuple(level.shape) for level in logits] == [(2, 1, 8, 8), (2, 1, 2, 2)]
-    fine, coarse = torch.full((2, 1, 8, 8), -1.0), torch.full((2, 1, 2, 2), 3.0)
-    # Of real images: 2 at the fine level and 0 at the coarse one; of generated ones: 0 and 4.
-    assert float(discriminator_loss([fine, coarse], [fine, coarse])) == pytest.approx(0.5 * (1 + 2))
+    discriminator = LevelsAndPatches((16, 40), 32)
+    logits = discriminator([torch.randn(2, 16, 8, 8), torch.randn(2, 40, 2, 2), torch.rand(2, 3, 32, 32)])
+    assert [tuple(level.shape) for level in logits] == [(2, 1, 8, 8), (2, 1, 2, 2), (2, 1, 8, 8)]
+    fine, coarse, patches = torch.full((2, 1, 8, 8), -1.0), torch.full((2, 1, 2, 2), 3.0), torch.zeros(2, 1, 4, 4)
+    # Of real images: 2 at the fine level, 0 at the coarse one, 1 at patches; of generated ones: 0, 4 and 1.
+    expected = 0.5 * (0.5 * (1 + 1) + 0.5 * (2 + 1))
+    assert float(discriminator_loss([fine, coarse, patches], [fine, coarse, patches])) == pytest.approx(expected)
+    assert float(discriminator_loss([fine], [coarse])) == pytest.approx(0.5 * (2 + 4))
 
 
 def test_both_losses_reach_the_images_and_leave_network_and_heads_alone(objective: Objective) -> None:
@@ -122,7 +124,8 @@ def test_one_pass_of_the_network_serves_both_losses(objective: Objective, monkey
     )
     views = objective.views(torch.rand(2, 3, 16, 16), adversarial=True)
     assert passes == [2]
-    assert all(a is b for a, b in zip(views.compared, views.judged, strict=True))
+    assert all(a is b for a, b in zip(views.compared, views.judged[:-1], strict=True))
+    assert views.judged[-1].shape == (2, 3, 16, 16)
     assert objective.views(torch.rand(2, 3, 16, 16), adversarial=False).judged == []
 
 

@@ -85,8 +85,8 @@ class TokenizerTrainingConfig(_TrainingFields):
     beta1: Decay = 0.9
     discriminator: Literal["patch", "efficientnet"] = _training(
         "patch",
-        help="patch (a small network that is trained from scratch) or efficientnet (heads on a frozen "
-        "EfficientNet-Lite0 with ImageNet weights, which is also the perceptual backbone then).",
+        help="patch (a small network that is trained from scratch) or efficientnet (also heads on a frozen "
+        "EfficientNet-Lite0 with ImageNet weights, which is the perceptual backbone, too, then).",
         show_default="patch",
     )
     adversarial_weight: NotNegative = _training(0.02, help="Weight of the discriminator's loss; 0 for none.")

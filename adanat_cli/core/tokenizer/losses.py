@@ -68,6 +68,22 @@ class LevelHeads(nn.Module):
         return [head(view) for head, view in zip(self.heads, views, strict=True)]
 
 
+class LevelsAndPatches(nn.Module):
+    """Heads on levels of features, and a classifier of patches of the images themselves.
+
+    Without the patches, the decoder leaves a fine grid in all images: a network of features hardly sees one.
+    """
+
+    def __init__(self, widths: Sequence[int], image_size: int) -> None:
+        """Initialise from PyTorch's global generator; ``widths`` are the D of the levels."""
+        super().__init__()
+        self.levels, self.patches = LevelHeads(widths), PatchDiscriminator(image_size)
+
+    def forward(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Return the (B, 1, h, w) logits of the (B, D, h, w) features of each level and, last, of the images."""
+        return [*self.levels(views[:-1]), *self.patches(views[-1:])]
+
+
 def _head(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
         spectral_norm(nn.Conv2d(width, hidden, 1)),
@@ -80,18 +96,23 @@ def _head(width: int, hidden: int) -> nn.Sequential:
 
 def discriminator_loss(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
     """Return the scalar hinge loss (Geometric GAN, arXiv 1705.02894) of the logits of both kinds of images."""
-    real = mean_over_levels(lambda logits: F.relu(1 - logits), real_logits)
-    return 0.5 * (real + mean_over_levels(lambda logits: F.relu(1 + logits), fake_logits))
+    real = mean_over_views(lambda logits: F.relu(1 - logits), real_logits)
+    return 0.5 * (real + mean_over_views(lambda logits: F.relu(1 + logits), fake_logits))
 
 
 def adversarial_loss(fake_logits: Sequence[Tensor]) -> Tensor:
     """Return what the autoencoder minimises: the negative mean logit of its images."""
-    return mean_over_levels(torch.neg, fake_logits)
+    return mean_over_views(torch.neg, fake_logits)
 
 
-def mean_over_levels(function: Callable[[Tensor], Tensor], levels: Sequence[Tensor]) -> Tensor:
-    """Return the mean of a function of float32 logits, in which each level counts the same, however fine it is."""
-    return torch.stack([function(logits.float()).mean() for logits in levels]).mean()
+def mean_over_views(function: Callable[[Tensor], Tensor], logits: Sequence[Tensor]) -> Tensor:
+    """Return the mean of a function of float32 logits of several views of a batch.
+
+    The last view, the images themselves, counts as much as all levels of features before it, which count the same
+    however fine they are.
+    """
+    *levels, images = [function(view.float()).mean() for view in logits]
+    return 0.5 * (torch.stack(levels).mean() + images) if levels else images
 
 
 class EfficientNetLevels(Frozen):

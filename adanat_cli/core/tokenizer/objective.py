@@ -11,13 +11,13 @@ from adanat_cli.core.config import TokenizerTrainingConfig
 from adanat_cli.core.tokenizer.losses import (
     EFFICIENTNET,
     EfficientNetLevels,
-    LevelHeads,
+    LevelsAndPatches,
     PatchDiscriminator,
     TimmLevels,
     adversarial_loss,
     discriminator_loss,
     feature_distance,
-    mean_over_levels,
+    mean_over_views,
     reconstruction_loss,
 )
 from adanat_cli.core.tokenizer.vqae import Reconstruction
@@ -28,7 +28,7 @@ class Views(NamedTuple):
 
     Attributes:
         compared: (B, D, h, w) features whose distance is the perceptual loss; empty for none.
-        judged: what the discriminator reads: (B, D, h, w) features, or the (B, 3, H, W) images alone; empty while
+        judged: what the discriminator reads: (B, D, h, w) features, if any, and the (B, 3, H, W) images; empty while
             there is none.
     """
 
@@ -57,8 +57,12 @@ class Objective:
         self._projected, names = config.discriminator == EFFICIENTNET, config.backbones
         self._efficientnet = EfficientNetLevels(config.feature_size).to(device) if EFFICIENTNET in names else None
         self._timm = next((TimmLevels(name).to(device) for name in names if name != EFFICIENTNET), None)
-        heads = LevelHeads(EfficientNetLevels.widths) if self._projected else PatchDiscriminator(image_size)
-        self.discriminator: nn.Module = heads.to(device).to(memory_format=torch.channels_last)
+        network: nn.Module = (
+            LevelsAndPatches(EfficientNetLevels.widths, image_size)
+            if self._projected
+            else PatchDiscriminator(image_size)
+        )
+        self.discriminator = network.to(device).to(memory_format=torch.channels_last)
 
     def views(self, images: Tensor, adversarial: bool) -> Views:
         """Look at a batch; a frozen network that several losses read runs once.
@@ -72,7 +76,8 @@ class Objective:
         if self._efficientnet is not None and (compares or (adversarial and self._projected)):
             levels = self._efficientnet(images)
         compared = levels if compares else self._timm(images) if self._timm is not None else []
-        return Views(compared, [] if not adversarial else levels if self._projected else [images])
+        seen = [*(levels if self._projected else []), images]
+        return Views(compared, seen if adversarial else [])
 
     def loss(self, result: Reconstruction, images: Tensor, outputs: Views, targets: Views) -> tuple[Tensor, Tensor]:
         """Return the autoencoder's scalar loss, and the reconstruction error in it.
@@ -100,6 +105,6 @@ def judge(discriminator: nn.Module, outputs: Views, targets: Views) -> Tensor:
     """Return the (2,) loss and accuracy of a discriminator, which may be wrapped for several processes."""
     both = [torch.cat([real, fake]) for real, fake in zip(targets.judged, outputs.judged, strict=True)]
     real_logits, fake_logits = zip(*(logits.chunk(2) for logits in discriminator(both)), strict=True)
-    right = mean_over_levels(lambda logits: (logits > 0).float(), real_logits)
-    right = right + mean_over_levels(lambda logits: (logits < 0).float(), fake_logits)
+    right = mean_over_views(lambda logits: (logits > 0).float(), real_logits)
+    right = right + mean_over_views(lambda logits: (logits < 0).float(), fake_logits)
     return torch.stack([discriminator_loss(real_logits, fake_logits), 0.5 * right])

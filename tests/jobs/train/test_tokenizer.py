@@ -117,7 +117,7 @@ def test_heads_on_efficientnet_resume_exactly_and_the_network_is_not_saved(reque
     for batch in batches[:2]:
         trainers[0].update(batch)
     state = trainers[0].state_dict()
-    assert {name.partition(".")[0] for name in state["discriminator"]} == {"heads"}
+    assert {name.partition(".")[0] for name in state["discriminator"]} == {"levels", "patches"}
     save_tree(request_.output / "state.safetensors", {"step": 2, **state})
     trainers[1].load_state_dict(load_tree(request_.output / "state.safetensors"))
     for trainer in trainers:
