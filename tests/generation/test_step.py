@@ -11,7 +11,7 @@ from torch import Tensor
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.generation.actions import Action, action_from_values
 from adanat_cli.core.generation.noise import SeededNoise
-from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule, TableSchedule
+from adanat_cli.core.generation.schedules import AutoNATSchedule, CosineSchedule, HaltonSchedule, TableSchedule
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import Prediction, decide, generate, guide, remask
 from adanat_cli.core.nat.uvit import UViT
@@ -144,6 +144,63 @@ def test_cosine_schedule_never_masks_more_and_masks_the_count_it_says(num_steps:
     assert torch.equal(counts[1:], expected[:, None].expand(-1, 2))
 
 
+def run_with_given(schedule, given: Tensor, seed: int = 5):
+    states = [DecodingState.start_from(given, 11, schedule.num_steps)]
+    noise = SeededNoise(seed, torch.arange(len(given)), given.shape[1])
+    generate(schedule, toy_predictor(), states[0], noise, on_step=lambda state, action: states.append(state))
+    return states
+
+
+def some_given() -> Tensor:
+    """Three samples of 36 tokens: 35, 20 and 1 to draw, the others given."""
+    given = torch.arange(36).expand(3, 36) % 11
+    return given.masked_fill(torch.arange(36) < torch.tensor([[35], [20], [1]]), 11)
+
+
+AUTONAT = AutoNATSchedule(RANDOM_TABLE)
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, AUTONAT])
+def test_given_tokens_never_change_and_the_others_are_drawn(schedule: TableSchedule) -> None:
+    given = some_given()
+    kept = given != 11
+    states = run_with_given(schedule, given)
+    for state in states:
+        assert torch.equal(state.token_ids[kept], given[kept])
+        assert torch.equal(state.sampled_ids[kept], given[kept])
+        assert not (state.mask & kept).any()
+    assert states[-1].sampled_ids.max() < 11
+    assert not torch.equal(states[-1].sampled_ids[0], given[0] % 11)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 16])
+def test_the_masked_count_is_the_schedules_share_of_the_tokens_that_are_drawn(num_steps: int) -> None:
+    states = run_with_given(CosineSchedule(num_steps), some_given())
+    counts = torch.stack([state.mask.sum(-1) for state in states])  # (T + 1, B)
+    num_drawn = torch.tensor([35, 20, 1])
+    assert torch.equal(counts[0], num_drawn)
+    expected = (CosineSchedule(num_steps).table[:, :1].float() * num_drawn).floor().long()
+    assert torch.equal(counts[1:], expected.minimum(num_drawn - 1))
+
+
+def test_autonats_rule_counts_the_tokens_that_are_drawn() -> None:
+    states = run_with_given(AUTONAT, some_given())
+    for before, after in itertools.pairwise(states):
+        masked, left = before.mask.sum(-1), after.mask.sum(-1)
+        assert (left < masked)[masked > 1].all()
+        assert (left >= 1)[:2].all()
+        assert after.last_action is not None
+        assert (after.last_action.remask_ratio < 1).all()
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, AUTONAT])
+def test_with_no_token_given_the_draw_is_the_usual_one(schedule: TableSchedule) -> None:
+    usual, states = run_toy(schedule, [0, 1, 2]), run_with_given(schedule, torch.full((3, 36), 11))
+    for one, other in zip(usual, states, strict=True):
+        assert torch.equal(one.sampled_ids, other.sampled_ids)
+        assert torch.equal(one.mask, other.mask)
+
+
 def test_mask_and_mask_ids_agree() -> None:
     for state in run_toy(CosineSchedule(6), [3, 4]):
         assert torch.equal(state.mask, state.token_ids == 11)
@@ -225,7 +282,7 @@ def test_a_vanishing_sampling_temperature_takes_the_best_id() -> None:
 
 def test_remask_takes_the_least_confident_up_to_all_but_one() -> None:
     confidence = torch.tensor([[3.0, 1.0, 2.0, 4.0]]).expand(4, 4)
-    mask = remask(confidence, torch.tensor([0.0, 0.3, 0.5, 1.0]))
+    mask = remask(confidence, torch.tensor([0.0, 0.3, 0.5, 1.0]), torch.full((4,), 4))
     assert mask.tolist() == [
         [False, False, False, False],
         [False, True, False, False],
@@ -237,5 +294,5 @@ def test_remask_takes_the_least_confident_up_to_all_but_one() -> None:
 def test_remask_keeps_ties_at_the_cutoff_and_takes_minus_infinity_first() -> None:
     inf = torch.inf
     confidence = torch.tensor([[1.0, 1.0, 1.0, 2.0], [-inf, 1.0, -inf, inf], [1.0, inf, 2.0, inf]])
-    mask = remask(confidence, torch.tensor([0.5, 0.5, 0.75]))
+    mask = remask(confidence, torch.tensor([0.5, 0.5, 0.75]), torch.full((3,), 4))
     assert mask.tolist() == [[False] * 4, [True, False, True, False], [True, False, True, False]]

@@ -19,7 +19,7 @@ class Action(NamedTuple):
     """What one step does to each sample of a batch.
 
     Attributes:
-        remask_ratio: (B,), fraction of N to mask again, in [0, 1).
+        remask_ratio: (B,), fraction of N (or of the tokens that are not given) to mask again, in [0, 1).
         sampling_temperature: (B,), divides the logits that ids are drawn from.
         remask_temperature: (B,), multiplies the Gumbel noise on the confidence.
         guidance_scale: (B,), w in ``cond + w * (cond - null)``; 0 is unguided.

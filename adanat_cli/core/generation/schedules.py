@@ -119,11 +119,11 @@ class AutoNATSchedule(TableSchedule):
 
 
 def autonat_count(state: DecodingState, action: Action) -> Action:
-    """Change the ratios so that each sample masks at least one token again and reveals at least one."""
-    num_tokens = state.mask.shape[1]
-    count = (action.remask_ratio * num_tokens).floor()
+    """Change the ratios so that each sample masks at least one token again, if it draws several, and reveals one."""
+    count = (action.remask_ratio * state.num_drawn).floor()
     count = torch.minimum(count, state.mask.sum(-1) - 1).clamp(min=1)
-    return action._replace(remask_ratio=_ratio_of(count, num_tokens))
+    count = torch.minimum(count, state.num_drawn - 1)  # fewer than one only where a single token is not given
+    return action._replace(remask_ratio=_ratio_of(count, state.num_drawn))
 
 
 class HaltonSchedule(TableSchedule):
@@ -150,6 +150,6 @@ class HaltonSchedule(TableSchedule):
         self.order = halton_order(grid)
 
 
-def _ratio_of(num_masked: Count, num_tokens: int) -> Count:
+def _ratio_of(num_masked: Count, num_tokens: Count) -> Count:
     """Return the middle of the ratios whose floor(ratio * N) is this count, so that rounding cannot change it."""
     return (num_masked + 0.5) / num_tokens

@@ -22,6 +22,7 @@ class DecodingState:
         step: number of steps taken, 0 … T.
         num_steps: T.
         last_action: the action of the last step; None before the first.
+        kept: (B, N) bool, True where a token was given at the start and never changes; None if all are drawn.
     """
 
     token_ids: Tensor
@@ -30,6 +31,7 @@ class DecodingState:
     step: int
     num_steps: int
     last_action: Action | None = None
+    kept: Tensor | None = None
 
     @classmethod
     def start(
@@ -38,6 +40,17 @@ class DecodingState:
         """Return the initial state, with all tokens masked."""
         token_ids = torch.full((batch_size, num_tokens), mask_id, device=device)
         return cls(token_ids, torch.ones_like(token_ids, dtype=torch.bool), token_ids, 0, num_steps)
+
+    @classmethod
+    def start_from(cls, token_ids: Tensor, mask_id: int, num_steps: int) -> DecodingState:
+        """Return the initial state of images of which some tokens are given: (B, N) ids, the mask id where to draw."""
+        mask = token_ids == mask_id
+        return cls(token_ids, mask, token_ids, 0, num_steps, kept=~mask)
+
+    @property
+    def num_drawn(self) -> Tensor:
+        """(B,) int64, tokens that are drawn and not given: what a re-masking ratio is a fraction of."""
+        return (torch.ones_like(self.mask) if self.kept is None else ~self.kept).sum(-1)
 
     @property
     def finished(self) -> bool:

@@ -50,7 +50,7 @@ def generate(
     Args:
         schedule: fixed schedule or learned policy.
         predict: the NAT; it computes no null logits at steps where a fixed schedule guides no sample.
-        state: usually ``DecodingState.start(...)``.
+        state: ``DecodingState.start(...)``, or ``start_from(...)`` where some tokens are given.
         noise: random numbers of the steps.
         on_step: called after each step.
 
@@ -75,7 +75,8 @@ def decide(
 ) -> DecodingState:
     """Draw ids at masked positions, keep the most confident, mask the rest again.
 
-    The arithmetic is in float32, whatever the network's number format.
+    Where some tokens are given, the ratio is a fraction of the others. The arithmetic is in float32, whatever the
+    network's number format.
 
     Args:
         state: the state before the step.
@@ -96,7 +97,7 @@ def decide(
         confidence = log_probs + action.remask_temperature[:, None] * noise.gumbel(state.step)
     else:
         confidence = -order.argsort().to(logits).expand(sampled_ids.shape)
-    mask = remask(confidence.masked_fill(~state.mask, torch.inf), action.remask_ratio)
+    mask = remask(confidence.masked_fill(~state.mask, torch.inf), action.remask_ratio, state.num_drawn)
     return DecodingState(
         token_ids=sampled_ids.masked_fill(mask, logits.shape[-1]),
         mask=mask,
@@ -104,6 +105,7 @@ def decide(
         step=state.step + 1,
         num_steps=state.num_steps,
         last_action=action,
+        kept=state.kept,
     )
 
 
@@ -116,12 +118,13 @@ def guide(prediction: Prediction, guidance_scale: Tensor) -> Tensor:
     return difference.mul_(guidance_scale[:, None, None]).add_(logits)
 
 
-def remask(confidence: Tensor, remask_ratio: Tensor) -> Tensor:
+def remask(confidence: Tensor, remask_ratio: Tensor, num_drawn: Tensor) -> Tensor:
     """Choose the least confident tokens to mask again.
 
     Args:
         confidence: (B, N), noisy log-probability; +inf where already decided.
-        remask_ratio: (B,), fraction of N; floor(ratio * N) tokens, at most N - 1, are masked.
+        remask_ratio: (B,), fraction of n; floor(ratio * n) tokens, at most n - 1, are masked.
+        num_drawn: (B,) int64, n: N, or fewer where the other tokens were given.
 
     Returns:
         (B, N) bool, True where masked at the next step. Tokens that tie with the least confident one kept are kept
@@ -129,7 +132,6 @@ def remask(confidence: Tensor, remask_ratio: Tensor) -> Tensor:
 
     Source: the authors' code of AdaNAT (arXiv 2409.00342).
     """
-    num_tokens = confidence.shape[1]
-    count = (remask_ratio * num_tokens).floor().long().clamp(0, num_tokens - 1)  # (B,)
+    count = torch.minimum((remask_ratio * num_drawn).floor().long(), num_drawn - 1).clamp(min=0)  # (B,)
     cutoff = confidence.sort(dim=-1).values.gather(-1, count[:, None])  # (B, 1)
     return confidence < cutoff
