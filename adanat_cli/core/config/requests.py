@@ -19,6 +19,7 @@ PART_SIZE = 250
 """Images of a part. A killed run loses less than one for each process; whole ones keep the numbers the same."""
 _SomeCount = Annotated[int | None, Bounds(1)]
 _MODEL_OR_DATASET = MODEL | {DATASET}
+_SMALL = frozenset({"small"})
 _GENERATION, _IMAGES, _TEXT = "Generation", "Existing images", "Text to image"
 
 
@@ -261,6 +262,13 @@ class StatsRequest:
         "first gets a small network that is trained on the same data (images of up to 128 pixels). For protocols small "
         "and efficientnet.",
     )
+    updates: _SomeCount = option(
+        None,
+        help="Updates of the small network that --install trains; by default the preset's, or by the number of images.",
+        min=1,
+        protocols=_SMALL,
+    )
+    half: bool = option(False, help="Store the small network that --install trains in 16 bits.", protocols=_SMALL)
     classes: tuple[str, ...] = shared.data(
         (),
         "--class",

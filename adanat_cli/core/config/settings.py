@@ -119,6 +119,7 @@ class PolicySettings:
     base: str = "cosine"
     model: str = ""
     install: bool = False
+    half: bool = False
     preference_model: str = ""
     text_encoder: str = ""
     workers: int = 2

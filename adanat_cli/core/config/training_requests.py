@@ -103,6 +103,7 @@ class TrainPolicyRequest:
     text_encoder: str = shared.text_encoder()
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/policy-DATASET-KIND-STEPS")
     install: bool = option(False, help="Also install the policy in the model folder itself.")
+    half: bool = shared.half()
     data: Asked = part(DataConfig, "split", "image_size")
     base: str = option(
         "cosine",

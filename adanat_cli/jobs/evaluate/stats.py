@@ -99,6 +99,8 @@ def _check_output(output: Path) -> None:
 def _target(request: StatsRequest, folder: ModelFolder | None, protocol: str) -> ModelFolder | None:
     """The model that the statistics are installed into, if any; refuses one where that cannot work."""
     if not request.install:
+        idle = "--updates" if request.updates else "--half" if request.half else ""
+        require(not idle, f"{idle} is for the small network that --install trains; leave it out, or add --install.")
         return None
     if folder is None or not folder.writable or protocol not in REFERENCE_FILES:
         raise AdaNATError(
@@ -161,7 +163,8 @@ def _train_features(
             training = _open(asked, folder, "small", SilentReporter())[0]
             held_out = None if same_files(training, source) else source
         reporter.log(f"Model {folder.name} has no features/ to measure with; a small network is trained for it.")
-        SmallNetworks(request.dataset, request.output, training, held_out, processes.device, reporter).install(folder)
+        networks = SmallNetworks(request.dataset, request.output, training, held_out, processes.device, reporter)
+        networks.install(folder, request.updates, request.half)
         write_card(folder)
 
 

@@ -92,13 +92,13 @@ class SmallNetworks:
         self.reporter.log("The model has no features/ to measure with.")
         return self._train(self._preset("shape"), exported, _MEASURING_SEED)
 
-    def install(self, folder: ModelFolder) -> None:
-        """Train the network that measures, and write it into the model itself.
+    def install(self, folder: ModelFolder, updates: int | None = None, half: bool = False) -> None:
+        """Train the network that measures, by default as long as usual, and write it into the model, in half if asked.
 
         Raises:
             AdaNATError: if images are too large for it, or training fails.
         """
-        self._train(self._preset("shape"), folder, _MEASURING_SEED, "stats")
+        self._train(self._preset("shape"), folder, _MEASURING_SEED, "stats", updates, half)
 
     def backbone(self, channels: tuple[int, ...]) -> FeatureNetwork:
         """The frozen network of a discriminator; other widths and seed keep it apart from the one that measures.
@@ -122,7 +122,13 @@ class SmallNetworks:
         return dict(FEATURE_TRAINING.get(self.dataset, {}).get(part, {}))
 
     def _train(
-        self, shape: dict[str, Any], target: ModelFolder, seed: int, command: str = "train-policy"
+        self,
+        shape: dict[str, Any],
+        target: ModelFolder,
+        seed: int,
+        command: str = "train-policy",
+        updates: int | None = None,
+        half: bool = False,
     ) -> FeatureNetwork:
         """Train a network on classes, or on words of captions, and write it as ``features/``."""
         source, held_out, reporter = self.source, self.held_out, self.reporter
@@ -135,14 +141,15 @@ class SmallNetworks:
         reporter.log(f"Training a small classifier of {num_classes} {what} on {source.config.source}.")
         config = FeatureConfig(image_size=size, num_classes=num_classes, **shape)
         usual = usual_features(Scale(source.num_images, self.device.type))
-        training = {**usual, **self._preset("training"), "seed": seed}
+        training = {**usual, **self._preset("training"), **({"steps": updates} if updates else {}), "seed": seed}
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
         provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
         if held_out is not None:
             accuracy = measure_accuracy(network, held_out, words=words)
             provenance |= {"accuracy": accuracy, "measured_on": measured_on(held_out)}
             reporter.log(f"Its accuracy on {held_out.num_images} {measured_on(held_out)}: {accuracy:.1%}.")
-        target.write("features", config.to_dict(), network.state_dict(), image_size=size, provenance=provenance)
+        dtype = torch.float16 if half else None
+        target.write("features", config.to_dict(), network.state_dict(), dtype, size, provenance)
         return network
 
 

@@ -266,7 +266,7 @@ def export_policy(request: PolicySettings, setup: Setup, policy: Policy, facts: 
     """Write the policy into the run's model folder beside copies of the networks that it belongs to.
 
     Args:
-        request: what was asked for; ``install`` writes into the model's own folder as well.
+        request: what was asked for; ``install`` writes into the model's own folder as well, ``half`` in 16 bits.
         setup: the run's parts.
         policy: to write.
         facts: how it was trained and what it reached.
@@ -281,7 +281,7 @@ def export_policy(request: PolicySettings, setup: Setup, policy: Policy, facts: 
         _copy_component(exported, setup.folder, "features")
     component = Component(policy_component(request.num_steps), policy.config.to_dict(), policy.state_dict(), facts)
     for folder in (exported, setup.folder) if request.install else (exported,):
-        folder.write_all([component])
+        folder.write_all([component], torch.float16 if request.half else None)
         write_card(folder)
 
 

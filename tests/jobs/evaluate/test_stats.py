@@ -220,6 +220,28 @@ def test_statistics_of_another_network_are_not_installed(toy: Path, tmp_path: Pa
         run(toy, tmp_path / "stats.npz", install=True, protocol="adm")
 
 
+@pytest.mark.parametrize("changes", [{"updates": 3}, {"half": True}])
+def test_the_length_of_a_training_that_does_not_happen_is_refused(
+    toy: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(AdaNATError, match=r"--(updates|half) .*--install"):
+        run(toy, tmp_path / "stats.npz", **changes)
+    with pytest.raises(AdaNATError, match=r"--(updates|half) .*protocol efficientnet"):
+        run(toy, tmp_path / "stats.npz", install=True, protocol="efficientnet", **changes)
+
+
+def test_a_network_of_the_asked_length_is_installed_in_half_with_statistics_in_its_features(tmp_path: Path) -> None:
+    folder = make_policy_toy(tmp_path)
+    model = ModelFolder(folder / "model")
+    values = read_json(model.path / "model_index.json")
+    write_json(model.path / "model_index.json", {**values, "components": ["tokenizer", "nat"]})
+    for _ in range(2):  # the second run trains nothing, and is not refused for it
+        make_stats(stats_request(folder, install=True, updates=3, half=True), SilentReporter())
+        assert model.index.provenance["features"]["training"]["steps"] == 3
+    assert {weight.dtype for weight in model.read("features")[1].values()} == {torch.float16}
+    assert rows(folder, "out", reference=None)[0]["metrics"]["fid"] > 0
+
+
 def test_a_model_without_features_needs_a_protocol(toy: Path, tmp_path: Path) -> None:
     from tests.nat_toy import make_model
 

@@ -321,10 +321,12 @@ def test_a_model_that_cannot_be_written_refuses_install_before_the_training(
 
 def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:
     folder = make_policy_toy(tmp_path)
-    train_policy(policy_request(folder, updates=1, install=True), SilentReporter())
+    train_policy(policy_request(folder, updates=1, install=True, half=True), SilentReporter())
     installed = ModelFolder(folder / "model")
     assert installed.policy_steps() == [3]
     assert installed.has("features")
+    _, weights = installed.read("policies/steps-3")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
 
 
 def one_image(folder: Path) -> dict[str, Any]:
