@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+
 from adanat_cli.core.config.requests import EvaluateRequest, StatsRequest
+from adanat_cli.core.metrics.extraction import Extraction
+from adanat_cli.core.metrics.protocols import as_floats
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -26,6 +31,43 @@ class Said(SilentReporter):
     def warn(self, text: str) -> None:
         """Keep a warning."""
         self.warned.append(text)
+
+
+class Stops(SilentReporter):
+    """Acts as a task that calls a function after some images."""
+
+    def __init__(self, after: int, act: Any) -> None:
+        self.after, self.act, self.seen = after, act, 0
+
+    def task(self, *arguments: Any, **fields: Any) -> Any:
+        stops = self
+
+        class Counted(type(SilentReporter().task("", None))):  # type: ignore[misc]
+            def advance(self, amount: int = 1, **shown: Any) -> None:
+                stops.seen += amount
+                if stops.seen >= stops.after:
+                    stops.act()
+
+        return Counted()
+
+
+def fail() -> None:
+    raise RuntimeError("killed")
+
+
+def parts(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.rglob("part-*"))
+
+
+class Patches:
+    """Stands in for a network with spatial features: means of patches."""
+
+    protocol, name, weights_hash, feature_width = "adm", "patches", "0" * 64, 12
+
+    def __call__(self, images: torch.Tensor) -> Extraction:
+        floats = as_floats(images)
+        features = F.adaptive_avg_pool2d(floats, 2).flatten(1)
+        return Extraction(features, 10 * features, F.adaptive_avg_pool2d(floats[:, :1], 3).flatten(1))
 
 
 def make_evaluation_toy(folder: Path) -> Path:

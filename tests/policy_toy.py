@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from adanat_cli.core.checkpoints.trees import load_tree
 from adanat_cli.core.config import (
     DiscriminatorConfig,
     FeatureConfig,
@@ -77,3 +79,19 @@ def policy_request(folder: Path, output: str = "run", **changes: object) -> Poli
         "device": "cpu",
     }
     return PolicySettings(**{**fields, **changes})
+
+
+def state(run: Path) -> dict[str, Any]:
+    return load_tree(max((run / "checkpoints").glob("*.safetensors")))
+
+
+def flat(tree: Any, name: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return {name: tree}
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return {key: value for child, node in children for key, value in flat(node, f"{name}/{child}").items()}
+
+
+def same(first: Path, second: Path, tolerance: float = 0.0) -> bool:
+    one, two = flat(state(first)), flat(state(second))
+    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=0, atol=tolerance) for key in one)

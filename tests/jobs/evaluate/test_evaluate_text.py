@@ -29,9 +29,8 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.conditions import read_prompts
 from adanat_cli.jobs.share.benchmarks import write_captions
 from tests.clip_toy import make_clip
-from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, stats_request
+from tests.evaluation_toy import Patches, Said, Stops, evaluate_request, fail, make_evaluation_toy, parts, stats_request
 from tests.evaluation_toy import rows as rows_of
-from tests.jobs.evaluate.test_evaluate import Patches, Stops, fail, parts
 
 pytest.importorskip("transformers")
 WORDS = ["one", "two", "red", "blue", "ring", "cross"]

@@ -31,9 +31,18 @@ from adanat_cli.jobs.resolve.classes import shared_ids
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.features import feature_moments, features_of_images
-from tests.evaluation_toy import Said, evaluate_request, make_evaluation_toy, rows, stats_request
+from tests.evaluation_toy import (
+    Patches,
+    Said,
+    Stops,
+    evaluate_request,
+    fail,
+    make_evaluation_toy,
+    parts,
+    rows,
+    stats_request,
+)
 from tests.image_files import write_class_folder
-from tests.jobs.evaluate.test_evaluate import Patches, Stops, fail, parts
 from tests.policy_toy import make_policy_toy
 
 

@@ -34,8 +34,7 @@ from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.settings import policy_settings
 from tests.evaluation_toy import Said
 from tests.jobs.train.test_nat import At
-from tests.jobs.train.test_policy import same, state
-from tests.policy_toy import make_policy_toy, policy_request
+from tests.policy_toy import make_policy_toy, policy_request, same, state
 
 
 @pytest.fixture(scope="module")
