@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.reading import json_text, parse_json, read_bytes, read_json, read_object
+from adanat_cli.core.reading import json_text, parse_json, read_bytes, read_json, read_object, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,27 @@ def test_pipes_folders_and_large_files_are_refused_at_once(tmp_path: Path) -> No
     (tmp_path / "list").write_text("[1]")
     with pytest.raises(AdaNATError, match="not a JSON object"):
         read_object(tmp_path / "list")
+
+
+def test_yaml_is_plain_and_its_numbers_are_those_of_json(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: {b: 1e-3, c: 1.0e-05, d: 4e2}\ne: [true, null, 3, text]\n")
+    assert read_yaml(file) == {"a": {"b": 1e-3, "c": 1e-5, "d": 400.0}, "e": [True, None, 3, "text"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: {b: 1, b: 2}", "a key twice"),
+        ("a: &x [1]\nb: *x", "an alias"),
+        ("[" * 40 + "]" * 40, "nested too deeply"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),
+        ("a: 1\nb: [", "a.yaml is not YAML: .*, line 2"),
+        ("a: b: c", "mapping values are not allowed here, line 1"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_refused_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(AdaNATError, match=words) as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert "\n" not in str(caught.value)

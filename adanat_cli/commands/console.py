@@ -137,3 +137,11 @@ def result(values: dict[str, Any], as_json: bool, lines: Iterable[str]) -> None:
     escape = not (sys.stdout.encoding or "").lower().startswith("utf")
     text = printable(json_text(values, ascii_only=escape)) if as_json else "\n".join(map(printable, lines))
     print(text, flush=True)
+
+
+def settings(values: dict[str, Any], as_json: bool) -> None:
+    """Print settings on stdout, as YAML or as one JSON object."""
+    import yaml
+
+    text = json_text(values, ascii_only=True) if as_json else yaml.safe_dump(values, sort_keys=False).rstrip("\n")
+    print(text, flush=True)

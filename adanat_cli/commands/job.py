@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from adanat_cli.commands import console
-from adanat_cli.commands.options import Printing, RunOptions
+from adanat_cli.commands.options import Printing, RunOptions, TrainingOptions
 from adanat_cli.commands.wording import lines_of
+from adanat_cli.core.config.config_file import Command, as_config
 from adanat_cli.core.errors import AdaNATError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def run(
     lines: Callable[[Values], Iterable[str]],
     plan: Callable[[Request], Values] | None = None,
     pushes: Literal["model", "tokens"] = "model",
+    trains: Command | None = None,
 ) -> None:
     """Run a job and print its result, which is empty on processes other than the main one.
 
@@ -34,8 +36,12 @@ def run(
         lines: turns the result into lines for people.
         plan: returns what the job would do.
         pushes: what to push: the result's "model", or its "output", a token set.
+        trains: the training that it is, whose settings ``TrainingOptions`` can print.
     """
     repo, is_dry = (printing.push_to_hub, printing.dry_run) if isinstance(printing, RunOptions) else ("", False)
+    if trains and plan and isinstance(printing, TrainingOptions) and printing.print_config:
+        console.settings(as_config(plan(request), trains), printing.as_json)
+        return
     if is_dry and plan is not None:
         values = plan(request)
         console.result(values, printing.as_json, lines_of(values))

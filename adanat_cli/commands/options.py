@@ -40,6 +40,20 @@ class RunOptions(Printing):
     dry_run: bool = option(False, help="Print what would run, without touching data.", panel="Run")
 
 
+@dataclass(frozen=True)
+class TrainingOptions(RunOptions):
+    """What the trainings have as well."""
+
+    print_config: bool = option(
+        False, help="Print the settings of this run as YAML, for --config, and do nothing else.", panel="Run"
+    )
+
+    @property
+    def only_plans(self) -> bool:
+        """Whether nothing runs."""
+        return self.dry_run or self.print_config
+
+
 def takes(*kinds: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function of requests: its options are their fields, walked into nested configurations."""
 

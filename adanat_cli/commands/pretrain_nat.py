@@ -8,14 +8,14 @@ from adanat_cli.commands import job, options
 from adanat_cli.core.config.training_requests import PretrainNATRequest
 
 
-@options.takes(PretrainNATRequest, options.RunOptions)
-def command(request: PretrainNATRequest, run: options.RunOptions) -> None:
+@options.takes(PretrainNATRequest, options.TrainingOptions)
+def command(request: PretrainNATRequest, run: options.TrainingOptions) -> None:
     """Train a NAT on a token set; run the same command again to resume."""
     from adanat_cli.jobs.train.nat import pretrain_nat
     from adanat_cli.jobs.train.plans import plan_nat
     from adanat_cli.jobs.train.settings import nat_settings
 
-    job.run(pretrain_nat, nat_settings(request, run.dry_run), run, _lines, plan_nat)
+    job.run(pretrain_nat, nat_settings(request, run.only_plans), run, _lines, plan_nat, trains="pretrain-nat")
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

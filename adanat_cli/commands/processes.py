@@ -13,7 +13,7 @@ from adanat_cli.core.errors import AdaNATError, require
 COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "stats")
 """Commands that share their work between processes."""
 _SECONDS_TO_SAVE = "120"
-_ALONE = {"--dry-run", "--help", "-h"}
+_ALONE = {"--dry-run", "--print-config", "--help", "-h"}
 """Options that only print, for which one process is enough."""
 
 

@@ -9,14 +9,14 @@ from adanat_cli.commands import job, options
 from adanat_cli.core.config.training_requests import TrainPolicyRequest
 
 
-@options.takes(TrainPolicyRequest, options.RunOptions)
-def command(request: TrainPolicyRequest, run: options.RunOptions) -> None:
+@options.takes(TrainPolicyRequest, options.TrainingOptions)
+def command(request: TrainPolicyRequest, run: options.TrainingOptions) -> None:
     """Train a generation policy for a model; run the same command again to resume."""
     from adanat_cli.jobs.train.plans import plan_policy as plan
     from adanat_cli.jobs.train.policy import train_policy
     from adanat_cli.jobs.train.settings import policy_settings
 
-    job.run(train_policy, policy_settings(request), run, _lines, plan)
+    job.run(train_policy, policy_settings(request), run, _lines, plan, trains="train-policy")
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that move the cursor, end a line, change the writing direction or stand for an undecodable byte."""
@@ -31,6 +33,13 @@ def require(condition: bool, message: str) -> None:
     """Raise ``AdaNATError(message)`` unless the condition holds."""
     if not condition:
         raise AdaNATError(message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that is spelled most like this one, whatever its case; "" where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    found = get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.7)
+    return by_folded[found[0]] if found else ""
 
 
 def printable(text: str) -> str:

@@ -1,11 +1,13 @@
-"""Text and JSON: untrusted files are read within bounds, and all JSON is written in one way."""
+"""Text, JSON and YAML: untrusted files are read within bounds, and all JSON is written in one way."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +90,66 @@ def parse_json(text: str | bytes, source: str, infinite: bool = False) -> Any:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise AdaNATError(f"{source} cannot be read as JSON ({reason}); fetch or write it again.") from error
     return values
+
+
+def read_yaml(path: Path, max_bytes: int = MAX_BYTES, max_depth: int = _MAX_DEPTH, as_text: bool = False) -> Any:
+    """Read plain YAML: lists, mappings and scalars.
+
+    Aliases, deep nesting and repeated keys are refused before anything is built, and no tag builds an object.
+
+    Args:
+        path: the file.
+        max_bytes: size of the largest file.
+        max_depth: deepest nesting of lists and mappings.
+        as_text: keep every scalar as text; otherwise they are YAML 1.1's, and ``1e-3`` is a number, as in YAML 1.2.
+
+    Raises:
+        AdaNATError: as ``read_bytes``, or if it is not such YAML.
+    """
+    import yaml  # few commands read any
+
+    content, loader, depth = read_bytes(path, max_bytes), yaml.BaseLoader if as_text else _yaml_loader(), 0
+    try:
+        for event in yaml.parse(content, Loader=yaml.BaseLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > max_depth or isinstance(event, yaml.AliasEvent):
+                raise ValueError("it holds an alias, or lists nested too deeply")
+        _check_keys(yaml.compose(content, Loader=yaml.BaseLoader))
+        return yaml.load(content, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise AdaNATError(f"{path} is not YAML: {error.problem or error.context}{line}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise AdaNATError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+
+
+@functools.cache
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader, which also reads numbers such as ``1e-3``."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$", re.ASCII)
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader
+
+
+def _check_keys(root: Any) -> None:
+    """Check that no mapping holds a key twice."""
+    import yaml
+
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(keys)) < len(keys):
+                raise ValueError("it holds a key twice")
+            nodes += [value for _, value in node.value]
 
 
 def json_text(values: Any, indent: int | None = None, ascii_only: bool = False) -> str:

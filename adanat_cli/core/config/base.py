@@ -68,11 +68,20 @@ def check_fields(values: Any, noun: str = "") -> None:
         what = f"{noun} {name}".lstrip()
         if flags.get(name, what) not in (what, f"--{name.replace('_', '-')}"):
             what = f"{what} ({flags[name]})"
-        if get_origin(hint) is Literal:
-            require(value in get_args(hint), f"{what} is {value!r}; expected {in_words(hint)}.")
-        for bounds in getattr(hint, "__metadata__", ()):
-            for number in value if isinstance(value, tuple) else (value,):
-                require(number is None or number in bounds, f"{what} is {number}; expected {bounds}.")
+        check_value(value, hint, what)
+
+
+def check_value(value: Any, hint: Any, what: str) -> None:
+    """Check what a type with extras says of one value; ``what`` names it in the message.
+
+    Raises:
+        AdaNATError: if it is none of the words, or a number out of bounds.
+    """
+    if get_origin(hint) is Literal:
+        require(value in get_args(hint), f"{what} is {value!r}; expected {in_words(hint)}.")
+    for bounds in getattr(hint, "__metadata__", ()):
+        for number in value if isinstance(value, tuple) else (value,):
+            require(number is None or number in bounds, f"{what} is {number}; expected {bounds}.")
 
 
 @dataclasses.dataclass(frozen=True)

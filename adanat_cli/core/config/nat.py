@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -101,3 +102,10 @@ def nat_preset(name: str, **fields: Any) -> NATConfig:
     if name not in NAT_PRESETS:
         raise AdaNATError(f"NAT size {name!r} is not known; expected one of {', '.join(NAT_PRESETS)}.")
     return NATConfig(**{**NAT_PRESETS[name], **fields})
+
+
+def nat_size(shape: Mapping[str, Any]) -> str:
+    """Name of the preset of a NAT's shape; "" if it has none."""
+    fields = ("width", "depth", "num_heads")
+    names = (name for name, row in NAT_PRESETS.items() if all(shape.get(key) == row[key] for key in fields))
+    return next(names, "")

@@ -10,7 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, nearest
 
 Built = TypeVar("Built")
 _LARGEST = 2**63
@@ -40,7 +40,11 @@ def build(kind: type[Built], values: Any, source: str) -> Built:
         raise AdaNATError(f"{source}: a setting is of the wrong type: {shown(values)} instead of an object.")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(map(str, values)) - set(fields)):
-        raise AdaNATError(f"{source}: unknown setting {', '.join(unknown)[:200]}; known: {', '.join(sorted(fields))}.")
+        meant = nearest(unknown[0], fields)
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise AdaNATError(
+            f"{source}: unknown setting {', '.join(unknown)[:200]}{hint}; known: {', '.join(sorted(fields))}."
+        )
     optional = {name for name, field in fields.items() if _has_default(field)}
     if missing := [name for name in fields if name not in values and name not in optional]:
         raise AdaNATError(f"{source}: missing setting {', '.join(missing)}.")

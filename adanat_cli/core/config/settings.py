@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from adanat_cli.core.config.config_file import Part, Record
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import Asked
 from adanat_cli.core.config.own_data import fitting_warmup
@@ -27,18 +28,29 @@ def given(fields: Asked) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def settled_config(kind: type[Settled], row: Asked, saved: Asked, asked: Asked) -> Settled:
-    """Build a configuration: a preset's row, over it what a resumed run has saved, and over both what was typed.
+def settled_config(kind: type[Settled], row: Asked, saved: Asked, file: Part, asked: Asked) -> Settled:
+    """Build a configuration.
+
+    Args:
+        kind: which one.
+        row: a preset's settings.
+        saved: over them, those that a resumed run has saved.
+        file: over them, those of ``--config``.
+        asked: over all, what was typed.
 
     Raises:
         AdaNATError: if a setting is invalid.
     """
     asked, known = given(asked), {field.name for field in dataclasses.fields(kind)}
     kept = {key: value for key, value in saved.items() if key in known}
-    fields = {**row, **kept, **asked}
+    fields = {**row, **kept, **file.settings}
+    if file.settings:
+        kind.from_dict(fields, file.source)  # what only fits with what was typed is a mistake, too
+    fields |= asked
     config = kind.from_dict(fields, "Settings")
     if isinstance(config, TokenizerTrainingConfig | NATTrainingConfig) and "warmup_steps" not in kept:
-        fields["warmup_steps"] = fitting_warmup(config.steps, config.warmup_steps, "warmup_steps" in asked)
+        is_asked = "warmup_steps" in {**file.settings, **asked}
+        fields["warmup_steps"] = fitting_warmup(config.steps, config.warmup_steps, is_asked)
     return kind.from_dict(fields, "Settings")
 
 
@@ -57,6 +69,8 @@ class TokenizerSettings:
         tokenizer: shape of the autoencoder; pixels as tokens are written without training.
         start: model whose tokenizer it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
+        track: trackers that its numbers are also sent to.
+        record: what the file of ``--config`` says of the run that it is of.
     """
 
     data: DataConfig
@@ -68,6 +82,8 @@ class TokenizerSettings:
     device: str = ""
     note: str = ""
     start: str = ""
+    track: tuple[str, ...] = ()
+    record: Record = field(default=Record(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -76,9 +92,12 @@ class NATSettings:
 
     Attributes:
         size: preset of the NAT; "" with ``start`` for the shape of that model's.
+        shape: fields of the NAT's shape that a file or a resumed run gives; the preset gives the others.
         start: model whose NAT it starts from; "" for random weights, or those that a resumed run started from.
         accumulate: gradient accumulation steps; 0 for as few as the memory of a process allows.
         note: a line that says where its settings come from; "" for none.
+        track: trackers that its numbers are also sent to.
+        record: what the file of ``--config`` says of the run that it is of.
     """
 
     dataset: str
@@ -94,6 +113,9 @@ class NATSettings:
     text_encoder: str = ""
     note: str = ""
     start: str = ""
+    shape: Asked = field(default_factory=dict)
+    track: tuple[str, ...] = ()
+    record: Record = field(default=Record(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,8 @@ class PolicySettings:
         policy: fields of the policy's configuration that differ from the defaults, or from the policy to start from.
         start: model whose policy it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
+        track: trackers that its numbers are also sent to.
+        record: what the file of ``--config`` says of the run that it is of.
     """
 
     dataset: str
@@ -126,6 +150,8 @@ class PolicySettings:
     device: str = ""
     note: str = ""
     start: str = ""
+    track: tuple[str, ...] = ()
+    record: Record = field(default=Record(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,19 @@ guidance_scale = partial(
     "--guidance",
     help="Factor on a fixed schedule's guidance scale; 0 is unguided. For halton, the scale itself.",
 )
+config = partial(
+    run,
+    None,
+    help="YAML or JSON file of settings, as in a run's config.json or from --print-config; options that are given "
+    "override it.",
+)
+track = partial(
+    run,
+    (),
+    metavar="NAME",
+    help="Also log to wandb, trackio, mlflow, aim, comet_ml, clearml, dvclive or swanlab; repeat for several. "
+    "TensorBoard's log is written wherever it is installed.",
+)
 half = partial(option, False, help="Export the weights in 16 bits.")
 
 

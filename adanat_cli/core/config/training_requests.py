@@ -14,6 +14,7 @@ from adanat_cli.core.config.policy_training import DiscriminatorConfig, PolicyTr
 from adanat_cli.core.config.training import NATTrainingConfig, TokenizerTrainingConfig
 
 Kind = Literal["adaptive", "static", "search", "tuned"]
+PREFERENCE_MODEL = "yuvalkirstain/PickScore_v1"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class TrainTokenizerRequest:
     training: Asked = part(TokenizerTrainingConfig, "log_every", "sample_every")
     half: bool = shared.half()
     workers: int = shared.workers()
+    config: Path | None = shared.config()
+    track: tuple[str, ...] = shared.track()
     device: str = shared.device()
 
 
@@ -73,6 +76,8 @@ class PretrainNATRequest:
         panel="Training",
     )
     half: bool = shared.half()
+    config: Path | None = shared.config()
+    track: tuple[str, ...] = shared.track()
     device: str = shared.device()
 
 
@@ -88,7 +93,7 @@ class TrainPolicyRequest:
         help="Model folder, name or Hub id; by default that of --from, else the data set's embedded one, or "
         "models/DATASET.",
     )
-    num_steps: int = option(8, "--steps", help="Generation steps that the policy is for.")
+    num_steps: int | None = option(None, "--steps", help="Generation steps that the policy is for.", show_default="8")
     start: str = shared.start(
         help="Model whose policy for --steps is trained further: folder, name or Hub id user/repo\\[@revision]. Kind, "
         "shape and base schedule are those of the policy; the critic starts anew."
@@ -105,17 +110,23 @@ class TrainPolicyRequest:
     install: bool = option(False, help="Also install the policy in the model folder itself.")
     half: bool = shared.half()
     data: Asked = part(DataConfig, "split", "image_size")
-    base: str = option(
-        "cosine",
+    base: str | None = option(
+        None,
+        show_default="cosine",
         help="Fixed schedule that the policy starts from: cosine, autonat:FILE or table:FILE (YAML).",
         panel="Policy",
     )
     policy: Asked = part(PolicyConfig)
     discriminator: Asked = part(DiscriminatorConfig)
-    preference_model: str = option(
-        "yuvalkirstain/PickScore_v1", help="Image-text model of --reward preference: Hub id or folder.", panel="Reward"
+    preference_model: str | None = option(
+        None,
+        help="Image-text model of --reward preference: Hub id or folder.",
+        panel="Reward",
+        show_default=PREFERENCE_MODEL,
     )
     training: Asked = part(PolicyTrainingConfig)
     ppo: Asked = part(PPOConfig)
     workers: int = shared.workers()
+    config: Path | None = shared.config()
+    track: tuple[str, ...] = shared.track()
     device: str = shared.device()

@@ -10,7 +10,7 @@ from adanat_cli.core.config.schema import shown
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import AutoNATSchedule, TableSchedule
-from adanat_cli.core.reading import read_bytes
+from adanat_cli.core.reading import read_yaml
 
 Table = TypeVar("Table", bound=TableSchedule)
 _RATIO, _REMASKING, _SAMPLING, _GUIDANCE = "manual_ratios", "manual_temp", "manual_samp_temp", "manual_cfg"
@@ -78,29 +78,11 @@ def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Read lists and mappings whose scalars stay text, since YAML versions disagree on numbers and dates.
-
-    Aliases, and nesting deeper than a schedule's, are refused before anything is built.
-    """
-    import yaml  # only a schedule from a file needs it
-
-    depth = 0
+    """Read lists and mappings whose scalars stay text, since YAML versions disagree on numbers and dates."""
     try:
-        content = read_bytes(path, _MAX_BYTES)
-        for event in yaml.parse(content, Loader=yaml.BaseLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-                raise ValueError("it holds an alias, or lists nested too deeply")
-        root = yaml.compose(content, Loader=yaml.BaseLoader)
-        pairs = root.value if isinstance(root, yaml.MappingNode) else ()
-        keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) < len(keys):
-            raise ValueError("it holds a key twice")
-        return yaml.load(content, Loader=yaml.BaseLoader)
+        return read_yaml(path, _MAX_BYTES, _MAX_DEPTH, as_text=True)
     except AdaNATError as error:
         raise AdaNATError(f"Schedule file {error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise AdaNATError(f"Schedule file {path} is not YAML: {str(error).splitlines()[0]}.") from error
 
 
 def _numbers(path: Path, key: str, values: Any) -> list[float]:

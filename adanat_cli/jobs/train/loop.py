@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,13 +15,16 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATTrainingConfig, TokenizerTrainingConfig
+from adanat_cli.core.config.config_file import Record
 from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.reading import json_text
 from adanat_cli.jobs.runtime.interrupts import Interrupt, deferred_interrupts
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
 from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.sample.pictures import save_png
 from adanat_cli.jobs.train.averages import Meter
 from adanat_cli.jobs.train.run_folder import RunFolder
+from adanat_cli.jobs.train.trackers import Trackers
 
 _OBSERVED = "observed"
 
@@ -81,11 +86,23 @@ class Run:
         reporter: Reporter,
         length: Length,
         note: str = "",
+        record: Record | None = None,
+        track: Sequence[str] = (),
     ) -> None:
         """Create the folder and log the note, or open it to resume.
 
+        Args:
+            output: run folder.
+            settings: everything that decides the result.
+            accelerator: devices and processes.
+            reporter: to whom the main process reports.
+            length: length of the training.
+            note: a line for a new run.
+            record: what a file of settings says of its run; a line says where this one is no repetition.
+            track: trackers that the numbers are also sent to.
+
         Raises:
-            AdaNATError: if it holds another run, or every saved state is damaged.
+            AdaNATError: if it holds another run, every saved state is damaged, or a tracker cannot be opened.
         """
         main = accelerator.is_main_process
         self.settings, self.accelerator = settings, accelerator
@@ -98,11 +115,26 @@ class Run:
                 ModelFolder(self.folder.model).drop_broken()
         if note and self.is_new:
             self.reporter.log(note)
+        if record and (difference := record.difference(json.loads(json_text(settings)))):
+            self.reporter.warn(difference)
+        first = self._state["step"] + 1 if self._state else 0
+        self._trackers = Trackers(track, output, settings, first, reporter) if main else None
 
     @property
     def is_new(self) -> bool:
         """Whether there is no saved state to resume from."""
         return self._state is None
+
+    def log(self, step: int, **values: float) -> None:
+        """Log numbers of an update to ``metrics.jsonl`` and the trackers."""
+        self.folder.log(step, **values)
+        if self._trackers:
+            self._trackers.log(step, values)
+
+    def close(self) -> None:
+        """Close the trackers."""
+        if self._trackers:
+            self._trackers.close()
 
     def take_state(self) -> dict[str, Any] | None:
         """Hand over the last whole state, which is as large as the networks and optimizers together."""
@@ -188,6 +220,10 @@ class TrainingLoop(Resumable, ABC):
             KeyboardInterrupt: after Ctrl-C, once the state is saved.
             SystemExit: after SIGTERM or SIGHUP, once the state is saved; with 128 + the signal's number.
         """
+        with closing(self.run):
+            return self._train()
+
+    def _train(self) -> dict[str, Any]:
         self.start()
         with (
             deferred_interrupts() as interrupt,
@@ -282,7 +318,7 @@ class MeteredLoop(TrainingLoop):
         if self.due(self.config.log_every):
             self.check()
             step, values = self.trainer.step, self.means()
-            self.folder.log(step, **values, learning_rate=self.config.learning_rate_at(step - 1))
+            self.run.log(step, **values, learning_rate=self.config.learning_rate_at(step - 1))
             fields = {name: values[name] for name in self.shown} | {"img/s": values["images_per_second"]}
         task.advance(1, **fields)
 
@@ -290,7 +326,7 @@ class MeteredLoop(TrainingLoop):
         """Measure the averaged weights and save a picture of what they do."""
         if self.accelerator.is_main_process and self.due(self.config.sample_every):
             values, picture = self.show()
-            self.folder.log(self.trainer.step, **values)
+            self.run.log(self.trainer.step, **values)
             save_png(self.folder.samples / f"step-{self.trainer.step:08d}.png", picture)
 
     def untimed(self) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.folder import TEXT, ModelFolder
 from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import NATConfig, nat_preset
+from adanat_cli.core.config.nat import nat_size
 from adanat_cli.core.config.settings import NATSettings
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.data.token_shards import TokenSetInfo
@@ -80,7 +81,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     settings = {"nat": shape.to_dict(), "training": config.to_dict(), "data": data_identity(tokens, train_rows)}
     weights, line = _first_weights(request, start, tokens, train_rows)
     settings |= start.recorded() if start else {}
-    run = Run(request.output, settings, accelerator, reporter, training_length(config), request.note)
+    length, told = training_length(config), (request.note, request.record, request.track)
+    run = Run(request.output, settings, accelerator, reporter, length, *told)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
     if shape.condition == "text":
@@ -208,7 +210,7 @@ class NATLoop(MeteredLoop):
                 "data": self.tokens.info.source,
                 "num_images": len(self.rows),
                 **self._examples(),
-                "size": self.request.size,
+                "size": nat_size(self.trainer.nat.config.to_dict()),
                 "update": self.trainer.step,
                 "training": self.run.settings["training"],
                 **({"from": self.run.settings["from"]} if "from" in self.run.settings else {}),
@@ -312,7 +314,12 @@ def nat_shape(
             "text_length": encoder.length if encoder else info.text_length,
         }
     shape = nat_preset(
-        request.size, codebook_size=info.codebook_size, grid=info.grid, tokenizer_fingerprint=actual, **text
+        request.size,
+        codebook_size=info.codebook_size,
+        grid=info.grid,
+        tokenizer_fingerprint=actual,
+        **request.shape,
+        **text,
     )
     require(
         shape.condition == info.condition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from adanat_cli.core.errors import AdaNATError, hide_secrets
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.pretrained import require_reachable
+from adanat_cli.core.reading import json_text
 from adanat_cli.core.rewards.backbones import seen_by_efficientnet
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
@@ -77,6 +79,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     states = 4 * config.batch_size * nat.text_length * nat.text_width  # of a batch, kept while it is generated
     return {
         **run_settings(request, shape, start),
+        **_difference(request, run_settings(request, shape, start)),
         "model": model,
         "output": str(request.output),
         **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),
@@ -89,6 +92,12 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         **({"note": request.note} if request.note else {}),
         **({"missing": missing} if missing else {}),
     }
+
+
+def _difference(request: TokenizerSettings | NATSettings | PolicySettings, settings: dict[str, Any]) -> dict[str, str]:
+    """Where the run would be no repetition of the one that ``--config`` is of, as far as this is known without data."""
+    difference = request.record.difference(json.loads(json_text(settings)))
+    return {"config": difference} if difference else {}
 
 
 def _model(request: PolicySettings) -> tuple[str, NATConfig, str, int]:
@@ -160,10 +169,11 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     start = find_start(request.start, "tokenizer", request.output)
     with torch.device("meta"):
         num_parameters = _count(build_tokenizer(request.tokenizer))
+    settings = {"tokenizer": request.tokenizer.to_dict(), **(start.recorded() if start else {})}
     return {
         "data": request.data.to_dict(),
-        "tokenizer": request.tokenizer.to_dict(),
-        **(start.recorded() if start else {}),
+        **settings,
+        **_difference(request, settings),
         "training": request.training.to_dict(),
         "output": str(request.output),
         "num_parameters": num_parameters,
@@ -213,6 +223,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
         "output": str(request.output),
         "nat": shape.to_dict(),
         **(_start(start, request) if start else {}),
+        **_difference(request, {"nat": shape.to_dict(), **(start.recorded() if start else {})}),
         "training": request.training.to_dict(),
         "num_parameters": num_parameters,
         "tokens_per_image": shape.num_tokens,
@@ -237,7 +248,7 @@ def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfi
     benchmark = BENCHMARKS.get(request.dataset)
     shards = shard_files(request.tokens)
     if benchmark and not shards and not start and is_absent(request.dataset, request.model):
-        return "(the benchmark's tokenizer)", nat_preset(request.size, **benchmark.nat())
+        return "(the benchmark's tokenizer)", nat_preset(request.size, **{**benchmark.nat(), **request.shape})
     model = tokenizer_model(request, start)
     if shards:
         info = read_header(shards[0]).info
@@ -253,4 +264,5 @@ def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfi
     fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
     fields = benchmark.nat() if benchmark else fields
     fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
-    return str(model.path), nat_preset(request.size, tokenizer_fingerprint=tokens_fingerprint(model), **fields)
+    fields |= {"tokenizer_fingerprint": tokens_fingerprint(model), **request.shape}
+    return str(model.path), nat_preset(request.size, **fields)

@@ -42,7 +42,6 @@ from adanat_cli.jobs.train.policy_setup import (
 )
 from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
-from adanat_cli.jobs.train.run_folder import Scalars
 from adanat_cli.jobs.train.start import Start
 
 
@@ -67,7 +66,7 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     shape = policy_shape(request, nat, folder.fingerprint("nat"), start)
     images = open_images(request, folder, nat)
     length, decisive = Length("training.updates"), run_settings(request, shape, start)
-    run = Run(request.output, decisive, accelerator, reporter, length, request.note)
+    run = Run(request.output, decisive, accelerator, reporter, length, request.note, request.record, request.track)
     for part in images[: 1 if images[1] is images[0] else 2]:
         run.reporter.log(part.describe())
     setup = prepare(request, accelerator, run.reporter, images)
@@ -145,7 +144,6 @@ class PolicyLoop(TrainingLoop):
             training.batch_size,
             accelerator,
         )
-        self.scalars = Scalars(self.folder, write=accelerator.is_main_process)
         self.fixed_distance, self.best = math.nan, Best()
         self._stats: dict[str, float] = {}
 
@@ -169,7 +167,7 @@ class PolicyLoop(TrainingLoop):
                 "it, so that they can be learned."
             )
         self.best = Best(0, distance, self._policy_state())
-        self.folder.log(0, distance=distance, fixed_distance=self.fixed_distance)
+        self.run.log(0, distance=distance, fixed_distance=self.fixed_distance)
         self.reporter.log(
             f"Fixed schedule: distance {self.fixed_distance:.4g} over {self.request.training.eval_images} images."
         )
@@ -183,7 +181,7 @@ class PolicyLoop(TrainingLoop):
         """Log all statistics, and advance the progress bar."""
         if self.trainer.step == 1:
             self.reporter.log(f"Rollout: {self.trainer.rollout_bytes / 2**20:.1f} MB on each process.")
-        self.scalars.log(self.trainer.step, self._stats)
+        self.run.log(self.trainer.step, **self._stats)
         task.advance(1, reward=self._stats["reward"], kl=self._stats["kl"])
 
     def observe(self, task: Task) -> None:
@@ -223,7 +221,7 @@ class PolicyLoop(TrainingLoop):
 
     def _evaluate(self, task: Task) -> None:
         distance = self._distance(PolicySchedule(self.trainer.agent.policy))
-        self.scalars.log(self.trainer.step, {"distance": distance})
+        self.run.log(self.trainer.step, distance=distance)
         if distance < self.best.distance:
             self.best = Best(self.trainer.step, distance, self._policy_state())
         task.advance(0, distance=distance, best=self.best.distance)

@@ -153,7 +153,7 @@ class SearchLoop(TrainingLoop):
 
     def log(self, task: Task) -> None:
         """Log the distances, and advance the progress bar."""
-        self.folder.log(self.trainer.step, **self._stats)
+        self.run.log(self.trainer.step, **self._stats)
         task.advance(1, distance=self._stats["distance"], best=self._stats["best_distance"])
 
     def export(self) -> None:

@@ -14,7 +14,7 @@ from adanat_cli.jobs.train.run_folder import recorded_settings
 from adanat_cli.jobs.train.start import Start, find_start
 
 
-def chosen_kind(request: TrainPolicyRequest) -> Kind:
+def chosen_kind(request: TrainPolicyRequest, num_steps: int) -> Kind:
     """The kind that was typed, or that of the policy to start from.
 
     Raises:
@@ -27,7 +27,7 @@ def chosen_kind(request: TrainPolicyRequest) -> Kind:
         kind not in ("search", "tuned"),
         f"--kind {kind} starts from a schedule, not from a policy; leave --from out, or give a schedule with --base.",
     )
-    folder, steps = resolve_model(request.start), request.num_steps
+    folder, steps = resolve_model(request.start), num_steps
     others = ", ".join(map(str, folder.policy_steps()))
     require(
         folder.has(policy_component(steps)),

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -177,26 +176,6 @@ class RunFolder:
             lines = [line for line in lines if line.endswith("\n") and _step_of(line) <= state["step"]]
         with atomic_path(self._metrics) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
-
-
-class Scalars:
-    """Logs named numbers to ``metrics.jsonl``, and to TensorBoard where it is installed."""
-
-    def __init__(self, folder: RunFolder, write: bool = True) -> None:
-        """Open TensorBoard's log in the run folder if there is one."""
-        self._folder = folder
-        self._board: Any = None
-        if write and find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder.path / "tensorboard"))
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Append values of one update."""
-        self._folder.log(step, **values)
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
 
 
 def _step_of(line: str) -> float:

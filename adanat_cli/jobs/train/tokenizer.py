@@ -68,7 +68,8 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
     # Where the data lies and how many threads decode it change nothing.
     settings = {"data": source.identity(), "tokenizer": shape.to_dict(), "training": training.to_dict()}
     settings |= start.recorded() if start else {}
-    run = Run(request.output, settings, accelerator, reporter, training_length(training), request.note)
+    length, told = training_length(training), (request.note, request.record, request.track)
+    run = Run(request.output, settings, accelerator, reporter, length, *told)
     run.reporter.log(source.describe())
     weights = None
     if start and not start.is_resumed:

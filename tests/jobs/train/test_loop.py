@@ -76,9 +76,9 @@ def go_on(run: Path, reporter: Any = None, **changes: Any) -> dict[str, Any]:
 
 
 def files(run: Path) -> dict[str, bytes]:
-    """Every file of a run, without how fast it went."""
+    """Every file of a run, without how fast it went; TensorBoard's log, where that is installed, holds times."""
     found = {}
-    for file in sorted(path for path in run.rglob("*") if path.is_file()):
+    for file in sorted(path for path in run.rglob("*") if path.is_file() and path.parent.name != "tensorboard"):
         content = file.read_bytes()
         if file.name == "metrics.jsonl":
             lines = [json.loads(line) for line in content.splitlines()]
