@@ -14,6 +14,7 @@ import typer
 
 from adanat_cli import __version__
 from adanat_cli.commands import (
+    edit,
     evaluate,
     import_,
     info,
@@ -52,6 +53,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("sample", rich_help_panel="Generate")(sample.command)
+app.command("edit", rich_help_panel="Generate")(edit.command)
 app.command("tokenize", rich_help_panel="Train")(tokenize.command)
 app.command("pretrain-nat", rich_help_panel="Train")(pretrain_nat.command)
 app.command("train-policy", rich_help_panel="Train")(train_policy.command)

@@ -40,7 +40,7 @@ def test_help_names_every_command() -> None:
     done = adanat("--help")
     assert done.returncode == 0
     training = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer")
-    for name in ("sample", *training, "evaluate", "stats", "import", "info", "pull", "push"):
+    for name in ("sample", "edit", *training, "evaluate", "stats", "import", "info", "pull", "push"):
         assert name in done.stdout
 
 

@@ -48,7 +48,10 @@ def test_two_processes_share_the_shards_and_one_speaks(tmp_path: Path) -> None:
     [
         (0, "stats", "--nproc is 0; expected"),
         (-2, "sample", "--nproc is -2; expected"),
-        *((2, name, f"adanat {name} works in one process") for name in ("sample", "info", "import", "push", "pull")),
+        *(
+            (2, name, f"adanat {name} works in one process")
+            for name in ("sample", "edit", "info", "import", "push", "pull")
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused_in_one_line(count: int, command: str, words: str) -> None:

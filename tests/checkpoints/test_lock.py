@@ -14,6 +14,7 @@ import pytest
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.lock import is_empty, locked
 from adanat_cli.core.config import PixelConfig, TokenizerTrainingConfig, VQAEConfig, data_config
+from adanat_cli.core.config.edit import Box, EditRequest
 from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest, TokenizeRequest
 from adanat_cli.core.config.settings import TokenizerSettings
 from adanat_cli.core.config.share_requests import ImportRequest, PullRequest
@@ -21,6 +22,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.edit import edit
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.import_weights import import_weights
 from adanat_cli.jobs.share.pull import pull
@@ -78,7 +80,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 JOBS = (
     *("train-tokenizer", "train-tokenizer, pixels", "pretrain-nat", "train-policy"),
-    *("tokenize", "sample", "stats", "import", "pull"),
+    *("tokenize", "sample", "edit", "stats", "import", "pull"),
 )
 
 
@@ -103,6 +105,10 @@ def _jobs(toy: Path, out: Path) -> dict[str, tuple[Callable[..., Any], Any]]:
             TokenizeRequest(data, model=model, output=out, device="cpu"),
         ),
         "sample": (sample, SampleRequest(output=out, model=model, num_images=1, device="cpu")),
+        "edit": (
+            edit,
+            EditRequest(toy / "images" / "one" / "000.png", box=Box(0, 0, 4, 4), output=out, model=model, device="cpu"),
+        ),
         "stats": (make_stats, StatsRequest(data, out / "x.npz", {"image_size": 16}, model=model, device="cpu")),
         "import": (import_weights, ImportRequest((toy / "no.pth",), out)),
         "pull": (pull, PullRequest("imagenet64", out)),
@@ -139,13 +145,13 @@ def test_a_writer_of_a_model_waits_for_the_other(toy: Path, monkeypatch: pytest.
         model.put_results([{"metric": "fid", "value": 1.0}])
 
 
-@pytest.mark.parametrize("name", ["train-tokenizer", "train-policy", "tokenize", "sample", "stats"])
+@pytest.mark.parametrize("name", ["train-tokenizer", "train-policy", "tokenize", "sample", "edit", "stats"])
 def test_a_full_disk_is_one_line_in_every_job(toy: Path, tmp_path: Path, name: str) -> None:
     job, request = _jobs(toy, tmp_path / "out")[name]
     if name == "train-tokenizer":
         request = replace(request, training=TokenizerTrainingConfig(steps=1, batch_size=2, precision="fp32"), workers=0)
     # What is large comes last: settings can be written, images, states and features cannot.
-    largest = {"sample": 100, "stats": 300, "tokenize": 1000}.get(name, 8000)
+    largest = {"sample": 100, "edit": 100, "stats": 300, "tokenize": 1000}.get(name, 8000)
     with full_disk(largest), pytest.raises(AdaNATError, match="File too large; make room, then run") as caught:
         job(request, SilentReporter())
     assert "\n" not in str(caught.value)

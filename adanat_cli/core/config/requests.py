@@ -93,23 +93,15 @@ class SampleRequest:
     num_images: int | None = option(
         None, "--num-images", "-n", help="Number of images.", show_default="16, or one for each prompt of a file"
     )
-    num_steps: int | None = option(
-        None, "--steps", help="Generation steps; by default 8, or as many as a schedule file has.", acts_on=MODEL
-    )
+    num_steps: int | None = shared.num_steps()
     model: str = shared.model()
     output: Path | None = shared.output(
         None,
         help="Folder for the images of one run.",
         show_default="samples; samples-2 and so on if that holds other images",
     )
-    overwrite: bool = option(False, help="Remove what earlier runs wrote to the folder.")
-    schedule: str = option(
-        "",
-        help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a policy "
-        "for this number of steps, else cosine.",
-        panel=_GENERATION,
-        acts_on=MODEL,
-    )
+    overwrite: bool = shared.overwrite()
+    schedule: str = shared.schedule()
     sampling_temperature: float | None = shared.sampling_temperature()
     remask_temperature: float | None = shared.remask_temperature()
     guidance_scale: float | None = shared.guidance_scale()
@@ -123,9 +115,7 @@ class SampleRequest:
         help="File for the grid of the first 100 images, one column per class that was given.",
         show_default="OUTPUT/grid.png",
     )
-    trace: bool = option(
-        False, help="Also save how the first images were generated, step by step, as pictures and JSON."
-    )
+    trace: bool = shared.trace()
     seed: int = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")

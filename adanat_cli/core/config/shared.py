@@ -61,6 +61,25 @@ prompts = partial(
     help="What to draw, for a text model; repeat to cycle through several.",
     acts_on=MODEL,
 )
+num_steps = partial(
+    option,
+    None,
+    "--steps",
+    help="Generation steps; by default 8, or as many as a schedule file has.",
+    acts_on=MODEL,
+)
+schedule = partial(
+    option,
+    "",
+    help="learned, cosine, halton, autonat:FILE or table:FILE (YAML). By default learned if the model has a policy for "
+    "this number of steps, else cosine.",
+    panel="Generation",
+    acts_on=MODEL,
+)
+overwrite = partial(option, False, help="Remove what earlier runs wrote to the folder.")
+trace = partial(
+    option, False, help="Also save how the first images were generated, step by step, as pictures and JSON."
+)
 _factor = partial(option, None, panel="Generation", acts_on=MODEL)
 sampling_temperature = partial(
     _factor, help="Factor on a fixed schedule's sampling temperature; for halton, the temperature itself."

@@ -91,7 +91,7 @@ class ClassConditions(Conditions):
     def slug(self, index: int) -> str:
         """Part of a file name, such as ``class207_golden-retriever``."""
         label = self.number(index)
-        return "_".join(filter(None, (f"class{label}", _slug(self._short(label)))))
+        return "_".join(filter(None, (f"class{label}", slugged(self._short(label)))))
 
     def facts(self, index: int) -> dict[str, Any]:
         """The class of an image as a trace records it."""
@@ -109,6 +109,31 @@ class ClassConditions(Conditions):
 
     def _short(self, label: int) -> str:
         return short_name(self.names.get(label, ""))
+
+
+@dataclass(frozen=True)
+class NoClass(ClassConditions):
+    """The null label of a NAT that is conditioned on classes, by which it guides; its number is that of the classes."""
+
+    def name(self, index: int) -> str:
+        """What stands in place of a class's name."""
+        return "no class"
+
+    def slug(self, index: int) -> str:
+        """Part of a file name."""
+        return "no-class"
+
+    def facts(self, index: int) -> dict[str, Any]:
+        """The class of an image as a trace records it."""
+        return {"class": None, "name": self.name(index)}
+
+    def described(self, num_images: int) -> dict[str, Any]:
+        """The classes of the first images as a run's result lists them: none."""
+        return {"classes": {}}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what distinguishes these conditions from others, as JSON values."""
+        return {"classes": None}
 
 
 @dataclass(frozen=True)
@@ -153,7 +178,7 @@ class PromptConditions(Conditions):
 
     def slug(self, index: int) -> str:
         """Part of a file name, such as ``a-red-bus-in-the-snow``."""
-        return _slug(self.name(index)) or f"prompt{self.number(index)}"
+        return slugged(self.name(index)) or f"prompt{self.number(index)}"
 
     def facts(self, index: int) -> dict[str, Any]:
         """The prompt of an image as a trace records it."""
@@ -205,7 +230,7 @@ Asked = ClassConditions | PromptConditions
 """What a user can ask a model for."""
 
 
-def _slug(text: str) -> str:
+def slugged(text: str) -> str:
     """The first words of a text joined by hyphens, in letters that the file system allows."""
     encoding = sys.getfilesystemencoding()
     known = text.casefold().encode(encoding, "replace").decode(encoding)

@@ -25,7 +25,15 @@ from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import Asked, read_prompts
 from adanat_cli.jobs.sample.npz import check_room, npz_writer
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
-from adanat_cli.jobs.sample.sample_folder import NPZ, add_to_record, check_folder, first_free, start_record, writes
+from adanat_cli.jobs.sample.sample_folder import (
+    NPZ,
+    add_to_record,
+    check_folder,
+    first_free,
+    is_numbered,
+    run_of,
+    start_record,
+)
 from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.sample.trace import Trace, write_trace
 
@@ -50,7 +58,9 @@ def _settle(request: SampleRequest) -> SampleSettings:
         number = len(texts) if request.prompts_file else SampleSettings.num_images
     output = request.output or SampleSettings.output
     settled = settled_as(SampleSettings, request, prompts=texts, num_images=number, output=output)
-    return settled if request.output else replace(settled, output=first_free(settled.output, settled))
+    if request.output is None:
+        settled = replace(settled, output=first_free(output, run_of(settled), settled.overwrite))
+    return settled
 
 
 def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
@@ -111,14 +121,14 @@ class _Run:
         """Refuse what cannot be written, or would overwrite what is not this run's, before anything is loaded."""
         output, grid = self.request.output, self.request.grid
         check_writable(output)
-        check_folder(self.request, self.stem)
+        check_folder(output, run_of(self.request), self.request.overwrite, self._writes)
         size = read_config(self.sampler.folder, "tokenizer", tokenizer_config).image_size
         if self.request.image_format == "npz":
             check_room(output, self.request.num_images, size)
         if grid is not None:
             check_picture(grid, "--grid")
             require(
-                grid.resolve().parent != output.resolve() or not writes(self.request, self.stem, grid.name),
+                grid.resolve().parent != output.resolve() or not self._writes(grid.name),
                 f"--grid {grid} is the name of one of the images; choose another, such as grid.png.",
             )
             check_writable(grid.parent, "choose another --grid")
@@ -130,7 +140,7 @@ class _Run:
         files: list[str] = []
         traces: list[str] = []
         shown: list[Pixels] = []
-        start_record(request)
+        start_record(request.output, run_of(request), request.overwrite)
         if as_npz := request.image_format == "npz":
             add_to_record(request.output, [NPZ])
             files.append(str(request.output / NPZ))
@@ -150,6 +160,12 @@ class _Run:
                     traces += self._write_traces(indices[: trace.num_images], trace)
                 task.advance(len(indices))
         return {"files": files, "grid": self._write_grid(np.concatenate(shown)), "traces": traces}
+
+    def _writes(self, name: str) -> bool:
+        """Whether this run writes a file of this name."""
+        if self.request.image_format == "npz":
+            return name == NPZ
+        return is_numbered(name, self.request.num_images, self.stem)
 
     def _write_pngs(self, indices: Sequence[int], images: Pixels) -> list[str]:
         names = [f"{self.stem(index)}.png" for index in indices]

@@ -1,4 +1,4 @@
-"""Record which run of `adanat sample` wrote which file: nothing is overwritten, and only the last run is measured."""
+"""Record which run of `adanat sample` or `edit` wrote which file: nothing is overwritten, and the last is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ _MAX_DIGITS = 18
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
     """The line of a record that begins a run.
 
     Attributes:
@@ -47,51 +46,52 @@ class _Run:
     words: str
 
 
-def first_free(folder: Path, request: SampleSettings) -> Path:
+def first_free(folder: Path, asked: Run, overwrite: bool) -> Path:
     """Return the first of ``folder``, ``folder-2``, ``folder-3``, … that holds no images but this run's."""
-    number, free, asked = 1, folder, _run_of(request)
-    while not request.overwrite and not _is_of(free, asked):
+    number, free = 1, folder
+    while not overwrite and not _is_of(free, asked):
         number += 1
         free = folder.with_name(f"{folder.name}-{number}")
     return free
 
 
-def check_folder(request: SampleSettings, stem: Callable[[int], str]) -> None:
+def check_folder(folder: Path, asked: Run, overwrite: bool, writes: Callable[[str], bool]) -> None:
     """Refuse to overwrite files of other runs; other images in the folder stay.
 
     Args:
-        request: the run; with ``overwrite`` it may replace what earlier runs recorded.
-        stem: name of image i without its suffix.
+        folder: where the run writes.
+        asked: the run.
+        overwrite: whether it may replace what earlier runs recorded.
+        writes: whether it writes a file of this name.
 
     Raises:
         AdaNATError: naming the file and what to do.
     """
-    folder, asked, owners = request.output, _run_of(request), _owners(request.output)
-    for name in filter(partial(writes, request, stem), _images(folder)):
+    owners = _owners(folder)
+    for name in filter(writes, _images(folder)):
         run = owners.get(name)
         if run is None:
             raise AdaNATError(
                 f"{folder / name} is in the way, and no recorded run wrote it; choose another --output or move it."
             )
         require(
-            request.overwrite or run.digest == asked.digest,
+            overwrite or run.digest == asked.digest,
             f"{folder / name} belongs to another run ({run.words}); choose another --output, or add --overwrite to "
             "remove what earlier runs wrote.",
         )
 
 
-def start_record(request: SampleSettings) -> None:
+def start_record(folder: Path, asked: Run, overwrite: bool) -> None:
     """Record this run after the folder's earlier ones; with ``overwrite`` remove those and their files first."""
-    folder, asked = request.output, _run_of(request)
     kept = []
     for run, names in _read_runs(folder):
         repeated = run is not None and run.digest == asked.digest and run.num_images <= asked.num_images
-        if not (request.overwrite or repeated):
+        if not (overwrite or repeated):
             kept.append((run, names))
             continue
         for name in names:
             # The same run replaces its .npz only once the new one is whole.
-            if request.overwrite or name != NPZ:
+            if overwrite or name != NPZ:
                 with suppress(OSError):
                     (folder / name).unlink()
     with atomic_path(folder / RECORD) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -133,8 +133,7 @@ def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
         notes.append(f"{others} not part of the last run written into {folder}, and left out")
     if own and len(own) < run.num_images:
         notes.append(
-            f"{folder} holds {len(own):,} of the {run.num_images:,} images of its run, which the same `adanat sample` "
-            "command completes"
+            f"{folder} holds {len(own):,} of the {run.num_images:,} images of its run, which the same command completes"
         )
     return own, "; ".join(notes)
 
@@ -144,26 +143,24 @@ def is_picture(name: str) -> bool:
     return name == "grid.png" or name.endswith("_trace.png")
 
 
-def _is_of(folder: Path, asked: _Run) -> bool:
+def _is_of(folder: Path, asked: Run) -> bool:
     """Whether a folder holds only images of this run."""
     owners = _owners(folder)
     runs = (owners.get(name) for name in _images(folder))
     return all(run is not None and run.digest == asked.digest for run in runs)
 
 
-def _owners(folder: Path) -> dict[str, _Run | None]:
+def _owners(folder: Path) -> dict[str, Run | None]:
     """File name -> the run that wrote it last."""
     return {name: run for run, names in _read_runs(folder) for name in names}
 
 
-def writes(request: SampleSettings, stem: Callable[[int], str], name: str) -> bool:
-    """Whether a run writes a file of this name."""
-    if request.image_format == "npz":
-        return name == NPZ
+def is_numbered(name: str, num_images: int, stem: Callable[[int], str]) -> bool:
+    """Whether a name is that of the PNG of one of n images, of which ``stem`` gives the names without suffix."""
     number = name.partition("_")[0]
     if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS):
         return False
-    return int(number) < request.num_images and name == f"{stem(int(number))}.png"
+    return int(number) < num_images and name == f"{stem(int(number))}.png"
 
 
 def _images(folder: Path) -> Iterator[str]:
@@ -175,9 +172,10 @@ def _images(folder: Path) -> Iterator[str]:
                 yield file.name
 
 
-def _run_of(request: SampleSettings) -> _Run:
+def run_of(request: SampleSettings) -> Run:
+    """Describe a run of ``adanat sample``."""
     values = {key: value for key, value in vars(request).items() if key not in _IRRELEVANT}
-    values["classes"] = _class_ids(request)
+    values["classes"] = class_ids(request.model, request.classes)
     # Under the names that older records were made with.
     sampling, remasking = values.pop("sampling_temperature"), values.pop("remask_temperature")
     values["guidance"] = values.pop("guidance_scale")
@@ -189,26 +187,26 @@ def _run_of(request: SampleSettings) -> _Run:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
     asked = ", ".join([*request.classes, *request.prompts])
     of = f" of {textwrap.shorten(asked, _SHOWN, placeholder=' …')}" if asked else ""
-    return _Run(digest[:32], request.num_images, f"{request.num_images}{of}, seed {request.seed}")
+    return Run(digest[:32], request.num_images, f"{request.num_images}{of}, seed {request.seed}")
 
 
-def _class_ids(request: SampleSettings) -> list[int]:
-    """The labels of the requested classes, however they are spelt."""
-    folder = resolve_model(request.model)
+def class_ids(model: str, classes: Sequence[str]) -> list[int]:
+    """The labels of classes of a model, however they are spelt."""
+    folder = resolve_model(model)
     nat = nat_config(folder)
-    if not request.classes or nat.condition != "class":
+    if not classes or nat.condition != "class":
         return []
-    return find_classes(request.classes, folder.labels(), nat.num_classes)
+    return find_classes(classes, folder.labels(), nat.num_classes)
 
 
-def _read_runs(folder: Path) -> list[tuple[_Run | None, list[str]]]:
+def _read_runs(folder: Path) -> list[tuple[Run | None, list[str]]]:
     """The runs of a folder's record in order, each with its file names; None for a damaged line."""
-    runs: list[tuple[_Run | None, list[str]]] = []
+    runs: list[tuple[Run | None, list[str]]] = []
     for values in _lines(folder):
         if not isinstance(values, list):
             run = None
             with suppress(AdaNATError):
-                run = conform(values, _Run, RECORD)
+                run = conform(values, Run, RECORD)
             runs.append((run, []))
         elif runs:
             # Only files of this folder.

@@ -25,7 +25,14 @@ from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, build_schedule
 from adanat_cli.jobs.resolve.text_encoders import encoder_of
 from adanat_cli.jobs.runtime.devices import images_at_once, sampling_precision
-from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, Conditions, PromptConditions, warn_of_cut_prompts
+from adanat_cli.jobs.sample.conditions import (
+    Asked,
+    ClassConditions,
+    Conditions,
+    NoClass,
+    PromptConditions,
+    warn_of_cut_prompts,
+)
 from adanat_cli.jobs.sample.pictures import Pixels, to_uint8
 
 _DECODED_AT_ONCE = {"cpu": 2}
@@ -118,6 +125,12 @@ class Sampler:
             warn_of_cut_prompts(prompts, self.text_encoder, warn)
         return PromptConditions.of(prompts, self.text_encoder)
 
+    def no_conditions(self) -> Asked:
+        """No class, or the empty prompt: nothing is asked for, and the tokens that are kept decide alone."""
+        if self.config.condition == "class":
+            return NoClass(torch.tensor([self.config.num_classes]), self.folder.labels())
+        return PromptConditions.of([""], self.text_encoder)
+
     def schedule(self, choice: ScheduleChoice) -> Schedule:
         """Build what a settled choice stands for; a learned policy is loaded."""
         return build_schedule(choice, self.folder, self.config.grid, self.device)
@@ -129,9 +142,10 @@ class Sampler:
         seed: int,
         indices: Sequence[int] | Tensor,
         on_step: StepCallback | None = None,
+        given: Tensor | None = None,
     ) -> Tensor:
         """Generate a batch of images as token ids (B, N); the arguments are those of ``sample_tokens``."""
-        return sample_tokens(self.nat, schedule, conditions, seed, indices, on_step, self.precision)
+        return sample_tokens(self.nat, schedule, conditions, seed, indices, on_step, self.precision, given)
 
     def images(
         self,
@@ -209,6 +223,7 @@ def sample_tokens(
     indices: Sequence[int] | Tensor,
     on_step: StepCallback | None = None,
     precision: torch.dtype = torch.float32,
+    given: Tensor | None = None,
 ) -> Tensor:
     """Generate a batch of images as token ids.
 
@@ -220,12 +235,16 @@ def sample_tokens(
         indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
         on_step: called after every step.
         precision: number format of the network.
+        given: (B, N) int64, tokens to keep, and the mask id where to draw; None to draw all.
 
     Returns:
         (B, N) int64 in [0, K).
     """
     config, device = nat.config, next(nat.parameters()).device
-    state = DecodingState.start(len(indices), config.num_tokens, config.mask_id, schedule.num_steps, device)
+    if given is None:
+        state = DecodingState.start(len(indices), config.num_tokens, config.mask_id, schedule.num_steps, device)
+    else:
+        state = DecodingState.start_from(given.to(device), config.mask_id, schedule.num_steps)
     noise = SeededNoise(seed, torch.as_tensor(indices, device=device), config.num_tokens)
     condition = conditions.encode(conditions.numbers(indices).to(device)).to(device)
     predict = predictor(nat, condition, precision, conditions.null)

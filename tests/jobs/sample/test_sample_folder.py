@@ -25,7 +25,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample import npz
 from adanat_cli.jobs.sample import sample as sampling_run
 from adanat_cli.jobs.sample.sample import sample
-from adanat_cli.jobs.sample.sample_folder import _run_of
+from adanat_cli.jobs.sample.sample_folder import run_of
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_class_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
     ],
 )
 def test_records_of_the_first_builds_name_the_same_runs(tmp_path: Path, fields: dict[str, Any], digest: str) -> None:
-    assert _run_of(SampleSettings(output=tmp_path, num_images=4, **fields)).digest == digest
+    assert run_of(SampleSettings(output=tmp_path, num_images=4, **fields)).digest == digest
 
 
 def test_images_without_a_record_are_never_written_over(model: str, tmp_path: Path) -> None:

@@ -114,6 +114,20 @@ def test_prompts_come_from_a_file_one_a_line(results: dict[str, Any], folder: Pa
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
 
 
+def test_an_edit_follows_its_prompt_or_none(results: dict[str, Any], folder: Path) -> None:
+    pipeline = Pipeline.from_pretrained(str(folder / "nat" / "model"), device="cpu")
+    (image,) = pipeline.sample(prompts="one red square", num_steps=3, schedule="cosine").images
+    asked = {"box": (0, 0, *image.size), "num_steps": 3, "schedule": "cosine"}
+    edited = pipeline.edit(image, prompts=["one green square", "one red square"], **asked)
+    assert edited.labels == [0, 1]
+    drawn = pipeline.sample(prompts=["one green square", "one red square"], num_steps=3, schedule="cosine")
+    for one, other in zip(edited.images, drawn.images, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+    free = pipeline.edit(image, variations=2, **asked)
+    assert free.labels == [0, 0]
+    assert not np.array_equal(np.asarray(free.images[0]), np.asarray(edited.images[0]))
+
+
 def test_python_draws_what_the_command_draws(results: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     pipeline = Pipeline.from_pretrained(str(folder / "nat" / "model"), device="cpu")
     samples = pipeline.sample(prompts=["one red square", "two blue squares"], num_steps=3, schedule="cosine")
