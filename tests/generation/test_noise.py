@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from adanat_cli.core.generation.noise import SeededNoise, draw
+from adanat_cli.core.generation.state import DecodingState
 
 
 def uniforms(seed: int = 0, images: int = 400, step: int = 0, purpose: int = 0) -> torch.Tensor:
@@ -56,7 +57,7 @@ def test_gumbel_noise_has_mean_and_variance_of_the_gumbel_distribution() -> None
 def test_drawn_frequencies_match_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, -2.0, 2.5, -torch.inf, 0.3, -1.0])
     noise = SeededNoise(11, torch.arange(500), 256)
-    ids = noise.choose(logits.expand(500, 256, 7), 0)
+    ids = noise.choose(logits.expand(500 * 256, 7), 0, DecodingState.start(500, 256, 7, 1).masked)
     expected = logits.softmax(0).double() * ids.numel()
     counts = torch.bincount(ids.flatten(), minlength=7).double()
     assert counts[4] == 0
@@ -67,7 +68,8 @@ def test_drawn_frequencies_match_the_softmax() -> None:
 
 def test_a_uniform_distribution_over_a_large_codebook_is_drawn_evenly() -> None:
     num_ids = 16384
-    ids = SeededNoise(2, torch.arange(2), 512).choose(torch.zeros(1, 1, num_ids).expand(2, 512, num_ids), 0)
+    masked = DecodingState.start(2, 512, num_ids, 1).masked
+    ids = SeededNoise(2, torch.arange(2), 512).choose(torch.zeros(1, num_ids).expand(1024, num_ids), 0, masked)
     counts = torch.histc(ids.float(), 16, 0, num_ids)
     expected = ids.numel() / 16
     assert ((counts - expected) ** 2 / expected).sum() < 15 + 5 * math.sqrt(30)

@@ -13,12 +13,15 @@ from adanat_cli.core.generation.actions import Action, action_from_values
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import AutoNATSchedule, CosineSchedule, HaltonSchedule, TableSchedule
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.generation.step import Prediction, decide, generate, guide, remask
+from adanat_cli.core.generation.step import Prediction, Predictor, decide, generate, guide, remask
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.jobs.sample.sampler import predictor
+from adanat_cli.jobs.sample.conditions import ClassConditions
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from tests.support import fill_analytic, fixture, gumbel
 
 OUR_ORDER = [0, 2, 1, 3]
+ALL = torch.ones(2, dtype=torch.bool)
+"""Both of two samples are guided."""
 
 
 @dataclass
@@ -29,9 +32,9 @@ class StoredNoise:
     batch: int
     with_id_noise: bool = True
 
-    def choose(self, logits: Tensor, step: int) -> Tensor:
+    def choose(self, logits: Tensor, step: int, masked: tuple[Tensor, Tensor]) -> Tensor:
         if self.with_id_noise:
-            logits = logits + gumbel("noise.ids", (self.num_steps, self.batch, *logits.shape[1:]))[step]
+            logits = logits + gumbel("noise.ids", (self.num_steps, self.batch, 256, logits.shape[-1]))[step][masked]
         return logits.argmax(-1)
 
     def gumbel(self, step: int) -> Tensor:
@@ -59,15 +62,20 @@ def tiny_nat(num_classes: int = 10) -> UViT:
     return fill_analytic(UViT(config))
 
 
-def toy_predictor(num_ids: int = 11, calls: list[bool] | None = None, seed: int = 0):
+def predictor(nat: UViT, labels: Tensor) -> Predictor:
+    return ConditionedNAT(nat, ClassConditions(labels, {})).predictor(labels)
+
+
+def toy_predictor(num_ids: int = 11, calls: list[list[bool]] | None = None, seed: int = 0):
     """A network whose logits at a position depend on all tokens of the same sample."""
     weights = torch.randn(97, num_ids, generator=torch.Generator().manual_seed(seed))
 
-    def predict(token_ids: Tensor, guided: bool) -> Prediction:
+    def predict(state: DecodingState, guided: Tensor) -> Prediction:
         if calls is not None:
-            calls.append(guided)
-        code = (token_ids.cumsum(-1) * 31 + token_ids.sum(-1, keepdim=True)) % 97
-        return Prediction(weights[code], weights[code.flip(-1)] if guided else None, code[..., None].float())
+            calls.append(guided.tolist())
+        code = (state.token_ids.cumsum(-1) * 31 + state.token_ids.sum(-1, keepdim=True)) % 97
+        null = weights[code.flip(-1)[state.masked]] if guided.any() else None
+        return Prediction(weights[code[state.masked]], null, code[..., None].float())
 
     return predict
 
@@ -89,7 +97,7 @@ def test_the_loop_is_the_references(case: str) -> None:
     )
     np.testing.assert_array_equal(torch.stack([ids for ids, _ in seen]), stored["sampled_ids"])
     np.testing.assert_array_equal(torch.stack([mask for _, mask in seen]), stored["masked_after"])
-    features = predict(last.token_ids, False).features[:, ::32]
+    features = predict(last, torch.zeros(batch, dtype=torch.bool)).features[:, ::32]
     np.testing.assert_allclose(features, stored["final_feat_stride32"], atol=3e-5)
 
 
@@ -99,7 +107,7 @@ def test_the_first_confidence_is_the_references() -> None:
     predict = predictor(tiny_nat(), torch.from_numpy(stored["T4_argmax.labels"]).long())
     action = action_from_values(torch.from_numpy(stored["T4_argmax.params"][0])[..., OUR_ORDER])
     state = DecodingState.start(2, 256, 64, 4)
-    logits = guide(predict(state.token_ids, True), action.guidance_scale)
+    logits = guide(predict(state, ALL), action.guidance_scale.repeat_interleave(256)).unflatten(0, (2, 256))
     drawn = (logits / action.sampling_temperature[:, None, None]).argmax(-1, keepdim=True)
     noise = action.remask_temperature[:, None] * StoredNoise(4, 2).gumbel(0)
     confidence = logits.log_softmax(-1).gather(-1, drawn)[..., 0] + noise
@@ -221,14 +229,14 @@ def test_an_image_depends_on_seed_and_index_only() -> None:
 
 def test_one_network_call_a_step_and_guided_only_where_a_scale_is_not_zero() -> None:
     table = torch.tensor([[0.9, 1, 1, 0.0], [0.5, 1, 1, 0.7], [0.1, 1, 0, 0.0]])
-    calls: list[bool] = []
+    calls: list[list[bool]] = []
     start = DecodingState.start(2, 16, 11, 3)
     generate(TableSchedule(table), toy_predictor(calls=calls), start, SeededNoise(0, torch.arange(2), 16))
-    assert calls == [False, True, False]
+    assert calls == [[False] * 2, [True] * 2, [False] * 2]
 
 
 def test_a_policy_gets_features_from_the_same_single_call() -> None:
-    calls: list[bool] = []
+    calls: list[list[bool]] = []
     widths: list[int] = []
 
     class Policy(GivenActions):
@@ -240,13 +248,13 @@ def test_a_policy_gets_features_from_the_same_single_call() -> None:
     schedule = Policy(torch.full((4, 2, 4), 0.5), needs_features=True)
     start = DecodingState.start(2, 16, 11, 4)
     generate(schedule, toy_predictor(calls=calls), start, SeededNoise(0, torch.arange(2), 16))
-    assert calls == [True] * 4
+    assert calls == [[True] * 2] * 4
     assert widths == [1] * 4
 
 
 def test_the_step_leaves_its_arguments_as_they_are() -> None:
     state, action = DecodingState.start(2, 16, 11, 4), action_from_values(torch.full((2, 4), 0.5))
-    prediction = toy_predictor()(state.token_ids, True)
+    prediction = toy_predictor()(state, ALL)
     copies = [tensor.clone() for tensor in (state.token_ids, prediction.logits, prediction.null_logits)]
     decide(state, action, prediction, SeededNoise(0, torch.arange(2), 16))
     after = (state.token_ids, prediction.logits, prediction.null_logits)
@@ -255,16 +263,16 @@ def test_the_step_leaves_its_arguments_as_they_are() -> None:
 
 def test_half_precision_logits_are_sampled_in_float32() -> None:
     state, action = DecodingState.start(2, 16, 11, 4), action_from_values(torch.full((2, 4), 0.5))
-    half = Prediction(*(tensor.bfloat16() for tensor in toy_predictor()(state.token_ids, True)))
+    half = Prediction(*(tensor.bfloat16() for tensor in toy_predictor()(state, ALL)))
     full = Prediction(*(tensor.float() for tensor in half))
     noise = SeededNoise(0, torch.arange(2), 16)
     assert torch.equal(decide(state, action, half, noise).token_ids, decide(state, action, full, noise).token_ids)
 
 
 def test_ruled_out_ids_are_never_drawn_with_guidance() -> None:
-    logits = torch.zeros(2, 200, 5)
+    logits = torch.zeros(400, 5)
     logits[..., 1] = -torch.inf
-    prediction = Prediction(logits, logits + torch.randn(2, 200, 1), torch.zeros(2, 200, 1))
+    prediction = Prediction(logits, logits + torch.randn(400, 1), torch.zeros(2, 200, 1))
     for scale in (0.0, 0.5, 3.0):
         action = action_from_values(torch.tensor([[0.5, 2.0, 1.0, scale]]).expand(2, 4))
         state = decide(DecodingState.start(2, 200, 5, 2), action, prediction, SeededNoise(1, torch.arange(2), 200))
@@ -274,10 +282,10 @@ def test_ruled_out_ids_are_never_drawn_with_guidance() -> None:
 
 def test_a_vanishing_sampling_temperature_takes_the_best_id() -> None:
     state = DecodingState.start(2, 16, 11, 2)
-    prediction = toy_predictor()(state.token_ids, False)
+    prediction = toy_predictor()(state, ~ALL)
     action = action_from_values(torch.tensor([[0.5, 0.0, 1.0, 0.0]]).expand(2, 4))
     after = decide(state, action, prediction, SeededNoise(1, torch.arange(2), 16))
-    assert torch.equal(after.sampled_ids, prediction.logits.argmax(-1))
+    assert torch.equal(after.sampled_ids.flatten(), prediction.logits.argmax(-1))
 
 
 def test_remask_takes_the_least_confident_up_to_all_but_one() -> None:

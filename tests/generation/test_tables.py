@@ -15,14 +15,15 @@ from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import generate
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.jobs.sample.sampler import predictor
+from adanat_cli.jobs.sample.conditions import ClassConditions
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from tests.mutations import as_json, mutations
 from tests.support import fill_analytic, fixture, fixture_json, gumbel
 
 
 class StoredNoise:
-    def choose(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        return (logits + gumbel("noise.ids", (8, 2, 256, 64))[step]).argmax(-1)
+    def choose(self, logits: torch.Tensor, step: int, masked: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return (logits + gumbel("noise.ids", (8, 2, 256, 64))[step][masked]).argmax(-1)
 
     def gumbel(self, step: int) -> torch.Tensor:
         return gumbel("noise.confidence", (8, 2, 256))[step]
@@ -39,7 +40,8 @@ def strategy(tmp_path: Path) -> Path:
 def test_autonat_strategy_generates_what_the_reference_generates(strategy: Path) -> None:
     stored = fixture("nat_train")
     config = NATConfig(codebook_size=64, grid=(16, 16), width=32, depth=4, num_heads=4, num_classes=10)
-    predict = predictor(fill_analytic(UViT(config)), torch.from_numpy(stored["autonat.labels"]).long())
+    labels = torch.from_numpy(stored["autonat.labels"]).long()
+    predict = ConditionedNAT(fill_analytic(UViT(config)), ClassConditions(labels, {})).predictor(labels)
     states = [DecodingState.start(2, 256, 64, 8)]
     generate(read_autonat(strategy), predict, states[0], StoredNoise(), lambda state, _: states.append(state))
     np.testing.assert_array_equal(torch.stack([state.mask for state in states[:-1]]), stored["autonat.masked_before"])

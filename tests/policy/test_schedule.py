@@ -13,7 +13,8 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.policy.schedule import PolicySchedule, base_pre_activations
 from adanat_cli.core.policy.static import build_policy
-from adanat_cli.jobs.sample.sampler import predictor
+from adanat_cli.jobs.sample.conditions import ClassConditions
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from tests.support import analytic_input, fill_analytic, fixture, gumbel
 
 OUR_ORDER = [0, 2, 1, 3]
@@ -24,8 +25,8 @@ class StoredNoise:
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
 
-    def choose(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        return (logits + gumbel("noise.ids", (self.num_steps, 2, 256, 64))[step]).argmax(-1)
+    def choose(self, logits: torch.Tensor, step: int, masked: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return (logits + gumbel("noise.ids", (self.num_steps, 2, 256, 64))[step][masked]).argmax(-1)
 
     def gumbel(self, step: int) -> torch.Tensor:
         return gumbel("noise.confidence", (self.num_steps, 2, 256))[step]
@@ -56,7 +57,8 @@ def test_a_policy_generates_what_the_reference_generates(
     stored = {key.removeprefix(case): value for key, value in fixture(file).items() if key.startswith(case)}
     num_steps = len(stored["params"])
     config = NATConfig(codebook_size=64, grid=(16, 16), width=32, depth=4, num_heads=4, num_classes=num_classes)
-    predict = predictor(fill_analytic(UViT(config)), torch.from_numpy(stored["labels"]).long())
+    labels = torch.from_numpy(stored["labels"]).long()
+    predict = ConditionedNAT(fill_analytic(UViT(config)), ClassConditions(labels, {})).predictor(labels)
     seen: list[tuple[DecodingState, Action]] = []
     policy = reference_policy(num_steps, prefix, residual, smoothing)
     start = DecodingState.start(2, 256, 64, num_steps)
@@ -66,7 +68,7 @@ def test_a_policy_generates_what_the_reference_generates(
     values = torch.stack([action.values() for _, action in seen])
     np.testing.assert_allclose(values, stored["params"][..., OUR_ORDER], atol=3e-5)
     if "final_feat_stride32" in stored:
-        features = predict(last.token_ids, False).features[:, ::32]
+        features = predict(last, torch.zeros(2, dtype=torch.bool)).features[:, ::32]
         np.testing.assert_allclose(features, stored["final_feat_stride32"], atol=3e-5)
 
 

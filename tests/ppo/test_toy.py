@@ -24,8 +24,12 @@ def toy_predict(kinds: Tensor):
     features = torch.zeros(len(kinds), NUM_TOKENS, WIDTH)
     features[..., :4] = 2 * kinds[:, None, None] - 1.0
     features[..., 4] = 1
-    logits = torch.zeros(len(kinds), NUM_TOKENS, CODES)
-    return lambda ids, guided: Prediction(logits, logits if guided else None, features)
+
+    def predict(state: DecodingState, guided: Tensor) -> Prediction:
+        logits = torch.zeros(int(state.mask.sum()), CODES)
+        return Prediction(logits, logits if guided.any() else None, features)
+
+    return predict
 
 
 def toy_rollout(

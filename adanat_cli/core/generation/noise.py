@@ -18,8 +18,8 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 class Noise(Protocol):
     """The random numbers of a step."""
 
-    def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Draw one id per position, (B, N), from the softmax of (B, N, K) logits."""
+    def choose(self, logits: Tensor, step: int, masked: tuple[Tensor, Tensor]) -> Tensor:
+        """Draw one id (M,) from the softmax of each row of logits (M, K), given its sample and position, (M,) each."""
 
     def gumbel(self, step: int) -> Tensor:
         """Return (B, N) standard Gumbel noise for the confidence."""
@@ -41,9 +41,9 @@ class SeededNoise:
         seeded = _mix(torch.tensor(_signed(seed), device=image_indices.device))
         self._keys = _mix(seeded + image_indices * _signed(_WEYL))
 
-    def choose(self, logits: Tensor, step: int) -> Tensor:
-        """Draw one id per position, (B, N), from (B, N, K) logits; ids of zero probability are never drawn."""
-        return draw(logits, self.uniform(step, _CHOICE))
+    def choose(self, logits: Tensor, step: int, masked: tuple[Tensor, Tensor]) -> Tensor:
+        """Draw one id (M,) for each row of logits (M, K); ids of zero probability are never drawn."""
+        return draw(logits, self.uniform(step, _CHOICE)[masked])
 
     def gumbel(self, step: int) -> Tensor:
         """Return (B, N) standard Gumbel noise."""

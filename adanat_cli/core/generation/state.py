@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class DecodingState:
     def num_drawn(self) -> Tensor:
         """(B,) int64, tokens that are drawn and not given: what a re-masking ratio is a fraction of."""
         return (torch.ones_like(self.mask) if self.kept is None else ~self.kept).sum(-1)
+
+    @cached_property
+    def masked(self) -> tuple[Tensor, Tensor]:
+        """Sample and position, (M,) int64 each, of the M undecided tokens, sample by sample."""
+        sample, position = self.mask.nonzero(as_tuple=True)
+        return sample, position
 
     @property
     def finished(self) -> bool:

@@ -21,8 +21,9 @@ class Prediction(NamedTuple):
     """The NAT's output for a batch.
 
     Attributes:
-        logits: (B, N, K), given the condition.
-        null_logits: (B, N, K), given the null condition; None where no guidance is needed.
+        logits: (M, K), given the condition, at the M masked positions of all samples (``DecodingState.masked``).
+        null_logits: (M, K), given the null condition; None where no sample is guided. In rows of samples that are not,
+            they are the conditional ones.
         features: (B, N, D), given the condition; the input of an adaptive policy.
     """
 
@@ -31,8 +32,8 @@ class Prediction(NamedTuple):
     features: Tensor
 
 
-Predictor = Callable[[Tensor, bool], Prediction]
-"""Maps (B, N) token ids, and whether guidance is needed, to a prediction in one network call."""
+Predictor = Callable[[DecodingState, Tensor], Prediction]
+"""Maps a state, and which samples are guided, (B,) bool, to a prediction in at most one network call."""
 
 StepCallback = Callable[[DecodingState, Action], None]
 """Called with the state after a step and the action that led to it."""
@@ -45,11 +46,11 @@ def generate(
     noise: Noise,
     on_step: StepCallback | None = None,
 ) -> DecodingState:
-    """Take all remaining steps, with exactly one network call each.
+    """Take all remaining steps, with at most one network call each.
 
     Args:
         schedule: fixed schedule or learned policy.
-        predict: the NAT; it computes no null logits at steps where a fixed schedule guides no sample.
+        predict: the NAT; it computes no null logits for samples that a fixed schedule does not guide at a step.
         state: ``DecodingState.start(...)``, or ``start_from(...)`` where some tokens are given.
         noise: random numbers of the steps.
         on_step: called after each step.
@@ -59,11 +60,11 @@ def generate(
     """
     while not state.finished:
         if schedule.needs_features:
-            prediction = predict(state.token_ids, True)
+            prediction = predict(state, state.mask.new_ones(len(state.mask)))
             action = schedule(state, prediction.features)
         else:
             action = schedule(state, None)
-            prediction = predict(state.token_ids, bool(action.guidance_scale.any()))
+            prediction = predict(state, action.guidance_scale != 0)
         state = decide(state, action, prediction, noise, schedule.order)
         if on_step is not None:
             on_step(state, action)
@@ -81,23 +82,25 @@ def decide(
     Args:
         state: the state before the step.
         action: the four values of each sample, (B,) each.
-        prediction: the NAT's output at ``state.token_ids``.
+        prediction: the NAT's output for the state.
         noise: random numbers of the step.
         order: (N,), positions in the order in which they are revealed; None for the order of confidence.
 
     Source: MaskGIT (arXiv 2202.04200), section 3.2, with the four values of AdaNAT (arXiv 2409.00342), in the order of
     operations of the authors' code.
     """
-    logits = guide(prediction, action.guidance_scale)  # (B, N, K)
-    temperature = action.sampling_temperature.clamp(min=_MIN_TEMPERATURE)[:, None, None]
-    drawn = noise.choose(logits / temperature, state.step)  # (B, N)
-    sampled_ids = torch.where(state.mask, drawn, state.token_ids)
+    sample, position = state.masked  # (M,) each
+    logits = guide(prediction, action.guidance_scale[sample])  # (M, K)
+    temperature = action.sampling_temperature.clamp(min=_MIN_TEMPERATURE)[sample, None]
+    drawn = noise.choose(logits / temperature, state.step, state.masked)  # (M,)
+    sampled_ids = state.token_ids.index_put((sample, position), drawn)
     if order is None:
-        log_probs = logits.log_softmax(-1).gather(-1, sampled_ids[..., None])[..., 0]
-        confidence = log_probs + action.remask_temperature[:, None] * noise.gumbel(state.step)
+        log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
+        undecided = log_probs + action.remask_temperature[sample] * noise.gumbel(state.step)[sample, position]
     else:
-        confidence = -order.argsort().to(logits).expand(sampled_ids.shape)
-    mask = remask(confidence.masked_fill(~state.mask, torch.inf), action.remask_ratio, state.num_drawn)
+        undecided = -order.argsort().to(logits)[position]
+    confidence = logits.new_full(state.mask.shape, torch.inf).index_put((sample, position), undecided)
+    mask = remask(confidence, action.remask_ratio, state.num_drawn)
     return DecodingState(
         token_ids=sampled_ids.masked_fill(mask, logits.shape[-1]),
         mask=mask,
@@ -110,12 +113,12 @@ def decide(
 
 
 def guide(prediction: Prediction, guidance_scale: Tensor) -> Tensor:
-    """Return ``cond + w * (cond - null)``, (B, N, K) float32; ids with logit -inf under both keep it."""
+    """Return ``cond + w * (cond - null)``, (M, K) float32, for scales (M,); ids with logit -inf under both keep it."""
     logits = prediction.logits.float()
     if prediction.null_logits is None:
         return logits
     difference = (logits - prediction.null_logits.float()).nan_to_num_(nan=0.0)  # -inf - -inf
-    return difference.mul_(guidance_scale[:, None, None]).add_(logits)
+    return difference.mul_(guidance_scale[:, None]).add_(logits)
 
 
 def remask(confidence: Tensor, remask_ratio: Tensor, num_drawn: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.sample.conditions import Asked, Conditions
-from adanat_cli.jobs.sample.sampler import Sampler, decode_parts
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
+from adanat_cli.jobs.sample.sampler import Sampler, decode_parts, sample_tokens
 
 
 @dataclass
@@ -87,17 +88,25 @@ class GeneratedImages:
         return self.sampler.identity(self.choice, self.conditions, self.seed)
 
     def tera_flops(self) -> float:
-        """Floating-point operations of one image in units of 1e12, counted while image 0 is generated and decoded.
+        """Floating-point operations of one image in units of 1e12, as one process spends them on average.
 
-        Matrix products, convolutions and attention of the NAT (both halves of a guided step), the policy and the
-        decoder count; a multiplication with its addition counts as 2. A text encoder, which runs once an image
-        whatever the schedule, does not count.
+        Matrix products, convolutions and attention of the NAT (both halves of a guided step, logits of masked tokens),
+        the policy and the decoder count, while image 0 is generated and decoded; a multiplication with its addition
+        counts as 2. Of the first step's forwards, each class or prompt has one and all images share that of the null
+        condition. A text encoder, which runs once an image whatever the schedule, does not count.
         """
-        encoded = _Encoded.first(self.conditions)
+        nat = ConditionedNAT(self.sampler.nat, _Encoded.first(self.conditions), self.sampler.precision)
+        total, own = (self._operations(nat) for _ in range(2))
+        conditions = self.conditions.numbers(range(self.num_images)).unique()
+        shared = (total - own) / nat.num_kept * (nat.num_kept - 1 + len(conditions))
+        return (own + shared / self.num_images) / 1e12
+
+    def _operations(self, nat: ConditionedNAT) -> int:
+        """Operations of image 0, without those of features that the NAT has kept."""
         # Fused attention hides its products from the counter on some devices.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            self._decode(self.sampler.token_ids(self._schedule, encoded, self.seed, [0]))
-        return counter.get_total_flops() / 1e12
+            self._decode(sample_tokens(nat, self._schedule, self.seed, [0]))
+        return int(counter.get_total_flops())
 
     def _token_ids(self, indices: Sequence[int]) -> Tensor:
         return self.sampler.token_ids(self._schedule, self.conditions, self.seed, indices)

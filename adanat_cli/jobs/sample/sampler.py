@@ -16,7 +16,7 @@ from adanat_cli.core.errors import require
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.generation.step import Prediction, Predictor, StepCallback, generate
+from adanat_cli.core.generation.step import StepCallback, generate
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
@@ -34,6 +34,7 @@ from adanat_cli.jobs.sample.conditions import (
     warn_of_cut_prompts,
 )
 from adanat_cli.jobs.sample.pictures import Pixels, to_uint8
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
 
 _DECODED_AT_ONCE = {"cpu": 2}
 _DECODED_AT_ONCE_ON_GPU = 16
@@ -67,6 +68,7 @@ class Sampler:
         self.folder, self.device, self._encoder_name = folder, device, text_encoder
         self.config = nat_config(folder)
         self.precision = sampling_precision(precision, device)
+        self._conditioned: ConditionedNAT | None = None
 
     @cached_property
     def nat(self) -> UViT:
@@ -145,7 +147,13 @@ class Sampler:
         given: Tensor | None = None,
     ) -> Tensor:
         """Generate a batch of images as token ids (B, N); the arguments are those of ``sample_tokens``."""
-        return sample_tokens(self.nat, schedule, conditions, seed, indices, on_step, self.precision, given)
+        return sample_tokens(self.conditioned(conditions), schedule, seed, indices, on_step, given)
+
+    def conditioned(self, conditions: Conditions) -> ConditionedNAT:
+        """The NAT under some conditions; batches of the same conditions share what is the same in all."""
+        if self._conditioned is None or self._conditioned.conditions is not conditions:
+            self._conditioned = ConditionedNAT(self.nat, conditions, self.precision)
+        return self._conditioned
 
     def images(
         self,
@@ -180,74 +188,35 @@ class Sampler:
         return {key: value for key, value in values.items() if value is not None}
 
 
-def predictor(
-    nat: UViT, condition: Tensor, precision: torch.dtype = torch.float32, null_condition: Tensor | None = None
-) -> Predictor:
-    """Give a NAT the form that generation calls.
-
-    Args:
-        nat: NAT in evaluation mode.
-        condition: (B,) int64 labels, or (B, L, D) float text states.
-        precision: number format of the network; logits are float32 in any case.
-        null_condition: (L, D) states of the empty prompt, for text; labels have a null label of their own.
-
-    Returns:
-        A predictor for B images; a guided call runs both halves as one batch of 2 B.
-    """
-    if nat.training:
-        raise ValueError("generation needs the NAT in evaluation mode; call nat.eval()")
-    if nat.config.condition == "class":
-        null = torch.full_like(condition, nat.config.num_classes)
-    elif null_condition is not None:
-        null = null_condition.expand_as(condition)
-    else:
-        raise ValueError("a text NAT needs the states of the empty prompt")
-    pair = torch.cat([condition, null])
-
-    def predict(token_ids: Tensor, guided: bool) -> Prediction:
-        with torch.amp.autocast(token_ids.device.type, dtype=precision, enabled=precision != torch.float32):
-            output = nat(torch.cat([token_ids, token_ids]), pair) if guided else nat(token_ids, condition)
-        batch = len(token_ids)
-        logits = output.logits.float()
-        return Prediction(logits[:batch], logits[batch:] if guided else None, output.features[:batch])
-
-    return predict
-
-
 @torch.no_grad()
 def sample_tokens(
-    nat: UViT,
+    nat: ConditionedNAT,
     schedule: Schedule,
-    conditions: Conditions,
     seed: int,
     indices: Sequence[int] | Tensor,
     on_step: StepCallback | None = None,
-    precision: torch.dtype = torch.float32,
     given: Tensor | None = None,
 ) -> Tensor:
     """Generate a batch of images as token ids.
 
     Args:
-        nat: NAT in evaluation mode.
+        nat: NAT, under the conditions of the images.
         schedule: fixed schedule or learned policy.
-        conditions: classes or prompts of the images.
         seed: random seed of the run.
         indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
         on_step: called after every step.
-        precision: number format of the network.
         given: (B, N) int64, tokens to keep, and the mask id where to draw; None to draw all.
 
     Returns:
         (B, N) int64 in [0, K).
     """
-    config, device = nat.config, next(nat.parameters()).device
+    config, device = nat.nat.config, nat.device
     if given is None:
         state = DecodingState.start(len(indices), config.num_tokens, config.mask_id, schedule.num_steps, device)
     else:
         state = DecodingState.start_from(given.to(device), config.mask_id, schedule.num_steps)
     noise = SeededNoise(seed, torch.as_tensor(indices, device=device), config.num_tokens)
-    condition = conditions.encode(conditions.numbers(indices).to(device)).to(device)
-    predict = predictor(nat, condition, precision, conditions.null)
+    predict = nat.predictor(nat.conditions.numbers(indices))
     return generate(schedule, predict, state, noise, on_step).sampled_ids
 
 

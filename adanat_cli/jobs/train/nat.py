@@ -38,6 +38,7 @@ from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import NO_CAPTION, CaptionConditions, ClassConditions, Conditions
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
@@ -181,7 +182,8 @@ class NATLoop(MeteredLoop):
     def _sample(self) -> Pixels:
         """Generate images of classes, or of captions, spread over those seen, one a column."""
         conditions, indices = self.conditions.spread(_GRID_COLUMNS), range(_GRID_COLUMNS * _GRID_ROWS)
-        token_ids = sample_tokens(self.trainer.averaged, _GRID_SCHEDULE, conditions, self.config.seed, indices)
+        nat = ConditionedNAT(self.trainer.averaged, conditions)
+        token_ids = sample_tokens(nat, _GRID_SCHEDULE, self.config.seed, indices)
         tokenizer = load_tokenizer(self.model, self.accelerator.device, self.tokens.info.image_size)
         return decode_tokens(tokenizer, token_ids)
 

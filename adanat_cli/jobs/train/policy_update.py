@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from adanat_cli.core.ppo.update import baseline_groups, terminal_returns, update
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.conditions import Asked
-from adanat_cli.jobs.sample.sampler import Sampler, predictor
+from adanat_cli.jobs.sample.predictor import ConditionedNAT
+from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.policy_rewards import LabelledImages, PolicyReward
 
@@ -69,6 +71,11 @@ class PolicyTrainer(Trainer):
         self._agent_pass = accelerator.prepare_model(self.agent)
         self.optimizer = make_optimizer(self.agent, ppo)
 
+    @cached_property
+    def _nat(self) -> ConditionedNAT:
+        """The NAT of all rollouts, which share what is the same in all."""
+        return ConditionedNAT(self.model.nat, self.conditions, self.model.precision)
+
     def update(self) -> dict[str, float]:
         """Take one iteration: collect trajectories, score them, improve the policy, then let the reward learn.
 
@@ -113,8 +120,7 @@ class PolicyTrainer(Trainer):
                 stream_seed(purpose, config.seed, Stream.POLICY_EXPLORATION), indices, len(ACTION_NAMES)
             )
             uniform = torch.stack([explored.uniform(step, 0) for step in range(num_steps)])  # (T, B, 4)
-            condition, null = self.conditions.encode(batch), self.conditions.null
-            predict = predictor(self.model.nat, condition, self.model.precision, null)
+            predict = self._nat.predictor(batch)
             state = DecodingState.start(len(batch), nat.num_tokens, nat.mask_id, num_steps, device)
             exploration = normal_draws(uniform, signs)
             parts.append(collect(self.agent, predict, state, noise, exploration, std, KEPT[config.rollout]))
@@ -151,10 +157,7 @@ class PolicyTrainer(Trainer):
 
         @torch.no_grad()
         def compute(rows: Tensor) -> Tensor:
-            device, precision = rows.device.type, self.model.precision
-            with torch.amp.autocast(device, dtype=precision, enabled=precision != torch.float32):
-                condition = self.conditions.encode(labels[rows % len(labels)])
-                return self.model.nat.features(token_ids[rows].long(), condition)
+            return self._nat.features(token_ids[rows].long(), labels[rows % len(labels)])
 
         return compute
 

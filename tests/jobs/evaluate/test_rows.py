@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from adanat_cli.cli import app
 from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
+from adanat_cli.core.generation.halton import num_revealed
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.generation.tables import write_table
 from adanat_cli.jobs.evaluate import evaluate as job
@@ -54,16 +56,24 @@ def test_generated_images_are_not_rounded_before_the_protocol_says_so(toy: Path)
     assert batch.labels is not None
 
 
-def test_operations_of_a_step_are_those_counted_by_hand_and_double_with_guidance(toy: Path) -> None:
-    guided = [images_of(toy, "halton", steps).tera_flops() for steps in (1, 2)]
-    unguided = [images_of(toy, "halton", steps, guidance_scale=0.0).tera_flops() for steps in (1, 2, 3)]
+@pytest.mark.parametrize("num_images", [1, 2, 40])
+def test_operations_are_those_counted_by_hand(toy: Path, num_images: int) -> None:
+    def tera_flops(steps: int, **scales: float) -> float:
+        images = images_of(toy, "halton", steps, **scales)
+        return replace(images, num_images=num_images).tera_flops() * 1e12
+
     # 3 blocks of width 16 over 1 + 16 tokens, of which one joins a skip: qkv, projection and MLP are 12 squares.
-    linear, attention, head = 17 * (3 * 12 + 2) * 16**2, 3 * 2 * 17**2 * 16, 16 * (16**2 + 16 * 16)
-    step = 2 * (linear + attention + head) / 1e12
-    assert unguided[1] - unguided[0] == pytest.approx(step)
-    assert unguided[2] - unguided[1] == pytest.approx(step)
-    assert guided[1] - guided[0] == pytest.approx(2 * step)
-    assert unguided[0] > step  # the decoder
+    body = 2 * (17 * (3 * 12 + 2) * 16**2 + 3 * 2 * 17**2 * 16)
+    head = 2 * (16**2 + 16 * 16)  # of one token
+    masked = [16 - revealed for revealed in num_revealed(3, 16)[:2]]
+    conditions = len(images_of(toy, "halton", 1).conditions.numbers(range(num_images)).unique())
+    decoder = tera_flops(1, guidance_scale=0.0) - 16 * head - conditions / num_images * body
+    assert decoder > 0
+    # Each class has one forward before the first step, and the null condition one for all images.
+    first = conditions / num_images * body + 16 * head
+    assert tera_flops(3, guidance_scale=0.0) == pytest.approx(decoder + first + 2 * body + sum(masked) * head)
+    first += body / num_images + 16 * head
+    assert tera_flops(3) == pytest.approx(decoder + first + 2 * (2 * body + sum(masked) * head))
 
 
 def test_choices_of_a_schedule_are_part_of_what_was_measured(toy: Path) -> None:
