@@ -14,6 +14,7 @@ import typer
 
 from adanat_cli import __version__
 from adanat_cli.commands import (
+    bench,
     edit,
     evaluate,
     import_,
@@ -60,6 +61,7 @@ app.command("train-policy", rich_help_panel="Train")(train_policy.command)
 app.command("train-tokenizer", rich_help_panel="Train")(train_tokenizer.command)
 app.command("evaluate", rich_help_panel="Measure")(evaluate.command)
 app.command("stats", rich_help_panel="Measure")(stats.command)
+app.command("bench", rich_help_panel="Measure")(bench.command)
 app.command("import", rich_help_panel="Models")(import_.command)
 app.command("pull", rich_help_panel="Models")(pull.command)
 app.command("push", rich_help_panel="Models")(push.command)
