@@ -8,13 +8,13 @@ import signal
 import sys
 import time
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from adanat_cli import __version__
 from adanat_cli.commands import (
-    bench,
     edit,
     evaluate,
     import_,
@@ -43,11 +43,28 @@ _LONGEST_LINE = 2000
 _PATIENCE = 3.0
 """Seconds before the main one of several processes reports an unexpected error; the others wait twice as long."""
 
+_KIND_OF_ERROR = "Value error, "
+"""How Pydantic, with which Typer reads options, begins the message of a ValueError."""
+
 _LOST = ("Connection closed by peer", "Connection reset by peer")
 """Words of gloo's error in a process that waits for one that is gone."""
 
+
+class _PlainGroup(TyperGroup):
+    """Commands whose usage errors do not name the type of Python's error, as those of Typer's choices do."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix(_KIND_OF_ERROR)
+            raise
+
+
 app = typer.Typer(
     name="adanat",
+    cls=_PlainGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,7 +78,6 @@ app.command("train-policy", rich_help_panel="Train")(train_policy.command)
 app.command("train-tokenizer", rich_help_panel="Train")(train_tokenizer.command)
 app.command("evaluate", rich_help_panel="Measure")(evaluate.command)
 app.command("stats", rich_help_panel="Measure")(stats.command)
-app.command("bench", rich_help_panel="Measure")(bench.command)
 app.command("import", rich_help_panel="Models")(import_.command)
 app.command("pull", rich_help_panel="Models")(pull.command)
 app.command("push", rich_help_panel="Models")(push.command)

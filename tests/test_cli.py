@@ -49,6 +49,12 @@ def test_usage_errors_exit_with_two(arguments: list[str]) -> None:
     assert adanat(*arguments).returncode == 2
 
 
+def test_a_word_that_is_no_choice_is_named_without_the_type_of_pythons_error() -> None:
+    done = adanat("sample", "--format", "bmp")
+    assert done.returncode == 2
+    assert "'--format': 'bmp' is not one of 'png', 'npz'." in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -42,6 +42,8 @@ def run(
     if trains and plan and isinstance(printing, TrainingOptions) and printing.print_config:
         console.settings(as_config(plan(request), trains), printing.as_json)
         return
+    if repo:
+        _check_push(repo)
     if is_dry and plan is not None:
         values = plan(request)
         console.result(values, printing.as_json, lines_of(values))
@@ -51,13 +53,17 @@ def run(
         console.result(values, printing.as_json, lines(values))
 
 
-def _pushed(
-    job: Callable[[Request, Reporter], Values], request: Request, repo: str, kind: Literal["model", "tokens"]
-) -> Values:
-    """Run a job and push its result; what would keep it from being pushed is refused first."""
+def _check_push(repo: str) -> None:
+    """Refuse what would keep the result from being pushed, before a run starts and in its dry run."""
     from adanat_cli.jobs.share.push import check_push
 
     check_push(repo)
+
+
+def _pushed(
+    job: Callable[[Request, Reporter], Values], request: Request, repo: str, kind: Literal["model", "tokens"]
+) -> Values:
+    """Run a job and push its result."""
     reporter = console.ConsoleReporter()
     values = job(request, reporter)
     if written := values.get("model" if kind == "model" else "output"):

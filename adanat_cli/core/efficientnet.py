@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -18,7 +19,7 @@ Variant = Literal["lite0", "lite1"]
 """Lite0 serves losses and rewards, Lite1 measures: no network measures what it has trained."""
 LEVEL_WIDTHS = (16, 24, 40, 112, 320)
 """Channels of the five levels, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the images' resolution."""
-FEATURE_WIDTH, NUM_CLASSES = 1280, 1000
+FEATURE_WIDTH = 1280
 
 _FILES = {"lite0": "efficientnet-lite0-57934424.pth", "lite1": "efficientnet-lite1-77cc7160.pth"}
 _SHA256 = {
@@ -103,6 +104,23 @@ class EfficientNet(Frozen):
 
     def _prepared(self, images: Tensor) -> Tensor:
         return self.normalize(images).contiguous(memory_format=torch.channels_last)
+
+
+def seen_side(side: int, least: int, most: int) -> int:
+    """Side in pixels of images that ``resized`` makes of some."""
+    return min(max(side, least), max(most, least))
+
+
+def resized(images: Tensor, least: int, most: int = 2**16) -> Tensor:
+    """Enlarge (B, 3, H, W) images of a side below ``least`` pixels, bicubically, or reduce those above ``most``.
+
+    Other images stay as they are, those that change become square. Bicubic values may leave the range of the images.
+    """
+    side = min(images.shape[2:])
+    seen = seen_side(side, least, most)
+    if seen == side:
+        return images
+    return F.interpolate(images, (seen, seen), mode="bicubic" if seen > side else "area")
 
 
 def require_weights(variant: Variant, what: str, alternative: str) -> Path:

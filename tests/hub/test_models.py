@@ -109,6 +109,8 @@ def test_what_had_arrived_before_a_failure_is_not_fetched_again(hub: HubServer, 
     with pytest.raises(AdaNATError, match="does not have the permission"):
         pulled(pushed, tmp_path / "copy", components=("tokenizer", "nat"))
     assert ModelFolder(tmp_path / "copy").index.components == ("tokenizer",)
+    with pytest.raises(AdaNATError, match="--component is empty; give a part such as nat"):
+        pulled(pushed, tmp_path / "copy", components=("",))
     hub.faults.clear()
     hub.log.clear()
     pulled(pushed, tmp_path / "copy", components=("tokenizer", "nat"))

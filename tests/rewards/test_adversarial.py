@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adanat_cli.core.config import DiscriminatorConfig
-from adanat_cli.core.rewards.adversarial import AdversarialReward, discriminator_loss
+from adanat_cli.core.rewards.adversarial import AdversarialReward, discriminator_loss, mismatched_pairs
 from adanat_cli.core.rewards.backbones import EfficientNetBackbone
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
@@ -52,6 +52,42 @@ def test_the_condition_counts() -> None:
         judge.update((pixels, labels), (pixels, 1 - labels), generator)
     pixels, labels = images(True, generator)
     assert judge.score(pixels, labels, generator).mean() > judge.score(pixels, 1 - labels, generator).mean() + 0.5
+
+
+def test_mismatched_pairs_are_real_images_with_a_condition_that_is_not_theirs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 3, 8, 8)
+    labels = torch.arange(12) % 3
+    for _ in range(20):
+        found, wrong = mismatched_pairs(pixels, labels, 5, generator)
+        assert len(found) == len(wrong) <= 5
+        assert (found[:, 0, 0, 0].long() % 3 != wrong).all()
+    texts = torch.eye(4).repeat(3, 1)
+    found, wrong = mismatched_pairs(pixels, texts, 12, generator)
+    assert (wrong.argmax(1) != found[:, 0, 0, 0].long() % 4).all()
+    assert len(mismatched_pairs(pixels, torch.zeros(12), 5, generator)[0]) == 0
+
+
+def test_mismatched_pairs_teach_a_discriminator_to_look_at_the_condition() -> None:
+    """Generated images here are real ones of their class, only darker: the condition tells nothing of them."""
+    margins = []
+    for share in (0.0, 0.5):
+        judge, generator = reward(mismatched=share), torch.Generator().manual_seed(0)
+        for _ in range(40):
+            pixels, labels = images(True, generator)
+            stats = judge.update(images(True, generator), (0.5 * pixels, labels), generator)
+        assert len(stats) == (5 if share else 4)
+        pixels, labels = images(True, generator)
+        right, wrong = (judge.score(pixels, shown, generator) for shown in (labels, 1 - labels))
+        margins.append(float((right - wrong).mean()))
+    assert margins[1] > margins[0] + 0.5
+
+
+def test_one_class_has_no_mismatched_pairs() -> None:
+    judge, generator = reward(mismatched=0.5), torch.Generator().manual_seed(0)
+    pixels, labels = images(True, generator)
+    stats = judge.update((pixels, 0 * labels), (pixels, 0 * labels), generator)
+    assert stats.isfinite().all()
 
 
 def test_the_papers_reward_is_the_sigmoid_of_the_mean_logit() -> None:

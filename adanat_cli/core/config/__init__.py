@@ -7,6 +7,7 @@ from adanat_cli.core.config.features import FEATURE_TRAINING, FeatureConfig
 from adanat_cli.core.config.nat import NAT_PRESETS, NATConfig, nat_preset
 from adanat_cli.core.config.policy import PolicyConfig
 from adanat_cli.core.config.policy_training import (
+    PROJECTED_REWARD,
     RECIPES,
     DiscriminatorConfig,
     PolicyTrainingConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "DATA_PRESETS",
     "FEATURE_TRAINING",
     "NAT_PRESETS",
+    "PROJECTED_REWARD",
     "PROJECTED_TRAINING",
     "RECIPES",
     "TRAINING_PRESETS",

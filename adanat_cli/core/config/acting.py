@@ -1,4 +1,4 @@
-"""On which kind of input options of `sample`, `evaluate` and `stats` act; what would do nothing is refused."""
+"""On which kind of input, or with which reward, options act; what would do nothing is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from adanat_cli.core.errors import require
 CLASSES, PROMPTS, FOLDER, FILE, DATASET = "classes", "prompts", "folder", "file", "dataset"
 """Images of a model, by what conditions it; images that exist, as a folder or as one .npz; and images of a data set
 that a model reconstructs."""
+ADVERSARIAL, FID, PREFERENCE, RECOGNITION = "adversarial", "fid", "preference", "recognition"
+"""Rewards of a policy that learns."""
+REWARDS = frozenset({ADVERSARIAL, FID, PREFERENCE, RECOGNITION})
 MODEL = frozenset({CLASSES, PROMPTS})
 """Images of a model by either; prompts for a class model, or classes for a text model, are refused elsewhere."""
 
@@ -42,8 +45,8 @@ def _given(request: Any) -> Iterator[Option]:
         value, part = getattr(request, field.name), field.metadata.get("part")
         if part is not None:
             inner = options_of(part.kind)
-            typed = (inner[name] for name, typed in value.items() if typed is not None)
-            yield from (replace(option, acts_on=part.acts_on, purpose=part.purpose) for option in typed)
+            for one in (inner[name] for name, typed in value.items() if typed is not None and name in inner):
+                yield replace(one, acts_on=part.acts_on or one.acts_on, purpose=part.purpose or one.purpose)
         elif field.name in options and value != field.default:
             yield options[field.name]
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from adanat_cli.core.config import shared
+from adanat_cli.core.config.acting import FID, REWARDS
 from adanat_cli.core.config.base import MAX_IMAGE_SIZE, Bounds, Config, Count, Natural, NotNegative, Positive, Seed
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.training import Precision
@@ -14,7 +15,7 @@ from adanat_cli.core.errors import AdaNATError, require
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 """Names of DiffAugment's policies (arXiv 2006.10738)."""
-RewardName = Literal["adversarial", "fid", "preference"]
+RewardName = Literal["adversarial", "fid", "preference", "recognition"]
 
 _training, _reward = partial(option, panel="Training"), partial(option, panel="Reward")
 
@@ -92,13 +93,24 @@ class DiscriminatorConfig(Config):
     batch_size: Count = _reward(
         128, "--discriminator-batch", help="Real images per discriminator update; as many generated ones are added."
     )
-    learning_rate: Positive = _reward(1e-4, "--discriminator-rate", help="Learning rate of the discriminator.")
+    learning_rate: Positive = _reward(
+        1e-4,
+        "--discriminator-rate",
+        help="Learning rate of the discriminator.",
+        show_default="0.0001; 0.002 for efficientnet",
+    )
     beta1: float = 0.5
     beta2: float = 0.999
     loss: Literal["bce", "hinge"] = "bce"
     reward: Literal["sigmoid", "logit"] = "logit"
     real: Literal["reconstructed", "original"] = "reconstructed"
     reuse_rollouts: bool = True
+    mismatched: Annotated[float, Bounds(0, below=1)] = _reward(
+        0.0,
+        help="Share of the discriminator's generated images to replace by real ones with a wrong class or caption, so "
+        "that it learns to look at the condition.",
+        show_default="0; 0.5 for efficientnet",
+    )
     augment: str = _reward("", help="DiffAugment for the discriminator, comma-separated: color, translation, cutout.")
     width: Count = 64
     channels: tuple[int, ...] = (32, 64, 96)
@@ -138,11 +150,16 @@ class PolicyTrainingConfig(Config):
     reward: RewardName = option(
         "adversarial",
         help="Reward: adversarial (a discriminator trained alongside the policy), fid (the image's share of the "
-        "Fréchet distance) or preference (an image-text model).",
+        "Fréchet distance), preference (an image-text model) or recognition (log-probability of the class under "
+        "EfficientNet-Lite0, for ImageNet's classes; rewards how recognisable images are, not how diverse).",
         show_default="adversarial",
+        acts_on=REWARDS,
     )
     fid_credit: Literal["sample", "batch"] = _reward(
-        "sample", help="sample: each image gets its own share of the distance; batch: all share it."
+        "sample",
+        help="sample: each image gets its own share of the distance; batch: all share it.",
+        acts_on=frozenset({FID}),
+        purpose="is for --reward fid",
     )
     fid_group: Annotated[int, Bounds(2)] = 128
     paired: bool = _training(
@@ -165,6 +182,10 @@ class PolicyTrainingConfig(Config):
     show_every: Count = _training(20, help="Draw pictures every N updates.")
     save_every: Count = _training(20, help="Save the state every N updates.")
 
+
+PROJECTED_REWARD: dict[str, Any] = {"learning_rate": 2e-3, "warmup_updates": 100, "mismatched": 0.5}
+"""Settings of ``DiscriminatorConfig`` that suit its backbone efficientnet, before those of any data set; the paper's
+recipe stays as it is."""
 
 Recipe = dict[str, dict[str, Any]]
 """Settings that differ from the defaults: "training", "ppo", "discriminator" and "policy" (the network's shape)."""

@@ -21,8 +21,12 @@ from adanat_cli.core.config.base import (
     Seed,
 )
 from adanat_cli.core.config.option import option
+from adanat_cli.core.errors import require
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+_MEASURES = "efficientnet_lite1"
+"""Part of timm's names of the network of protocol efficientnet."""
 
 _training = partial(option, panel="Training")
 _batch_size = partial(_training, help="Images per update, over all processes.")
@@ -43,7 +47,9 @@ class _TrainingFields(Config):
 
     steps: Count = _updates(10_000)
     batch_size: Count = _batch_size(128)
-    learning_rate: Positive = _training(4e-4, help="Peak learning rate of Adam (AdamW for a NAT).")
+    learning_rate: Positive = _training(
+        4e-4, help="Peak learning rate of Adam (AdamW for a NAT); with --from by default a quarter of the usual one."
+    )
     warmup_steps: Natural = _warmup(500)
     decay: Literal["constant", "cosine"] = _training(
         "constant", help="Learning rate after the warm-up: constant, or a cosine that ends at 0."
@@ -106,6 +112,15 @@ class TokenizerTrainingConfig(_TrainingFields):
     freeze_encoder: bool = _training(
         False, help="Train the decoder of --from alone: the tokens of images, and NATs and policies, stay valid."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            _MEASURES not in self.perceptual_backbone.partition("=")[0],
+            f"--perceptual-backbone {self.perceptual_backbone} is the network that `adanat evaluate --protocol "
+            "efficientnet` measures with, and must not have trained what it measures; take another, such as "
+            "efficientnet.",
+        )
 
     @property
     def backbones(self) -> tuple[str, ...]:

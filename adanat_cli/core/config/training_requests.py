@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from adanat_cli.core.config import shared
+from adanat_cli.core.config.acting import ADVERSARIAL, PREFERENCE
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, option, part
 from adanat_cli.core.config.policy import PolicyConfig
@@ -117,12 +118,16 @@ class TrainPolicyRequest:
         panel="Policy",
     )
     policy: Asked = part(PolicyConfig)
-    discriminator: Asked = part(DiscriminatorConfig)
+    discriminator: Asked = part(
+        DiscriminatorConfig, acts_on=frozenset({ADVERSARIAL}), purpose="is for --reward adversarial"
+    )
     preference_model: str | None = option(
         None,
         help="Image-text model of --reward preference: Hub id or folder.",
         panel="Reward",
         show_default=PREFERENCE_MODEL,
+        acts_on=frozenset({PREFERENCE}),
+        purpose="is for --reward preference",
     )
     training: Asked = part(PolicyTrainingConfig)
     ppo: Asked = part(PPOConfig)

@@ -12,8 +12,8 @@ from adanat_cli.core.config import DiscriminatorConfig
 from adanat_cli.core.rewards.augment import differentiable_augment
 from adanat_cli.core.rewards.projected import draw_crop
 
-STATS = ("discriminator_loss", "discriminator_accuracy", "real_logit", "fake_logit")
-"""The statistics of a discriminator update, in order."""
+STATS = ("discriminator_loss", "discriminator_accuracy", "real_logit", "fake_logit", "mismatched_logit")
+"""The statistics of a discriminator update, in order; the last one only where it sees mismatched pairs."""
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> Tensor:
@@ -29,6 +29,26 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, kind: str) -> T
     if kind == "hinge":
         return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def mismatched_pairs(images: Tensor, condition: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Give images the conditions of others in their batch: pairs that only a look at both can tell from real ones.
+
+    Args:
+        images: (B, 3, H, W).
+        condition: (B,) int64 labels, or (B, E) text embeddings.
+        most: largest number of pairs, at most B.
+        generator: on the CPU; draws which image lends its condition.
+
+    Returns:
+        Up to ``most`` images with a condition that differs from their own; none where all conditions are the same.
+
+    Source: GAN-CLS (arXiv 1605.05396), algorithm 1.
+    """
+    shift = int(torch.randint(1, max(len(images), 2), (), generator=generator))
+    others = condition.roll(shift, 0)
+    differing = (others != condition).reshape(len(images), -1).any(1).nonzero()[:most, 0]
+    return images[differing], others[differing]
 
 
 class AdversarialReward:
@@ -70,21 +90,30 @@ class AdversarialReward:
     ) -> Tensor:
         """Take one optimizer step on real and generated images, each with its condition.
 
+        Of the generated images, the share ``config.mismatched`` gives way to real images with wrong conditions.
+
         Returns:
-            (4,) values of ``STATS``, on the device.
+            (4,) values of ``STATS``, on the device; (5,) where a share is mismatched.
         """
         self.discriminator.train()
-        real_logits, fake_logits = (
+        pairs = [real, fake]
+        if num := round(self.config.mismatched * len(fake[0])):
+            wrong = mismatched_pairs(*real, num, generator)
+            pairs = [real, (fake[0][num:], fake[1][num:]), *([wrong] if len(wrong[0]) else [])]
+        real_logits, fake_logits, *wrong_logits = (
             self._logits(differentiable_augment(images, generator, self.config.augment), condition, generator)
-            for images, condition in (real, fake)
+            for images, condition in pairs
         )
-        loss = discriminator_loss(real_logits, fake_logits, self.config.loss)
+        loss = discriminator_loss(real_logits, torch.cat([fake_logits, *wrong_logits]), self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         backward(loss)
         self.optimizer.step()
         real_mean, fake_mean = real_logits.detach().mean(-1), fake_logits.detach().mean(-1)
         accuracy = 0.5 * ((real_mean > 0).float().mean() + (fake_mean < 0).float().mean())
-        return torch.stack([loss.detach(), accuracy, real_mean.mean(), fake_mean.mean()])
+        stats = [loss.detach(), accuracy, real_mean.mean(), fake_mean.mean()]
+        if num:
+            stats.append(wrong_logits[0].detach().mean() if wrong_logits else real_mean.new_zeros(()))
+        return torch.stack(stats)
 
     def _logits(self, images: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
         if not self._crop_size:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adanat_cli.core.efficientnet import LEVEL_WIDTHS, EfficientNet, Variant, require_weights
+from adanat_cli.core.efficientnet import LEVEL_WIDTHS, EfficientNet, Variant, require_weights, resized, seen_side
 from adanat_cli.core.errors import require
 from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require_timm
 
@@ -50,7 +50,7 @@ def require_efficientnet() -> None:
 
 def seen_by_efficientnet(image_size: int, resolution: int) -> int:
     """Side in pixels of the images as EfficientNet-Lite0 sees them; see ``EfficientNetBackbone``."""
-    return min(max(image_size, resolution), max(_TRAINED_AT, resolution))
+    return seen_side(image_size, resolution, _TRAINED_AT)
 
 
 class Backbone(Frozen, ABC):
@@ -203,11 +203,5 @@ class EfficientNetBackbone(Backbone):
     @torch.no_grad()
     def features(self, images: Tensor, crop: tuple[int, int] | None = None) -> list[Tensor]:
         """Return the (B, D, h * w) features of each level, finest first."""
-        side = min(images.shape[2:])
-        seen = seen_by_efficientnet(side, self.resolution)
-        if seen > side:
-            images = F.interpolate(images, (seen, seen), mode="bicubic").clamp(0, 1)
-        elif seen < side:
-            images = F.interpolate(images, (seen, seen), mode="area")
-        levels = self.network.levels(images)[1:]
+        levels = self.network.levels(resized(images, self.resolution, _TRAINED_AT).clamp(0, 1))[1:]
         return [self.get_buffer(f"mixing{index}") @ level.flatten(2) for index, level in enumerate(levels)]

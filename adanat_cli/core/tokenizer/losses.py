@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from adanat_cli.core.efficientnet import LEVEL_WIDTHS, EfficientNet, require_weights
+from adanat_cli.core.efficientnet import LEVEL_WIDTHS, EfficientNet, require_weights, resized
 from adanat_cli.core.pretrained import Frozen, Normalization, load_timm, require_timm
 
 EFFICIENTNET = "efficientnet"
@@ -139,10 +139,7 @@ class EfficientNetLevels(Frozen):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the (B, D, h, w) activations of (B, 3, H, W) images, nominally in [0, 1]."""
-        images = images.float()
-        if min(images.shape[2:]) < self._size:
-            images = F.interpolate(images, (self._size, self._size), mode="bicubic")
-        return self.network.levels(images, _NUM_LEVELS)
+        return self.network.levels(resized(images.float(), self._size), _NUM_LEVELS)
 
 
 class TimmLevels(Frozen):

@@ -12,14 +12,14 @@ import torch
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import atomic_path, check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
-from adanat_cli.core.config import FeatureConfig, data_config
+from adanat_cli.core.config import DATA_PRESETS, FeatureConfig, data_config
 from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.requests import StatsRequest
 from adanat_cli.core.data.held_out import same_files
 from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.data.sources import ImageSource
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.recognition import Recognition, recognition
@@ -143,6 +143,12 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
                 f"{own}, or another --protocol.",
             )
         fields["image_size"] = asked or own or None
+    require(
+        bool(fields.get("image_size")) or request.dataset in DATA_PRESETS,
+        "Statistics are of images of one size, which the protocol then resizes, and data without a preset, such as "
+        f"{hide_secrets(request.dataset)}, name none: give that of the images to compare with as --image-size, or "
+        "their --model.",
+    )
     return choose_images(data_config(request.dataset, **fields), request.classes, folder, reporter)
 
 

@@ -64,6 +64,7 @@ def _wanted(request: PullRequest, available: Sequence[str], model: str) -> list[
     Raises:
         AdaNATError: if the model lacks one.
     """
+    require("" not in request.components, "--component is empty; give a part such as nat, or leave it out for all.")
     requested = set(request.components)
     if request.num_steps is not None:
         requested |= {"tokenizer", "nat", policy_component(request.num_steps), *({TEXT} & set(available))}

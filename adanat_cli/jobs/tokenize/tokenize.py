@@ -124,6 +124,10 @@ def _encoder(
     request: TokenizeRequest, source: ImageSource, device: torch.device, reporter: Reporter
 ) -> TextEncoder | None:
     """Load the text encoder if captions are to be encoded, and log how much space that takes."""
+    require(
+        request.encode_captions or not request.text_encoder,
+        "--text-encoder encodes captions: it has no meaning without --encode-captions; leave it out, or add that.",
+    )
     if not request.encode_captions:
         return None
     require(

@@ -84,6 +84,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     settings |= start.recorded() if start else {}
     length, told = training_length(config), (request.note, request.record, request.track)
     run = Run(request.output, settings, accelerator, reporter, length, *told)
+    if start and accelerator.is_main_process:
+        start.remember(run.folder)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
     if shape.condition == "text":
@@ -272,7 +274,7 @@ def caption_encoder(
     if tokens.states is None:
         half = request.training.precision == "bf16" or (request.training.precision == "auto" and device.type == "cuda")
         precision = torch.bfloat16 if half else torch.float32
-        if start and (base := start_shape(start, request.output)).condition == "text":
+        if start and (base := start_shape(start)).condition == "text":
             return encoder_of(start.folder, base, request.text_encoder, device, precision)
         return load_encoder(request.text_encoder or usual_encoder(request.dataset), device, precision)
     require(
@@ -296,8 +298,12 @@ def nat_shape(
         AdaNATError: if another tokenizer made them, the size is for another condition, or the NAT to start from
             does not fit them.
     """
+    require(
+        info.condition == "text" or not request.text_encoder,
+        "--text-encoder encodes captions: it has no meaning with a token set of class labels; leave it out.",
+    )
     if start:  # before the tokenizer that is usual, which is the start's own
-        base = fit_to_tokens(start_shape(start, request.output), request.size, info, encoder, start.model)
+        base = fit_to_tokens(start_shape(start), request.size, info, encoder, start.model)
     actual = tokens_fingerprint(model)
     require(
         info.tokenizer_fingerprint == actual,

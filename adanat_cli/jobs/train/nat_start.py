@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from adanat_cli.core.errors import require
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.classes import rows_by_name, same_names
 from adanat_cli.jobs.resolve.models import load_nat, nat_config
-from adanat_cli.jobs.train.run_folder import recorded_settings
 from adanat_cli.jobs.train.start import Start
 
 _CLASS_ROWS = "context_embed.word_embeddings.weight"
@@ -48,14 +46,14 @@ class ClassRows:
         )
 
 
-def start_shape(start: Start, output: Path) -> NATConfig:
+def start_shape(start: Start) -> NATConfig:
     """The shape to continue with: that of the run which is resumed, or of the model.
 
     Raises:
         AdaNATError: if it is damaged, or the model's NAT fits neither its weights nor its tokenizer.
     """
     if start.is_resumed:
-        return NATConfig.from_dict(recorded_settings(output)["nat"], str(output / "config.json"))
+        return NATConfig.from_dict(start.saved["nat"], "config.json of the run")
     return nat_config(start.folder)
 
 

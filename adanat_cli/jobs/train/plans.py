@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
 from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
@@ -20,6 +21,7 @@ from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.pretrained import require_reachable
 from adanat_cli.core.reading import json_text
 from adanat_cli.core.rewards.backbones import seen_by_efficientnet
+from adanat_cli.core.rewards.recognition import require_recognition
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
@@ -31,7 +33,6 @@ from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
 from adanat_cli.jobs.train.policy import check_processes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
-from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
 
@@ -50,7 +51,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     model, nat, fingerprint, image_size = _model(request)
     missing = _missing(request, is_here=bool(fingerprint))
     request = fit_to_condition(request, nat)
-    start = find_policy_start(request.start, request.num_steps, request.output)
+    start = find_start(request.start, policy_component(request.num_steps), request.output)
     shape = policy_shape(request, nat, fingerprint, start)
     with torch.device("meta"):
         agent, network = Agent(shape), UViT(nat)
@@ -126,6 +127,11 @@ def _missing(request: PolicySettings, is_here: bool) -> list[str]:
         except AdaNATError as error:
             if "=" in request.discriminator.backbone:
                 raise
+            missing.append(str(error))
+    if request.training.reward == "recognition":
+        try:
+            require_recognition()
+        except AdaNATError as error:
             missing.append(str(error))
     if request.training.reward == "preference" and not Path(request.preference_model).is_dir():
         repo, _, revision = request.preference_model.partition("@")
@@ -258,7 +264,7 @@ def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfi
             info = replace(info, text_width=known.text_width, text_length=known.text_length)
         return str(model.path), nat_shape(request, info, model, start=start)
     if start:
-        base, classes = start_shape(start, request.output), DATA_PRESETS.get(request.dataset, {}).get("num_classes")
+        base, classes = start_shape(start), DATA_PRESETS.get(request.dataset, {}).get("num_classes")
         return str(model.path), base.replace(num_classes=classes if base.condition == "class" else None)
     tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
     fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}

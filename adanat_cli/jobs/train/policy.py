@@ -40,9 +40,8 @@ from adanat_cli.jobs.train.policy_setup import (
     prepare,
     run_settings,
 )
-from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.policy_update import PolicyTrainer
-from adanat_cli.jobs.train.start import Start
+from adanat_cli.jobs.train.start import Start, find_start
 
 
 @holds_output
@@ -62,11 +61,13 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     check_processes(request, accelerator.num_processes)
     folder, nat = check_request(request)
     request = fit_to_condition(request, nat)
-    start = find_policy_start(request.start, request.num_steps, request.output)
+    start = find_start(request.start, policy_component(request.num_steps), request.output)
     shape = policy_shape(request, nat, folder.fingerprint("nat"), start)
     images = open_images(request, folder, nat)
     length, decisive = Length("training.updates"), run_settings(request, shape, start)
     run = Run(request.output, decisive, accelerator, reporter, length, request.note, request.record, request.track)
+    if start and accelerator.is_main_process:
+        start.remember(run.folder)
     for part in images[: 1 if images[1] is images[0] else 2]:
         run.reporter.log(part.describe())
     setup = prepare(request, accelerator, run.reporter, images)

@@ -1,4 +1,4 @@
-"""The three rewards in one form: scores of generated images, and what each learns on the way."""
+"""The four rewards in one form: scores of generated images, and what each learns on the way."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from adanat_cli.core.rewards.backbones import (
 )
 from adanat_cli.core.rewards.projected import ProjectedDiscriminator
 from adanat_cli.core.rewards.pyramid import PyramidDiscriminator
+from adanat_cli.core.rewards.recognition import RecognitionReward
 from adanat_cli.jobs.sample.conditions import PromptConditions
 from adanat_cli.jobs.train.policy_setup import Setup
 
@@ -80,7 +81,7 @@ class Adversarial:
             self.reward.update(real, (fake, self.embed(labels)), generator, self.backward)
             for real, (fake, labels) in pairs
         ]
-        return dict(zip(STATS, torch.stack(stats).mean(0).tolist(), strict=True)) if stats else {}
+        return dict(zip(STATS, torch.stack(stats).mean(0).tolist(), strict=False)) if stats else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Discriminator, without a frozen backbone, and optimizer."""
@@ -159,8 +160,8 @@ class Frechet(_Fixed):
 
 
 @dataclass
-class Preference(_Fixed):
-    """A pre-trained image-text model's score."""
+class Pretrained(_Fixed):
+    """The score of a network that was trained elsewhere: for (B, 3, H, W) images and their conditions (B,)."""
 
     scorer: Callable[[Tensor, Tensor], Tensor]
 
@@ -181,10 +182,12 @@ def choose_reward(request: PolicySettings, setup: Setup, accelerator: Accelerato
 
         if isinstance(conditions, PromptConditions):
             scorer, texts = PreferenceReward(request.preference_model, device=accelerator.device), conditions.texts
-            return Preference(lambda images, numbers: scorer.score(images, texts(numbers)))
+            return Pretrained(lambda images, numbers: scorer.score(images, texts(numbers)))
         names = setup.folder.labels()
         prompts = [names.get(label, str(label)) for label in range(nat.num_classes)]
-        return Preference(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
+        return Pretrained(PreferenceReward(request.preference_model, prompts, accelerator.device).score)
+    if config.reward == "recognition":
+        return Pretrained(RecognitionReward(accelerator.device).score)
     size = setup.model.tokenizer.config.image_size
     text_width = conditions.encoder.pooled_width if isinstance(conditions, PromptConditions) else 0
     num_classes = 0 if text_width else nat.num_classes

@@ -24,7 +24,7 @@ from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.policy.static import Policy
-from adanat_cli.jobs.resolve.classes import same_names
+from adanat_cli.jobs.resolve.classes import numbered_as_imagenet, same_names
 from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
@@ -107,11 +107,25 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
         f"{nat.num_tokens}.",
     )
+    is_imagenet = nat.condition == "class" and numbered_as_imagenet(folder.labels(), nat.num_classes)
+    require(
+        request.training.reward != "recognition" or is_imagenet,
+        f"--reward recognition needs a model whose classes have ImageNet's numbers, and those of {folder.path} have "
+        "not; use another --reward.",
+    )
     return folder, nat
 
 
 def fit_to_condition(request: PolicySettings, nat: NATConfig) -> PolicySettings:
-    """Change what only makes sense for classes: a prompt hardly comes twice, so its mean would be its own reward."""
+    """Change what only makes sense for classes: a prompt hardly comes twice, so its mean would be its own reward.
+
+    Raises:
+        AdaNATError: if a text encoder was named and there is nothing to encode.
+    """
+    require(
+        nat.condition == "text" or not request.text_encoder,
+        "--text-encoder encodes prompts: it has no meaning with a NAT that is conditioned on classes; leave it out.",
+    )
     if nat.condition == "class" or request.ppo.baseline != "class":
         return request
     return replace(request, ppo=request.ppo.replace(baseline="none"))
@@ -137,7 +151,7 @@ def named_model(model: str, dataset: str) -> ModelFolder:
 def policy_shape(request: PolicySettings, nat: NATConfig, fingerprint: str, start: Start | None = None) -> PolicyConfig:
     """The configuration of the policy to train; a searched table is a static policy around it."""
     if start:
-        base = policy_start_shape(start, request.num_steps, request.output)
+        base = policy_start_shape(start, request.num_steps)
         return fit_to_model(base, request, nat, fingerprint, start.model)
     fields = dict(request.policy)
     kind, _, file = request.base.partition(":")

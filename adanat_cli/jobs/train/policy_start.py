@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import NATConfig, PolicyConfig
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.config.training_requests import Kind, TrainPolicyRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.jobs.resolve.models import policy_config, resolve_model
-from adanat_cli.jobs.train.run_folder import recorded_settings
-from adanat_cli.jobs.train.start import Start, find_start
+from adanat_cli.jobs.train.start import Start
 
 
 def chosen_kind(request: TrainPolicyRequest, num_steps: int) -> Kind:
@@ -37,23 +34,14 @@ def chosen_kind(request: TrainPolicyRequest, num_steps: int) -> Kind:
     return kind or trainable_kind(policy_config(folder, steps), request.start)
 
 
-def find_policy_start(asked: str, num_steps: int, output: Path) -> Start | None:
-    """The policy that was asked for, or that which the resumed run started from; None for random weights.
-
-    Raises:
-        AdaNATError: as ``find_start``.
-    """
-    return find_start(asked, policy_component(num_steps), output)
-
-
-def policy_start_shape(start: Start, num_steps: int, output: Path) -> PolicyConfig:
+def policy_start_shape(start: Start, num_steps: int) -> PolicyConfig:
     """The shape to continue with: that of the run which is resumed, or of the policy.
 
     Raises:
         AdaNATError: if it is damaged, or is a fixed table.
     """
     if start.is_resumed:
-        return PolicyConfig.from_dict(recorded_settings(output)["policy"], str(output / "config.json"))
+        return PolicyConfig.from_dict(start.saved["policy"], "config.json of the run")
     shape = policy_config(start.folder, num_steps)
     trainable_kind(shape, start.model)
     return shape

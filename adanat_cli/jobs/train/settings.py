@@ -10,9 +10,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import (
     BENCHMARKS,
     DATA_PRESETS,
+    PROJECTED_REWARD,
     PROJECTED_TRAINING,
     RECIPES,
     TRAINING_PRESETS,
@@ -22,6 +24,7 @@ from adanat_cli.core.config import (
     PolicyConfig,
     PolicyTrainingConfig,
     PPOConfig,
+    Recipe,
     TokenizerTrainingConfig,
     VQAEConfig,
     data_config,
@@ -29,9 +32,10 @@ from adanat_cli.core.config import (
     tokenizer_config,
 )
 from adanat_cli.core.config import own_data as usual
+from adanat_cli.core.config.acting import refuse_idle
 from adanat_cli.core.config.config_file import NAT_SHAPE
 from adanat_cli.core.config.nat import nat_size
-from adanat_cli.core.config.option import Asked, options_of
+from adanat_cli.core.config.option import Asked
 from adanat_cli.core.config.own_data import Fields, Scale
 from adanat_cli.core.config.schema import conform_fields
 from adanat_cli.core.config.settings import (
@@ -66,7 +70,7 @@ from adanat_cli.jobs.train.nat import training_rows
 from adanat_cli.jobs.train.nat_start import start_shape as nat_start_shape
 from adanat_cli.jobs.train.own_images import own_images, scale_of
 from adanat_cli.jobs.train.policy_setup import named_model
-from adanat_cli.jobs.train.policy_start import chosen_kind, find_policy_start, policy_start_shape, trainable_kind
+from adanat_cli.jobs.train.policy_start import chosen_kind, policy_start_shape, trainable_kind
 from adanat_cli.jobs.train.run_folder import recorded_settings
 from adanat_cli.jobs.train.start import Start, find_start
 from adanat_cli.jobs.train.tokenizer_shape import size_of, usual_tokenizer
@@ -79,6 +83,8 @@ _SIZE = ("width", "depth", "num_heads")
 """Fields of a NAT's shape that its preset gives."""
 _SMALL_WIDTH = 224
 """Widest NAT that is trained at the rate of the small presets."""
+_FURTHER = 4
+"""How many times smaller than usual the learning rate is with --from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +127,7 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
     if line:
         row = usual.usual_tokenizer_training(scale, config.image_size, training)
     if start:
-        row = {**row, "adversarial_start": 0}
+        row = {**row, "adversarial_start": 0, **_further_rate(TokenizerTrainingConfig, row)}
     if {**before, **training}.get("discriminator") == "efficientnet":
         row = {**row, **PROJECTED_TRAINING}
     settled = settled_config(TokenizerTrainingConfig, row, before, inside, typed)
@@ -133,6 +139,7 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
             f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
             "set others."
         )
+    note = " ".join(filter(None, (note, _rate_note(start, settled, row))))
     return settled_as(
         TokenizerSettings,
         request,
@@ -168,7 +175,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     scale, start = None, find_start(request.start, "nat", output)
     shape = {**saved.get("nat", {}), **file.part("nat").settings}
     if start:
-        shape = nat_start_shape(start, output).to_dict()
+        shape = nat_start_shape(start).to_dict()
     if not saved and (not preset or training.get("held_out")):
         info, num_rows = _counted_tokens(tokens, request.classes, dry_run)
         share = training.get("held_out", 0)
@@ -184,7 +191,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
         size = preset.get("size") or row.get("size", "large")
     row = {key: value for key, value in row.items() if key != "size"} | preset.get("nat", {})
     if start:
-        row = {**row, "code_init": 0.0}
+        row = {**row, "code_init": 0.0, **_further_rate(NATTrainingConfig, row)}
     if saved and "held_out" not in saved["training"]:  # of a version that held out 1 % from 5,000 images on
         row = {**row, "held_out": 0.01 if saved["data"].get("num_images", 0) > _HELD_OUT_FROM else 0.0}
     settled = settled_config(NATTrainingConfig, row, saved.get("training", {}), inside, typed)
@@ -193,6 +200,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
         named = "the size of --from" if start else f"size {size}"
         note = f"{_follows(scale)}: {named}, {_pace(settled)}, {held}; options set others."
+    note = " ".join(filter(None, (note, _rate_note(start, settled, row))))
     cuts = request.accumulate or 0
     others = {"size": size, "accumulate": cuts, "note": note, "output": output, "training": settled}
     if not start:
@@ -219,11 +227,12 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     request, num_steps, file = policy_request(request)
     kind = chosen_kind(request, num_steps)
     output = request.output or policy_output(request, kind)
-    start, model = find_policy_start(request.start, num_steps, output), request.model or request.start
+    start = find_start(request.start, policy_component(num_steps), output)
+    model = request.model or request.start
     if start and not model and start.folder.exists():
-        model = str(start.folder.path)  # of the run that is resumed
+        model = start.place  # of the run that is resumed
     if start and not request.kind:
-        kind = trainable_kind(policy_start_shape(start, num_steps, output), start.model)
+        kind = trainable_kind(policy_start_shape(start, num_steps), start.model)
     training, ppo = given(request.training), given(request.ppo)
     if kind == "static" and "learning_rate" in ppo:
         ppo = {"static_learning_rate": ppo.pop("learning_rate"), **ppo}
@@ -239,14 +248,11 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         return settled_config(part, chosen.get(name, {}), saved.get(name, {}), file.part(name), asked)
 
     settled = settle("training", PolicyTrainingConfig, training)
+    if not saved and request.recipe != "paper":  # what an earlier version did not save was off
+        chosen = _with_usual_judge(chosen, {**file.part("discriminator").settings, **given(request.discriminator)})
     discriminator = settle("discriminator", DiscriminatorConfig, request.discriminator)
-    is_adversarial = settled.reward == "adversarial" and kind not in ("search", "tuned")
-    if not is_adversarial:
-        instead = f"--kind {kind}" if kind in ("search", "tuned") else f"--reward {settled.reward}"
-        _refuse_discriminator(given(request.discriminator), instead)
-    rewarded = f", discriminator {discriminator.backbone}" if is_adversarial else ""
-    length = f"{settled.updates} {plural('update', settled.updates)}"
-    images = f"{length} of {settled.trajectories} images, {settled.eval_images} to measure with"
+    rewarder = settled.reward if kind not in ("search", "tuned") else kind
+    refuse_idle(typed_request, f"--{'kind' if rewarder == kind else 'reward'} {rewarder}", rewarder)
     optimisation = settle("ppo", PPOConfig, ppo)
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
@@ -265,9 +271,25 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         discriminator=discriminator,
         policy={**shape, **given(request.policy)},
         output=output,
-        note=f"{_follows(scale)}: {images}{rewarded}; options set others." if scale else "",
+        note=_policy_note(scale, settled, discriminator.backbone if rewarder == "adversarial" else ""),
         record=file.record(typed_of_policy(typed_request)),
     )
+
+
+def _policy_note(scale: Scale | None, settled: PolicyTrainingConfig, judge: str) -> str:
+    """Say what follows from the data; "" where nothing does."""
+    if scale is None:
+        return ""
+    length = f"{settled.updates} {plural('update', settled.updates)}"
+    images = f"{length} of {settled.trajectories} images, {settled.eval_images} to measure with"
+    return f"{_follows(scale)}: {images}{f', discriminator {judge}' if judge else ''}; options set others."
+
+
+def _with_usual_judge(chosen: Recipe, asked: Fields) -> Recipe:
+    """A recipe whose discriminator has the settings that suit it, where it is, or was asked to be, efficientnet."""
+    row = chosen.get("discriminator", {})
+    is_projected = {**row, **asked}.get("backbone") == "efficientnet"
+    return {**chosen, "discriminator": {**row, **PROJECTED_REWARD}} if is_projected else chosen
 
 
 def saved_settings(output: Path, **parts: type[Any]) -> dict[str, Any]:
@@ -299,16 +321,6 @@ def _refuse_idle(settled: TokenizerTrainingConfig, asked: Fields, start: Start |
     )
 
 
-def _refuse_discriminator(asked: Fields, instead: str) -> None:
-    """Refuse options of a discriminator where there is none."""
-    flags = ", ".join(options_of(DiscriminatorConfig)[name].name for name in asked)
-    require(
-        not asked,
-        f"{flags} has no meaning with {instead}, which has no discriminator; leave it out, or use --reward "
-        "adversarial.",
-    )
-
-
 def _counted_tokens(tokens: Path, classes: tuple[str, ...], dry_run: bool) -> tuple[TokenSetInfo | None, int | None]:
     """What a token set says of itself, and how many images there are to train on; None where it is not here."""
     if not dry_run:
@@ -319,6 +331,18 @@ def _counted_tokens(tokens: Path, classes: tuple[str, ...], dry_run: bool) -> tu
     if classes:
         return headers[0].info, len(training_rows(TokenSet.open(tokens), classes))
     return headers[0].info, sum(header.num_rows for header in headers)
+
+
+def _further_rate(kind: type[TokenizerTrainingConfig | NATTrainingConfig], row: Fields) -> Fields:
+    """The learning rate of a training from trained weights, which the usual one would make worse first."""
+    return {"learning_rate": row.get("learning_rate", kind.learning_rate) / _FURTHER}
+
+
+def _rate_note(start: Start | None, settled: TokenizerTrainingConfig | NATTrainingConfig, row: Fields) -> str:
+    """Say that the rate is not the usual one, where that is so."""
+    if not start or start.is_resumed or settled.learning_rate != row["learning_rate"]:
+        return ""
+    return f"Peak learning rate {settled.learning_rate:g}, for training starts from trained weights."
 
 
 def _follows(scale: Scale) -> str:

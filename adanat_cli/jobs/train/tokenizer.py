@@ -70,6 +70,8 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
     settings |= start.recorded() if start else {}
     length, told = training_length(training), (request.note, request.record, request.track)
     run = Run(request.output, settings, accelerator, reporter, length, *told)
+    if start and accelerator.is_main_process:
+        start.remember(run.folder)
     run.reporter.log(source.describe())
     weights = None
     if start and not start.is_resumed:

@@ -160,6 +160,10 @@ def test_real_images_are_nearer_to_themselves_than_generated_ones(toy: Path, tmp
         ({"classes": ("all", "lion")}, "give no other beside it"),
         ({"dataset": "no/such/data", "data": {"image_size": 16}}, "no/such/data"),
         ({"data": {"image_size": 8}}, "is for 16"),
+        (
+            {"protocol": "efficientnet", "model": ""},
+            "of one size, which the protocol then resizes",
+        ),
         ({"classes": ("lion",)}, "lion"),
         ({"output": Path("/proc/nowhere/stats.npz")}, "Cannot write"),
         ({"output": Path("/tmp")}, "is a folder"),

@@ -117,6 +117,17 @@ def test_it_says_what_it_starts_from_and_so_does_its_model(toy: Path) -> None:
     assert load_nat(model).config == load_nat(start).config.replace(num_classes=5)
 
 
+def test_training_further_at_the_usual_rate_makes_a_nat_better(toy: Path) -> None:
+    fields = {"steps": 40, "batch_size": 16, "precision": "fp32", "held_out": 0.25, "ema_decay": 0.9}
+    asked = PretrainNATRequest(
+        "toy", toy / "tokens", size="nano", model=str(toy / "model"), output=toy / "good", training=fields, device="cpu"
+    )
+    good = pretrain_nat(nat_settings(asked), SilentReporter())
+    asked = replace(asked, size=None, model="", start=good["model"], output=toy / "better")
+    better = pretrain_nat(nat_settings(asked), SilentReporter())
+    assert better["held_out_loss"] < good["held_out_loss"] - 0.02
+
+
 def test_a_resumed_run_needs_no_from_and_ends_with_the_same_weights(toy: Path) -> None:
     pretrain_nat(further(toy, "unbroken"), SilentReporter())
     with pytest.raises(KeyboardInterrupt):

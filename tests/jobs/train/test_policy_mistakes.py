@@ -53,6 +53,7 @@ def one_image(folder: Path) -> dict[str, Any]:
         ({"num_steps": 17}, "have 16 tokens"),
         ({"base": "table:no-such.yaml"}, "no-such.yaml"),
         ({"base": "linear"}, "expected cosine"),
+        ({"reward": "recognition"}, "needs a model whose classes have ImageNet's numbers"),
         ({"discriminator": DiscriminatorConfig("dino=no-such.safetensors")}, "no-such.safetensors"),
         ({"reward": "preference", "preference_model": "/no/such/folder"}, "/no/such/folder"),
     ],

@@ -30,8 +30,8 @@ from adanat_cli.jobs.train.loop import Run
 from adanat_cli.jobs.train.plans import plan_policy
 from adanat_cli.jobs.train.policy import PolicyLoop, train_policy
 from adanat_cli.jobs.train.policy_setup import check_request, policy_shape, prepare
-from adanat_cli.jobs.train.policy_start import find_policy_start
 from adanat_cli.jobs.train.settings import policy_settings
+from adanat_cli.jobs.train.start import find_start
 from tests.evaluation_toy import Said
 from tests.jobs.train.test_nat import At
 from tests.policy_toy import make_policy_toy, policy_request, same, state
@@ -76,7 +76,7 @@ def further(toy: Path, output: str, kind: str = "adaptive", **changes: Any) -> P
 def begun(request: PolicySettings) -> PolicyLoop:
     """The training before its first update."""
     accelerator, (folder, nat) = Accelerator(cpu=True), check_request(request)
-    start = find_policy_start(request.start, request.num_steps, request.output)
+    start = find_start(request.start, f"policies/steps-{request.num_steps}", request.output)
     shape = policy_shape(request, nat, folder.fingerprint("nat"), start)
     run = Run(request.output, {}, accelerator, SilentReporter(), Length("training.updates"), "")
     return PolicyLoop(run, request, prepare(request, accelerator, SilentReporter()), shape, start)
@@ -120,6 +120,26 @@ def test_a_resumed_run_needs_neither_from_nor_kind_and_ends_with_the_same_state(
     assert same(toy / "whole", toy / "broken")
     with pytest.raises(AdaNATError, match=r"from\.model was 'static', now 'adaptive'"):
         policy_settings(replace(asked, start=str(toy / "adaptive")))
+
+
+class Killed(SilentReporter):
+    """A run that ends as soon as it says something, before any network is trained."""
+
+    def log(self, line: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_was_killed_before_its_first_update_remembers_what_it_starts_from(toy: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(further(toy, "early", "static"), Killed())
+    asked = TrainPolicyRequest(str(toy / "images"), num_steps=3, output=toy / "early", workers=0, device="cpu")
+    settled = policy_settings(asked)
+    assert (settled.kind, settled.model, settled.policy) == ("static", str(toy / "static"), {})
+    start = find_start("", "policies/steps-3", toy / "early")
+    assert start is not None
+    assert (start.folder.path, start.is_resumed) == (toy / "static", False)
+    other = policy_settings(replace(asked, start=str(toy / "adaptive")))  # nothing is lost that was trained
+    assert (other.kind, other.model) == ("adaptive", str(toy / "adaptive"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import RECIPES, TRAINING_PRESETS, VQAEConfig
+from adanat_cli.core.config import (
+    PROJECTED_REWARD,
+    RECIPES,
+    TRAINING_PRESETS,
+    DiscriminatorConfig,
+    TokenizerTrainingConfig,
+    VQAEConfig,
+)
 from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPolicyRequest, TrainTokenizerRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -180,12 +187,79 @@ def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("typed", "instead"), [(["--reward", "fid"], "--reward fid"), (["--kind", "search"], "--kind search")]
+    ("typed", "words"),
+    [
+        (
+            ["--reward", "fid", "--discriminator", "efficientnet"],
+            "--discriminator is for --reward adversarial: it has no meaning with --reward fid; leave it out.",
+        ),
+        (
+            ["--kind", "search", "--augment", "color", "--discriminator-batch", "8"],
+            "--discriminator-batch, --augment has no meaning with --kind search; leave it out.",
+        ),
+        (["--kind", "tuned", "--reward", "fid"], "--reward has no meaning with --kind tuned"),
+        (["--fid-credit", "batch"], "--fid-credit is for --reward fid: it has no meaning with --reward adversarial"),
+        (["--preference-model", "a"], "--preference-model is for --reward preference: it has no meaning with --reward"),
+        (["--reward", "recognition", "--mismatched", "0.5"], "--mismatched is for --reward adversarial"),
+    ],
 )
-def test_a_discriminator_is_refused_where_none_judges(own: Path, typed: list[str], instead: str) -> None:
+def test_an_option_of_another_reward_is_refused(own: Path, typed: list[str], words: str) -> None:
     line = ["train-policy", "-d", str(own / "shapes"), "-m", str(own / "model"), "--device", "cpu", "--dry-run"]
-    done = CliRunner().invoke(app, [*line, *typed, "--recipe", "default", "--discriminator", "efficientnet"])
-    assert str(done.exception).startswith(f"--discriminator has no meaning with {instead}, which has no discriminator")
+    done = CliRunner().invoke(app, [*line, *typed, "--recipe", "default"])
+    assert str(done.exception).startswith(words)
+
+
+def test_a_text_encoder_is_refused_where_nothing_is_encoded(own: Path) -> None:
+    policy = ["train-policy", "-d", str(own / "shapes"), "-m", "imagenet64", "--device", "cpu", "--dry-run"]
+    done = CliRunner().invoke(app, [*policy, "--recipe", "default", "--text-encoder", "a"])
+    assert str(done.exception).startswith("--text-encoder encodes prompts: it has no meaning with a NAT")
+    tokens = ["pretrain-nat", "-d", str(own / "shapes"), "-t", str(own / "tokens"), "-m", str(own / "model")]
+    done = CliRunner().invoke(app, [*tokens, "--device", "cpu", "--dry-run", "--text-encoder", "a"])
+    assert str(done.exception).startswith("--text-encoder encodes captions: it has no meaning with a token set")
+
+
+def test_a_discriminator_on_efficientnet_brings_its_settings_but_to_the_papers_recipe() -> None:
+    def judge(recipe: str, **asked: Any) -> DiscriminatorConfig:
+        typed = {"backbone": "efficientnet", **asked}
+        request = TrainPolicyRequest("imagenet64", "imagenet64", recipe=recipe, discriminator=typed, device="cpu")
+        return policy_settings(request).discriminator
+
+    own = judge("auto")
+    assert (own.learning_rate, own.warmup_updates, own.mismatched, own.updates) == (2e-3, 100, 0.5, 10)
+    assert judge("auto", mismatched=0.25, learning_rate=1e-3).replace(**PROJECTED_REWARD) == own
+    assert judge("auto", backbone="pyramid").mismatched == 0
+    paper = judge("paper")
+    assert (paper.learning_rate, paper.warmup_updates, paper.mismatched) == (1e-4, 0, 0)
+
+
+def test_a_result_that_could_not_be_pushed_is_refused_by_a_dry_run() -> None:
+    done = CliRunner().invoke(app, ["train-tokenizer", "-d", "digits", "--push-to-hub", "a b", "--dry-run"])
+    assert str(done.exception).startswith("--push-to-hub 'a b' is not an id on the Hub")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite1", "tf_efficientnet_lite1.in1k=weights.safetensors"])
+def test_the_network_that_measures_trains_no_tokenizer(name: str) -> None:
+    with pytest.raises(AdaNATError, match="measures with, and must not have trained what it measures"):
+        TokenizerTrainingConfig(perceptual_backbone=name)
+    assert TokenizerTrainingConfig(perceptual_backbone="tf_efficientnet_lite0").backbones == ("tf_efficientnet_lite0",)
+
+
+def test_training_from_trained_weights_takes_a_quarter_of_the_usual_rate(own: Path) -> None:
+    usual = nat(own, "fresh")
+    pretrain_nat(nat(own, "base", steps=1, batch_size=4, precision="fp32"), SilentReporter())
+    asked = PretrainNATRequest(
+        str(own / "shapes"),
+        own / "tokens",
+        start=str(own / "base" / "model"),
+        output=own / "further",
+        device="cpu",
+    )
+    further = nat_settings(asked)
+    assert further.training.learning_rate == usual.training.learning_rate / 4
+    assert f"Peak learning rate {further.training.learning_rate:g}, for training starts" in further.note
+    typed = nat_settings(replace(asked, training={"learning_rate": 0.25}))
+    assert typed.training.learning_rate == 0.25
+    assert "Peak learning rate" not in typed.note
 
 
 def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from adanat_cli.jobs.train.plans import plan_tokenizer
 from adanat_cli.jobs.train.settings import tokenizer_settings
 from adanat_cli.jobs.train.tokenizer import TokenizerTrainer, train_tokenizer
 from tests.image_files import write_class_folder
+from tests.jobs.train.test_nat import At
 
 SHAPE = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(8, 16))
 QUICK: dict[str, Any] = {
@@ -172,7 +174,7 @@ def test_a_frozen_encoder_is_not_rounded(toy: Path) -> None:
     assert tokens_fingerprint(exported) == base.fingerprint("tokenizer")
 
 
-def test_a_run_is_resumed_from_the_same_weights_only(toy: Path) -> None:
+def test_a_run_is_resumed_from_the_same_weights_only(toy: Path, decoded: ModelFolder) -> None:
     train_tokenizer(settled(toy, "resumed", freeze_encoder=True, save_every=2), SilentReporter())
     longer = settled(toy, "resumed", "", steps=6)
     assert longer.training.freeze_encoder
@@ -181,6 +183,15 @@ def test_a_run_is_resumed_from_the_same_weights_only(toy: Path) -> None:
     assert tokens_fingerprint(model) == ModelFolder(toy / "base").fingerprint("tokenizer")
     with pytest.raises(AdaNATError, match=r"from\.weights was"):
         settled(toy, "resumed", "decoder/model")
+
+
+def test_a_killed_run_with_a_frozen_encoder_needs_no_from(toy: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(settled(toy, "killed", freeze_encoder=True), At(2, lambda: signal.raise_signal(signal.SIGINT)))
+    assert not (toy / "killed" / "model").exists()
+    model = ModelFolder(train_tokenizer(settled(toy, "killed", ""), SilentReporter())["model"])
+    assert model.index.components == ModelFolder(toy / "base").index.components
+    assert str(toy) not in json.dumps(model.index.provenance)
 
 
 def test_what_does_not_fit_is_one_clear_line(toy: Path, tmp_path: Path, decoded: ModelFolder) -> None:

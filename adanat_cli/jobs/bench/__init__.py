@@ -1,1 +1,0 @@
-"""Speed, operations and memory of a model on this machine."""
