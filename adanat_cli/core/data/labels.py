@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,7 +64,8 @@ def number_names(names: Sequence[str]) -> tuple[dict[str, int], dict[int, str], 
     return {name: label for label, name in enumerate(names)}, dict(enumerate(names)), len(names)
 
 
-def imagenet_synsets() -> dict[str, tuple[int, str]]:
+@cache
+def imagenet_synsets() -> Mapping[str, tuple[int, str]]:
     """ImageNet-1k: synset id to (class id, name)."""
     from timm.data import ImageNetInfo  # heavy, and needed for synsets only
 

@@ -1,4 +1,4 @@
-"""The short form of ``examples/digits.py``: the adversarial reward leads below the fixed schedule.
+"""The short form of ``examples/compare.py digits``: the adversarial reward leads below the fixed schedule.
 
 ``tests/fixtures/digits`` is the model that ``examples/digits.sh`` trains, with the network that measures it, stored in
 16 bits.

@@ -1,0 +1,273 @@
+"""The paper's comparison: ways to choose the schedule of a few generation steps, on digits or on ImageNet.
+
+    python examples/compare.py digits [FOLDER]
+    python examples/compare.py imagenet64 [FOLDER] --data DATA [--model imagenet64] [--steps 4 8] [--seeds 3]
+
+On scikit-learn's digits, ``digits.sh`` first trains a small NAT; for ImageNet, DATA is the folder that
+``imagenet64/train.sh`` reads. Whatever is trained is trained once for each seed and number of steps, and measured with
+random numbers that no training used, against real images that none has seen: digits in the features of the small
+classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, which neither rewards
+nor picks. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured
+is kept in FOLDER/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from compare_report import ADAPTIVE, FIXED, STATIC, Drawing, Measurement, read_measurements, write_report
+
+from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.files import write_json
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.jobs.resolve.models import resolve_model
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set, and how schedules are compared on it.
+
+    Attributes:
+        data: options of the data.
+        protocol: protocol of the measurement.
+        adversarial: options of the adversarial reward, "" for those of the data's recipe.
+        measures: heading of each column of the results -> metric.
+        recognised: heading of the column that is drawn beside the distance.
+        model: model by default; "" for the one that ``digits.sh`` trains.
+        folder: folder of runs and results by default.
+        steps, seeds: numbers of generation steps, and number of seeds, by default.
+    """
+
+    data: str
+    protocol: str
+    adversarial: str
+    measures: Mapping[str, str]
+    recognised: str
+    model: str
+    folder: Path
+    steps: tuple[int, ...]
+    seeds: int
+
+
+BENCHMARKS = {
+    "digits": Benchmark(
+        data="--dataset digits",
+        protocol="small",
+        adversarial="",
+        measures={"distance": "fid", "accuracy": "accuracy", "precision": "precision", "recall": "recall"},
+        recognised="accuracy",
+        model="",
+        folder=Path("runs/digits"),
+        steps=(4,),
+        seeds=1,
+    ),
+    "imagenet64": Benchmark(
+        data="--dataset imagenet64 --data-dir $DATA",
+        protocol="efficientnet",
+        adversarial="--discriminator efficientnet",
+        measures={
+            "distance": "fid",
+            "precision": "precision",
+            "recall": "recall",
+            "KID": "kid",
+            "top-1": "top1",
+            "top-5": "top5",
+            "among": "among",
+        },
+        recognised="among",
+        model="imagenet64",
+        folder=Path("runs/imagenet64-compared"),
+        steps=(4, 8),
+        seeds=3,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to choose a schedule.
+
+    Attributes:
+        name: beginning of its folders' names.
+        training: options of ``adanat train-policy``; None where nothing is trained.
+        schedule: schedule to measure.
+    """
+
+    name: str
+    training: str | None = None
+    schedule: str = "learned"
+
+
+WAYS = {
+    FIXED: Way("cosine", schedule="cosine"),
+    "tuned, best of 27": Way("tuned", "--kind tuned"),
+    "searched table": Way("searched", "--kind search --updates 5"),
+    "Halton": Way("halton", schedule="halton"),
+    STATIC: Way("static", "--kind static $ADVERSARIAL"),
+    ADAPTIVE: Way("adaptive", "$ADVERSARIAL"),
+    "adaptive, FID": Way("adaptive-fid", "--reward fid"),
+}
+
+
+def commands(way: Way, options: argparse.Namespace) -> list[str]:
+    """Return the lines that train and measure a way, for the shell variables $DATA, $MODEL, $FOLDER, $T and $SEED."""
+    benchmark, run = BENCHMARKS[options.benchmark], f"{way.name}-$T-$SEED"
+    model = "$MODEL" if way.training is None else f"$FOLDER/{run}/model"
+    evaluate = (
+        f"evaluate --model {model} --schedule {way.schedule} --steps $T --protocol {benchmark.protocol} "
+        f"-n {options.images} --seed 1000$SEED --output $FOLDER/evaluations/{run}"
+    )
+    if way.training is None:
+        return [evaluate]
+    training = f"{way.training} {options.train}".replace("$ADVERSARIAL", options.adversarial or benchmark.adversarial)
+    fixed = f"train-policy {benchmark.data} --model $MODEL --steps $T --seed $SEED"
+    return [" ".join(f"{fixed} {training} --output $FOLDER/{run}".split()), evaluate]
+
+
+def adanat(line: str, places: Mapping[str, object]) -> dict[str, Any]:
+    """Run a command in this process, with the variables of its line filled in, and return its JSON result."""
+    words = [Template(word).substitute(places) for word in shlex.split(line)]
+    print("adanat", shlex.join(words), file=sys.stderr, flush=True)
+    output = io.StringIO()
+    try:
+        with redirect_stdout(output):
+            app([*words, "--json"])
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    values: dict[str, Any] = json.loads(output.getvalue())
+    return values
+
+
+def measure(options: argparse.Namespace, name: str, lines: list[str], places: Mapping[str, Any]) -> Measurement:
+    """Train, if there is something to train; measure, and draw the first of the measured images again.
+
+    Args:
+        options: of the command line.
+        name: name of the way.
+        lines: its commands.
+        places: values of their variables.
+    """
+    row = [adanat(line, places) for line in lines][-1]["results"][0]
+    way, steps, seed, settings = WAYS[name], places["T"], places["SEED"], row["settings"]
+    folder: Path = places["FOLDER"]
+    run = f"{way.name}-{steps}-{seed}"
+    model = places["MODEL"] if way.training is None else folder / run / "model"
+    drawing, shown = Drawing(str(model), way.schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
+    measures, reference = BENCHMARKS[options.benchmark].measures, row["reference"]
+    real = reference.get("recognition", {})
+    return Measurement(
+        way=name,
+        steps=steps,
+        seed=seed,
+        lines=lines,
+        nat=settings["nat"],
+        tokenizer=settings["tokenizer"],
+        metrics={head: row["metrics"][metric] for head, metric in measures.items()},
+        real={head: real[metric] for head, metric in measures.items() if metric in real},
+        about={
+            "num_images": settings["num_images"],
+            "num_real": reference["num_images"],
+            "source": reference["source"],
+            "network": settings["extractor"],
+        },
+        tera_flops=row["cost"]["tera_flops_per_image"],
+        seconds=drawing.save(shown, options.shown),
+        drawing=drawing,
+        shown=str(shown),
+    )
+
+
+def prepare(benchmark: Benchmark, folder: Path, model: str) -> str:
+    """Return the model; that of the digits is trained, and gets statistics of digits that were held out."""
+    if model or benchmark.model:
+        return model or benchmark.model
+    path = folder / "nat" / "model"
+    if not path.exists():
+        subprocess.run([str(Path(__file__).with_name("digits.sh")), str(folder)], check=True)
+    if resolve_model(str(path)).reference(benchmark.protocol) is None:
+        held_out = f"stats {benchmark.data} --split validation --model $MODEL --install --output $FOLDER/held-out.npz"
+        adanat(held_out, {"MODEL": path, "FOLDER": folder})
+    return str(path)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure what is not measured yet, and write the report after every seed."""
+    benchmark, file = BENCHMARKS[options.benchmark], options.folder / "results.json"
+    model = prepare(benchmark, options.folder, options.model)
+    networks = tuple(resolve_model(model).fingerprint(name) for name in ("nat", "tokenizer"))
+    kept = read_measurements(file)
+    rows: list[Measurement] = []
+    for seed in range(options.seeds or benchmark.seeds):
+        for steps, name in product(options.steps or benchmark.steps, options.ways):
+            lines = commands(WAYS[name], options)
+            wanted = (name, steps, seed, lines, *networks)
+            row = next((one for one in kept if one.identity == wanted), None)
+            if row is None:
+                places = {"DATA": options.data, "MODEL": model, "FOLDER": options.folder, "T": steps, "SEED": seed}
+                row = measure(options, name, lines, places)
+                kept.append(row)
+                write_json(file, [asdict(one) for one in kept])
+            rows.append(row)
+        write_report(options.report or options.folder, rows, benchmark.recognised, command_line(options))
+
+
+def command_line(options: argparse.Namespace) -> str:
+    """The command line of a run; where its data and folders lie stays out."""
+    benchmark = BENCHMARKS[options.benchmark]
+    words = [
+        "python",
+        "examples/compare.py",
+        options.benchmark,
+        "FOLDER",
+    ]
+    words += ["--data", "DATA"] if options.data else []
+    words += ["--model", "MODEL"] if options.model else []
+    words += ["--steps", *map(str, options.steps or benchmark.steps), "--seeds", str(options.seeds or benchmark.seeds)]
+    words += ["--images", str(options.images), "--shown", str(options.shown)]
+    words += [f"--{name}={value}" for name in ("adversarial", "train") if (value := getattr(options, name))]
+    words += ["--ways", *options.ways] if options.ways != list(WAYS) else []
+    return shlex.join(words)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", choices=list(BENCHMARKS))
+    parser.add_argument("folder", type=Path, nargs="?", help="by default runs/digits or runs/imagenet64-compared")
+    parser.add_argument("--data", help="folder of the Parquet files, for imagenet64")
+    parser.add_argument("--model", default="", help="model folder or name")
+    parser.add_argument("--steps", type=int, nargs="+")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--images", type=int, default=2000, help="images to measure")
+    parser.add_argument("--shown", type=int, default=200, help="images to draw for pictures and curves")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument(
+        "--adversarial", default="", help='options of adversarial rewards, as --adversarial="--updates 9"'
+    )
+    parser.add_argument("--train", default="", help="further options of every training")
+    parser.add_argument("--report", type=Path, help="folder of RESULTS.md and its pictures, if not FOLDER")
+    options = parser.parse_args()
+    options.folder = options.folder or BENCHMARKS[options.benchmark].folder
+    if "$DATA" in BENCHMARKS[options.benchmark].data and not options.data:
+        parser.error("imagenet64 needs --data DATA, the folder of the Parquet files")
+    try:
+        compare(options)
+    except AdaNATError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()

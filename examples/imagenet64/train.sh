@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The recipe of the embedded model: 64 x 64 ImageNet images in 20 classes, on two CPU cores.
+#
+#   examples/imagenet64/train.sh DATA [FOLDER]
+#
+# DATA holds train-*.parquet and validation-*.parquet with columns image and label (ImageNet-1k numbering). The model is
+# FOLDER/nat/model. The same command resumes after an interruption. Each of the variables below holds options of one
+# stage, and can be set from outside, to shorten it for example.
+set -euo pipefail
+
+data=${1:?give the folder of the Parquet files}
+folder=${2:-runs/imagenet64}
+: "${CLASSES:=1 107 145 207 291 301 323 387 779 839 850 873 945 950 963 970 972 973 975 978}"
+: "${TOKENIZER:=--updates 5000 --adversarial-start 400}"
+: "${NAT:=--updates 20000 --learning-rate 2e-3}"
+: "${FURTHER:=--updates 5000 --learning-rate 5e-4}"
+: "${FEATURES:=--updates 2000}"
+: "${POLICY:=--discriminator efficientnet --updates 30}"
+: "${EVALUATION:=-n 2000}"
+
+images=(--dataset imagenet64 --data-dir "$data")
+model=$folder/nat/model
+
+# Tokenizer and a first NAT see all classes of the data, for 20 classes are few images.
+adanat train-tokenizer "${images[@]}" --discriminator efficientnet --decay cosine --half \
+    --output "$folder/tokenizer" $TOKENIZER
+adanat tokenize "${images[@]}" --tokenizer "$folder/tokenizer/model" --output "$folder/tokens" \
+    --preview "$folder/preview.png"
+adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --model "$folder/tokenizer/model" \
+    --output "$folder/nat-all" $NAT
+
+# The NAT of all classes is trained further on the 20 alone.
+read -ra classes <<< "$CLASSES"
+adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --from "$folder/nat-all/model" \
+    "${classes[@]/#/--class=}" --half --output "$folder/nat" $FURTHER
+
+# Real images that were held out, in the features of a small network, which chooses the policies, and of
+# EfficientNet-Lite1, which takes no part in any training.
+[ -e "$model/features/reference.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
+    --install --half --output "$folder/small.npz" $FEATURES
+[ -e "$model/references/efficientnet.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
+    --protocol efficientnet --install --output "$folder/efficientnet.npz"
+
+for steps in 4 8; do
+    adanat train-policy "${images[@]}" --model "$model" --steps "$steps" --install --half \
+        --output "$folder/policy-$steps" $POLICY
+done
+
+adanat evaluate --model "$model" --protocol efficientnet --steps 4,8 --schedule cosine --schedule learned --seed 1 \
+    --record --output "$folder/evaluation" $EVALUATION
+adanat sample --model "$model" -n 100 --steps 8 --output "$folder/samples"
