@@ -166,7 +166,7 @@ def measure(options: argparse.Namespace, name: str, lines: list[str], places: Ma
     run = f"{way.name}-{steps}-{seed}"
     model = places["MODEL"] if way.training is None else folder / run / "model"
     drawing, shown = Drawing(str(model), way.schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
-    measures, reference = BENCHMARKS[options.benchmark].measures, row["reference"]
+    benchmark, reference = BENCHMARKS[options.benchmark], row["reference"]
     real = reference.get("recognition", {})
     return Measurement(
         way=name,
@@ -175,13 +175,13 @@ def measure(options: argparse.Namespace, name: str, lines: list[str], places: Ma
         lines=lines,
         nat=settings["nat"],
         tokenizer=settings["tokenizer"],
-        metrics={head: row["metrics"][metric] for head, metric in measures.items()},
-        real={head: real[metric] for head, metric in measures.items() if metric in real},
+        metrics={head: row["metrics"][metric] for head, metric in benchmark.measures.items()},
+        real={head: real[metric] for head, metric in benchmark.measures.items() if metric in real},
         about={
             "num_images": settings["num_images"],
             "num_real": reference["num_images"],
             "source": reference["source"],
-            "network": settings["extractor"],
+            "network": "the model's own small network" if benchmark.protocol == "small" else settings["extractor"],
         },
         tera_flops=row["cost"]["tera_flops_per_image"],
         seconds=drawing.save(shown, options.shown),

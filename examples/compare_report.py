@@ -243,7 +243,7 @@ def draw_bars(path: Path, rows: Sequence[Measurement], heads: tuple[str, ...]) -
         if head in rows[0].real:
             axes.axhline(rows[0].real[head], color="0.5", linestyle="--", label="real images")
             axes.legend(fontsize=7)
-        axes.set_xticks(range(len(ways)), [way.replace(", ", "\n").replace(" (", "\n(") for way in ways], fontsize=7)
+        axes.set_xticks(range(len(ways)), list(map(_folded, ways)), fontsize=7)
         axes.set_title(f"{head}, {num} steps", fontsize=9)
     save_figure(path, figure, dpi=120)
 
@@ -256,33 +256,25 @@ def draw_curves(path: Path, rows: Sequence[Measurement]) -> None:
     figure = Figure(figsize=(11, 2.6 * len(steps)), layout="constrained")
     panels = figure.subplots(len(steps), len(ACTION_NAMES), squeeze=False)
     for num, line in zip(steps, panels, strict=True):
-        for way, color in ((FIXED, "0.5"), (STATIC, "C1"), (ADAPTIVE, "C0")):
+        for way, style in {FIXED: "--C7", STATIC: "-C1", ADAPTIVE: "-C0"}.items():
             own = [row for row in rows if (row.way, row.steps) == (way, num)]
-            for row in own[:1] if way == FIXED else own:
-                values = row.array("actions")
-                low, high = np.quantile(values, (0.1, 0.9), axis=1)  # (T, 4)
-                label = way if row is own[0] else None
-                for column, axes in enumerate(line):
-                    shown = _used(column, num)
-                    axes.plot(
-                        shown,
-                        values.mean(1)[: len(shown), column],
-                        "--" * (way == FIXED) or "-",
-                        color=color,
-                        label=label,
-                    )
-                    axes.fill_between(
-                        shown,
-                        low[: len(shown), column],
-                        high[: len(shown), column],
-                        color=color,
-                        alpha=0.2,
-                        linewidth=0,
-                    )
+            for row in own[:1] if way == FIXED else own:  # the fixed values do not depend on the seed
+                _draw_values(line, row.array("actions"), style, way if row is own[0] else "")
         for name, axes in zip(ACTION_NAMES, line, strict=True):
             _label(axes, f"{name.replace('_', ' ')}, {num} steps", num)
     panels[0, 0].legend(fontsize=7)
     save_figure(path, figure, dpi=110)
+
+
+def _draw_values(line: Sequence[Axes], actions: np.ndarray[Any, np.dtype[Any]], style: str, label: str) -> None:
+    """Draw the (T, n, 4) values of some images, in one plot each: their mean, and the middle 80 % of them."""
+    dashes, color = style[:-2], style[-2:]
+    low, high = np.quantile(actions, (0.1, 0.9), axis=1)  # (T, 4)
+    for column, axes in enumerate(line):
+        steps = _used(column, len(actions))
+        values = (part[: len(steps), column] for part in (actions.mean(1), low, high))
+        axes.plot(steps, next(values), dashes, color=color, label=label or None)
+        axes.fill_between(steps, *values, color=color, alpha=0.2, linewidth=0)
 
 
 def _used(column: int, num_steps: int) -> range:
@@ -301,16 +293,29 @@ def draw_samples(path: Path, rows: Sequence[Measurement]) -> None:
     """Draw the first images of every way; those of a column have class and random numbers in common."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_COLUMNS + 1.6, 1.05 * len(rows)), layout="constrained")
-    for row, axes in zip(rows, figure.subplots(len(rows), 1, squeeze=False)[:, 0], strict=True):
+    figure = Figure(figsize=(_COLUMNS + 1.6, 1.1 * len(rows) + 0.3), layout="constrained")
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for row, axes in zip(rows, panels, strict=True):
         axes.imshow(np.asarray(image_grid(row.array("images")[:_COLUMNS], _COLUMNS)), interpolation="nearest")
-        axes.set_ylabel(
-            row.way.replace(", ", "\n").replace(" (", "\n("), rotation=0, ha="right", va="center", fontsize=8
-        )
+        axes.set_ylabel(_folded(row.way), rotation=0, ha="right", va="center", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
+    names, labels = resolve_model(rows[0].drawing.model).labels(), rows[0].array("labels")[:_COLUMNS].tolist()
+    width = rows[0].array("images").shape[2] + 2
+    panels[0].xaxis.tick_top()
+    panels[0].set_xticks(
+        [width * (column + 0.5) for column in range(len(labels))],
+        [plot_text(short_name(names.get(label, str(label)))) for label in labels],
+        fontsize=7,
+    )
+    panels[0].tick_params(length=0)
     save_figure(path, figure, dpi=120)
+
+
+def _folded(way: str) -> str:
+    """The name of a way in two lines."""
+    return way.replace(", ", "\n").replace(" (", "\n(")
 
 
 def farthest_pair(actions: Tensor, labels: Tensor) -> tuple[int, int]:

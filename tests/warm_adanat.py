@@ -65,6 +65,8 @@ def serve() -> None:
                 if not (child := os.fork()):
                     for number, stream in enumerate(streams):
                         os.dup2(stream, number)
+                    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 — of another kind than the server's
+                    sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
                     request = json.loads(asked)
                     os.chdir(request["folder"])
                     sys.argv = request["words"]
