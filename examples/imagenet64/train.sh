@@ -16,7 +16,8 @@ folder=${2:-runs/imagenet64}
 : "${FURTHER:=--updates 5000 --learning-rate 5e-4}"
 : "${FEATURES:=--updates 2000}"
 : "${POLICY:=--discriminator efficientnet --updates 30}"
-: "${EVALUATION:=-n 2000}"
+: "${EVALUATION:=-n 2000 --steps 4,8 --schedule cosine --schedule learned}"
+: "${SAMPLES:=-n 100}"
 
 images=(--dataset imagenet64 --data-dir "$data")
 model=$folder/nat/model
@@ -46,6 +47,5 @@ for steps in 4 8; do
         --output "$folder/policy-$steps" $POLICY
 done
 
-adanat evaluate --model "$model" --protocol efficientnet --steps 4,8 --schedule cosine --schedule learned --seed 1 \
-    --record --output "$folder/evaluation" $EVALUATION
-adanat sample --model "$model" -n 100 --steps 8 --output "$folder/samples"
+adanat evaluate --model "$model" --protocol efficientnet --seed 1 --record --output "$folder/evaluation" $EVALUATION
+adanat sample --model "$model" --steps 8 --output "$folder/samples" $SAMPLES
