@@ -123,8 +123,8 @@ def run(options: argparse.Namespace) -> dict[str, float]:
         for label, distance in zip(labels[chosen].tolist(), found.distances[chosen].tolist(), strict=True)
     ]
     title = (
-        f"Generated images above the nearest training images, the {len(chosen)} nearest of {len(labels)}; median "
-        f"distance {of_samples:.3g}, of validation images {of_validation:.3g}"
+        f"Generated images above training images, the {len(chosen)} nearest of {len(labels)}\n"
+        f"median distance {of_samples:.3g}, of validation images {of_validation:.3g}"
     )
     draw_pairs(options.output, images[chosen.numpy()], real, names, title)
     return medians
@@ -135,13 +135,13 @@ def draw_pairs(path: Path, above: Pixels, below: Pixels, names: list[str], title
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(1.25 * columns, 2.6 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_axis_off()
     for axes, pair, name in zip(panels, zip(above, below, strict=True), names, strict=False):
         axes.imshow(image_grid(np.stack(pair), 1), interpolation="nearest")
         axes.set_title(plot_text(name), fontsize=7)
-    figure.suptitle(plot_text(title), fontsize=9)
+    figure.suptitle(title, fontsize=9)
     save_figure(path, figure, dpi=120)
 
 
