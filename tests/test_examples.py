@@ -235,6 +235,23 @@ def test_readme_commands_on_the_embedded_model_run(line: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("line", [line for line in ADANAT if line.startswith("adanat edit")])
+def test_readme_edits_run_on_pictures_of_these_names(line: str, tmp_path: Path) -> None:
+    from PIL import Image, ImageDraw
+
+    picture, mask = Image.linear_gradient("L").resize((96, 64)).convert("RGB"), Image.new("L", (96, 64))
+    ImageDraw.Draw(mask).ellipse((30, 10, 60, 40), fill=255)
+    for folder, image in (("photos", picture), ("masks", mask)):
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "a.png")
+    picture.save(tmp_path / "photo.png")
+    mask.save(tmp_path / "mask.png")
+    done = subprocess.run(
+        line, shell=True, capture_output=True, text=True, env=with_adanat_on_path(tmp_path), cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("line", ADANAT)
 def test_readme_commands_use_options_that_exist(line: str) -> None:
     words = shlex.split(line)[1:]

@@ -59,8 +59,12 @@ class ConditionedNAT:
         """Return the predictor of B images, given the numbers (B,) of their conditions."""
         numbers = numbers.to(self.device)
         condition = self.conditions.encode(numbers).to(self.device)
+        is_class = self.nat.config.condition == "class"
+        # Guidance of the null label against itself would change nothing.
+        guidable = numbers != self.nat.config.num_classes if is_class else torch.ones_like(numbers, dtype=torch.bool)
 
         def predict(state: DecodingState, guided: Tensor) -> Prediction:
+            guided = guided & guidable
             with torch.no_grad(), self._autocast():
                 if state.step == 0 and bool(state.mask.all()):
                     return self._first(numbers.tolist(), condition, guided)

@@ -154,6 +154,39 @@ def test_masks_of_a_folder_are_found_by_name(model: str, images: Path, tmp_path:
         run(model, images, tmp_path / "out", mask=tmp_path / "masks")
 
 
+@pytest.mark.parametrize("schedule", ["learned", "cosine"])
+def test_an_edit_without_a_class_takes_no_null_forward(
+    pipeline: Pipeline, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    features = pipeline.nat.features
+
+    def counted(token_ids: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(token_ids))
+        return features(token_ids, condition)
+
+    monkeypatch.setattr(pipeline.nat, "features", counted)
+    asked = {"box": BOX, "num_steps": 3, "schedule": schedule, "variations": 2}
+    pipeline.edit(photo(16, 16), **asked)
+    assert sizes == [2, 2, 2]
+    pipeline.edit(photo(16, 16), labels=["one"], **asked)
+    assert sizes[3:] == [4, 4, 4]
+
+
+def test_a_batch_of_whole_and_partial_masks_gives_what_each_gives_alone(
+    model: str, images: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        mask = np.full((16, 16), 255, np.uint8)
+        mask[:8] *= number % 2
+        save(tmp_path / "masks" / f"p{number}.png", mask)
+    fields = {"mask": tmp_path / "masks", "classes": ("one",)}
+    whole = run(model, images, tmp_path / "all", **fields)["files"]
+    for number, file in enumerate(whole):
+        (alone,) = run(model, images / f"p{number}.png", tmp_path / f"{number}", **fields)["files"]
+        assert np.array_equal(pixels(file), pixels(alone))
+
+
 @pytest.mark.parametrize("shape", [(40, 64), (64, 40), (50, 50), (9, 12)])
 def test_at_full_size_only_masked_pixels_differ(pipeline: Pipeline, shape: tuple[int, int]) -> None:
     image, mask = photo(*shape), np.zeros(shape, bool)
