@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.files import atomic_path
@@ -56,8 +58,17 @@ def save_figure(path: Path, figure: Figure, dpi: int) -> None:
         figure.savefig(temporary, format="png", dpi=dpi)
 
 
-def save_png(path: Path, image: Image.Image | Pixels) -> None:
-    """Write a PNG, whole or not at all."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+def save_png(path: Path, image: Image.Image | Pixels, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        path: file.
+        image: picture, or (H, W, 3) bytes.
+        facts: what the file says of the image, as text chunks by keyword (at most 79 Latin letters).
+    """
+    picture, chunks = image if isinstance(image, Image.Image) else Image.fromarray(image), PngInfo()
+    for keyword, value in (facts or {}).items():
+        # A lone surrogate, of an undecodable byte in a prompt, has no UTF-8.
+        chunks.add_text(keyword, str(value).encode("utf-8", "backslashreplace").decode("utf-8"))
     with atomic_path(path, durable=False) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=chunks)

@@ -170,9 +170,20 @@ class _Run:
     def _write_pngs(self, indices: Sequence[int], images: Pixels) -> list[str]:
         names = [f"{self.stem(index)}.png" for index in indices]
         add_to_record(self.request.output, names)
-        for name, image in zip(names, images, strict=True):
-            save_png(self.request.output / name, image)
+        for index, name, image in zip(indices, names, images, strict=True):
+            save_png(self.request.output / name, image, self._facts(index))
         return [str(self.request.output / name) for name in names]
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        """What the file of an image says of it: enough to generate it again."""
+        return {
+            "model": self.sampler.folder.title,
+            **self.conditions.facts(index),
+            "seed": self.request.seed,
+            "index": index,
+            "schedule": self.choice.kind,
+            "steps": self.choice.num_steps,
+        }
 
     def _write_grid(self, images: Pixels) -> str:
         """Write the first images together; a few classes or prompts have a column each."""

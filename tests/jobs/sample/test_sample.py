@@ -21,6 +21,7 @@ from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.sample.pictures import save_png
 from adanat_cli.jobs.sample.sample import sample
 
 LABELS = {1: "goldfish, Carassius auratus", 3: "golden retriever", 5: "crane", 7: "crane", 8: "tench, Tinca tinca"}
@@ -80,6 +81,26 @@ def test_images_are_written_under_names_that_tell_index_class_and_seed(model: st
     assert values["classes"] == {"1": LABELS[1], "3": LABELS[3]}
     assert pixels([values["grid"]])[0].shape[1] > 16
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "grid.png", "samples.jsonl"]
+
+
+def test_a_png_says_how_to_generate_it_again_and_a_repeated_run_writes_its_bytes(model: str, tmp_path: Path) -> None:
+    fields = {"classes": ("3", "1"), "num_images": 2, "num_steps": 2, "seed": 4, "schedule": "cosine"}
+    files = run(model, tmp_path / "a", **fields)["files"]
+    with Image.open(files[1]) as image:
+        facts = dict(image.text)
+    expected = {"class": "1", "name": "goldfish", "seed": "4", "index": "1", "schedule": "cosine", "steps": "2"}
+    assert facts == {"model": ModelFolder(Path(model)).title, **expected}
+    again = run(model, tmp_path / "b", **fields)["files"]
+    assert [Path(file).read_bytes() for file in again] == [Path(file).read_bytes() for file in files]
+
+
+def test_a_png_holds_any_prompt(tmp_path: Path) -> None:
+    pixels_, prompts = np.zeros((2, 2, 3), np.uint8), ("a red fox", "ein roter Fuchs für 狐", "a\udcff")
+    for prompt in prompts:
+        save_png(tmp_path / "a.png", pixels_, {"prompt": prompt})
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.text == {"prompt": prompt.replace("\udcff", "\\udcff")}
+            assert not np.asarray(image).any()
 
 
 def test_images_are_the_same_at_any_batch_size_and_number_of_images(model: str, tmp_path: Path) -> None:
