@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ from adanat_cli.commands import (
     train_policy,
     train_tokenizer,
 )
+from adanat_cli.commands.examples import epilog
 from adanat_cli.core.errors import AdaNATError, printable
 from adanat_cli.jobs.runtime.group import is_main_process, num_processes, settle_group
 from adanat_cli.jobs.runtime.interrupts import RESUMABLE, ended_by_signals
@@ -70,18 +72,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-app.command("sample", rich_help_panel="Generate")(sample.command)
-app.command("edit", rich_help_panel="Generate")(edit.command)
-app.command("tokenize", rich_help_panel="Train")(tokenize.command)
-app.command("pretrain-nat", rich_help_panel="Train")(pretrain_nat.command)
-app.command("train-policy", rich_help_panel="Train")(train_policy.command)
-app.command("train-tokenizer", rich_help_panel="Train")(train_tokenizer.command)
-app.command("evaluate", rich_help_panel="Measure")(evaluate.command)
-app.command("stats", rich_help_panel="Measure")(stats.command)
-app.command("import", rich_help_panel="Models")(import_.command)
-app.command("pull", rich_help_panel="Models")(pull.command)
-app.command("push", rich_help_panel="Models")(push.command)
-app.command("info", rich_help_panel="Models")(info.command)
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Generate": {"sample": sample.command, "edit": edit.command},
+    "Train": {
+        "tokenize": tokenize.command,
+        "pretrain-nat": pretrain_nat.command,
+        "train-policy": train_policy.command,
+        "train-tokenizer": train_tokenizer.command,
+    },
+    "Measure": {"evaluate": evaluate.command, "stats": stats.command},
+    "Models": {"import": import_.command, "pull": pull.command, "push": push.command, "info": info.command},
+}
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel, epilog=epilog(_name))(_command)
 
 
 def _version(requested: bool) -> None:

@@ -47,6 +47,15 @@ class _Meter:
     def rate(self) -> float:
         return (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
 
+    @property
+    def pace(self) -> str:
+        """Units per second, or the seconds of one where it takes longer than that; "" before the first."""
+        if self.done == self.first:
+            return ""
+        if 0 < self.rate < 1:
+            return f"{1 / self.rate:.1f} s/{self.unit.removesuffix('s')}"
+        return f"{self.rate:.1f} {self.unit}/s"
+
 
 class _PlainTask:
     """Prints a line now and then, for logs."""
@@ -66,15 +75,15 @@ class _PlainTask:
         if meter.total is not None and meter.rate > 0:
             left = f", {_duration((meter.total - meter.done) / meter.rate)} left"
         count = f"{meter.done}/{meter.total}" if meter.total is not None else f"{meter.done}"
-        line = (
-            f"{self._description}: {count} {meter.unit}, {meter.rate:.1f} {meter.unit}/s{left}  {_show(meter.fields)}"
-        )
+        pace = f", {meter.pace}" if meter.pace else ""
+        line = f"{self._description}: {count} {meter.unit}{pace}{left}  {_show(meter.fields)}"
         print(line.rstrip(), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._meter.fields.pop("phase", None)
         if self._meter.done > self._meter.first:
             self._print()
 
@@ -98,8 +107,7 @@ class _RichTask:
 
     def advance(self, amount: int = 1, **fields: Any) -> None:
         self._meter.advance(amount, fields)
-        rate = f"{self._meter.rate:.1f} {self._meter.unit}/s"
-        self._progress.update(self._task, advance=amount, rate=rate, shown=_show(self._meter.fields))
+        self._progress.update(self._task, advance=amount, rate=self._meter.pace, shown=_show(self._meter.fields))
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -6,10 +6,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from adanat_cli.commands.wording import lines_of
+from adanat_cli.commands.wording import UNBROKEN, lines_of
 
 _WIDTH, _INDENT = 110, 12 * " "
-_SHOWN_CLASSES = 12
 
 
 def model_lines(values: dict[str, Any]) -> Iterator[str]:
@@ -32,7 +31,7 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
     if values["condition"] != "text":
-        yield f"Classes     {_classes(values['classes'])}"
+        yield from _classes(values["classes"])
     for pair, answer in values["matches"].items():
         yield f"Match       {pair}: {answer}"
     if not values["results"]:
@@ -43,15 +42,18 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"Name        {name}: {about}"
 
 
-def _classes(classes: dict[str, str]) -> str:
-    """Number and first names of the classes that the model has seen."""
+def _classes(classes: dict[str, str]) -> Iterator[str]:
+    """Number and names of the classes that the model has seen."""
     from adanat_cli.jobs.resolve.classes import short_name
 
     if not classes:
-        return "no names recorded"
-    shown = [f"{label} {short_name(name)}" for label, name in list(classes.items())[:_SHOWN_CLASSES]]
-    more = f", … (`--json` lists all {len(classes)})" if len(classes) > len(shown) else ""
-    return f"{len(classes)}: {', '.join(shown)}{more}"
+        yield "Classes     no names recorded"
+        return
+    # A name stays on one line, as it is typed.
+    listed = ", ".join(f"{label} {short_name(name)}".replace(" ", UNBROKEN) for label, name in classes.items())
+    text = f"Classes     {len(classes)}: {listed}"
+    lines = textwrap.wrap(text, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False)
+    yield from (line.replace(UNBROKEN, " ") for line in lines)
 
 
 def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from adanat_cli.commands import console
+from adanat_cli.commands.completion import completion
 from adanat_cli.core.config.option import REQUIRED, Option, Part, option, options_of
 from adanat_cli.core.config.schema import field_types
 from adanat_cli.core.errors import AdaNATError
@@ -77,6 +78,8 @@ def _parameters(kinds: tuple[type[Any], ...]) -> Iterator[inspect.Parameter]:
             if one.is_argument:
                 info = typer.Argument(help=one.help, **settings)
             else:
+                if (offered := completion(one.flags)) and "autocompletion" not in settings:
+                    settings["autocompletion"] = offered
                 info = typer.Option(*one.flags, help=one.help, rich_help_panel=one.panel or None, **settings)
             given = inspect.Parameter.empty if default is REQUIRED else default
             yield inspect.Parameter(name, _KEYWORD, default=given, annotation=Annotated[hint, info])

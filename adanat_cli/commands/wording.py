@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_WIDTH, _UNBROKEN = 110, "\N{NO-BREAK SPACE}"
+_WIDTH, UNBROKEN = 110, "\N{NO-BREAK SPACE}"
 
 
 def short(value: Any) -> str:
@@ -27,7 +27,7 @@ def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             yield from lines_of(value, indent + "  ")
             continue
         if isinstance(value, Mapping):
-            text = ", ".join(pair.replace(" ", _UNBROKEN) for pair in _pairs(value))
+            text = ", ".join(pair.replace(" ", UNBROKEN) for pair in _pairs(value))
         else:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else short(value)
         folded = textwrap.wrap(
@@ -37,7 +37,7 @@ def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        yield from (line.replace(_UNBROKEN, " ") for line in folded)
+        yield from (line.replace(UNBROKEN, " ") for line in folded)
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:

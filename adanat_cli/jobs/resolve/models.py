@@ -11,7 +11,7 @@ from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.checkpoints.hub import HubFolder, fetch_folder
 from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, Config, FeatureConfig, NATConfig, PolicyConfig, tokenizer_config
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, nearest, require
 from adanat_cli.core.hub import HubId, looks_like_hub_id
 from adanat_cli.jobs.resolve.registry import MODELS, PULLED, known_models
 
@@ -62,10 +62,11 @@ def resolve_model(name_or_path: str) -> ModelFolder:
             "No --model was given, and no model is embedded in this installation; give a model folder, or make one "
             "with `adanat import` or `adanat pretrain-nat`."
         )
-    names = ", ".join([*model_names(), *known_models()])
+    names = [*model_names(), *known_models()]
+    meant = f"did you mean {nearest(name, names)}? If not, " if nearest(name, names) else ""
     raise AdaNATError(
-        f"Model {name!r} is neither a folder nor a known name ({names}) nor a Hub id user/repo; give a folder with a "
-        "model_index.json, or make one with `adanat import`."
+        f"Model {name!r} is neither a folder nor a known name ({', '.join(names)}) nor a Hub id user/repo; {meant}"
+        "give a folder with a model_index.json, or make one with `adanat import`."
     )
 
 

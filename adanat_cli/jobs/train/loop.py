@@ -152,12 +152,14 @@ class TrainingLoop(Resumable, ABC):
         save_every: updates between two saved states.
         name, unit: names of the training and of one update, on the progress bar.
         exports_with_states: whether the model is written with every saved state, or at the end alone.
+        task: progress of the training, while it runs.
         repeats_updates: whether a signal breaks an update off, which is then done again, or waits for its end.
     """
 
     name, unit = "Training", "updates"
     exports_with_states = True
     repeats_updates = False
+    task: Task
     _observed = True
 
     def __init__(self, run: Run, trainer: Trainer, num_updates: int, save_every: int) -> None:
@@ -229,6 +231,7 @@ class TrainingLoop(Resumable, ABC):
             deferred_interrupts() as interrupt,
             self.reporter.task(self.name, self.num_updates, self.unit, self.trainer.step) as task,
         ):
+            self.task = task
             if not self._observed:
                 self._observe_and_save(task, interrupt)
             while self.trainer.step < self.num_updates:

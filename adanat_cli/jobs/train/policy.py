@@ -175,7 +175,7 @@ class PolicyLoop(TrainingLoop):
 
     def update(self) -> None:
         """Improve the policy once."""
-        self._stats = self.trainer.update()
+        self._stats = self.trainer.update(lambda phase: self.task.advance(0, phase=phase))
         self.check()
 
     def log(self, task: Task) -> None:
@@ -221,6 +221,7 @@ class PolicyLoop(TrainingLoop):
             )
 
     def _evaluate(self, task: Task) -> None:
+        task.advance(0, phase="measuring")
         distance = self._distance(PolicySchedule(self.trainer.agent.policy))
         self.run.log(self.trainer.step, distance=distance)
         if distance < self.best.distance:

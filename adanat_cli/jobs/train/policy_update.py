@@ -76,18 +76,25 @@ class PolicyTrainer(Trainer):
         """The NAT of all rollouts, which share what is the same in all."""
         return ConditionedNAT(self.model.nat, self.conditions, self.model.precision)
 
-    def update(self) -> dict[str, float]:
+    def update(self, begin: Callable[[str], None] = lambda _: None) -> dict[str, float]:
         """Take one iteration: collect trajectories, score them, improve the policy, then let the reward learn.
+
+        Args:
+            begin: is told the name of each phase when it begins.
 
         Source: AdaNAT (arXiv 2409.00342), the training algorithm.
         """
         std, discriminator = self.ppo.std_at(self.step), self.discriminator
         labels = self._labels(Stream.POLICY_LABELS, self.training.trajectories)
+        begin("rollout")
         rollout = self.collect(labels, std, Stream.POLICY_NOISE)
         if self.step == 0 and discriminator.warmup_updates:
+            begin("warming up the discriminator")
             self._learn(rollout, labels, discriminator.warmup_updates, Stream.REWARD_WARM_UP)
+        begin("reward")
         score_noise = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
         rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), score_noise)
+        begin("PPO")
         policy_stats = update(
             self._agent_pass,
             self.optimizer,
@@ -99,6 +106,7 @@ class PolicyTrainer(Trainer):
             self._generator(Stream.POLICY_MINIBATCHES),
             self._accelerator,
         )
+        begin("reward learns")
         reward_stats = self._learn(rollout, labels, discriminator.updates)
         self.step += 1
         return self._measured(rollout, rewards, std, policy_stats | reward_stats)
