@@ -156,8 +156,10 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
 ) -> None:
     update = PolicyTrainer.update
 
-    def spoiled(self: PolicyTrainer) -> dict[str, float]:
-        stats = update(self)
+    phases: list[str] = []
+
+    def spoiled(self: PolicyTrainer, begin: Any) -> dict[str, float]:
+        stats = update(self, phases.append)
         return {**stats, "loss": float("nan")} if self.step == 3 else stats
 
     monkeypatch.setattr(PolicyTrainer, "update", spoiled)
@@ -165,6 +167,8 @@ def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
         train_policy(policy_request(toy, "diverged"), SilentReporter())
     assert "\n" not in str(caught.value)
     assert state(toy / "diverged")["step"] == 2
+    learning = ["rollout", "reward", "PPO", "reward learns"]
+    assert phases == ["rollout", "warming up the discriminator", *learning[1:], *learning, *learning]
 
 
 def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:
