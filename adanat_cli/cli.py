@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from adanat_cli import __version__
 from adanat_cli.commands import (
+    bench,
     edit,
     evaluate,
     import_,
@@ -80,7 +81,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "train-policy": train_policy.command,
         "train-tokenizer": train_tokenizer.command,
     },
-    "Measure": {"evaluate": evaluate.command, "stats": stats.command},
+    "Measure": {"evaluate": evaluate.command, "stats": stats.command, "bench": bench.command},
     "Models": {"import": import_.command, "pull": pull.command, "push": push.command, "info": info.command},
 }
 for _panel, _commands in _COMMANDS.items():

@@ -23,7 +23,7 @@ _SMALL = frozenset({"small"})
 _GENERATION, _IMAGES, _TEXT = "Generation", "Existing images", "Text to image"
 
 
-def _whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
+def whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
     """Read whole numbers, one or several to a text."""
     try:
         return tuple(int(number) for text in texts for number in text.split(","))
@@ -207,7 +207,7 @@ class EvaluateRequest:
         help="Generation steps, such as 8 or 4,8,16; several are compared in a table and a plot.",
         panel=_GENERATION,
         kind=list[str],
-        read=_whole_numbers,
+        read=whole_numbers,
         acts_on=MODEL,
     )
     schedules: tuple[str, ...] = option(

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.jobs.evaluate.image_sets import ImageBatch
 from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.runtime.operations import operations
 from adanat_cli.jobs.sample.conditions import Asked, Conditions
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sampler import Sampler, decode_parts, sample_tokens
@@ -103,10 +102,7 @@ class GeneratedImages:
 
     def _operations(self, nat: ConditionedNAT) -> int:
         """Operations of image 0, without those of features that the NAT has kept."""
-        # Fused attention hides its products from the counter on some devices.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            self._decode(sample_tokens(nat, self._schedule, self.seed, [0]))
-        return int(counter.get_total_flops())
+        return operations(lambda: self._decode(sample_tokens(nat, self._schedule, self.seed, [0])))
 
     def _token_ids(self, indices: Sequence[int]) -> Tensor:
         return self.sampler.token_ids(self._schedule, self.conditions, self.seed, indices)

@@ -1,0 +1,1 @@
+"""Speed, operations and memory of a model on this machine."""

@@ -1,0 +1,97 @@
+"""Measure speed, operations and memory of a model, or of a size of NAT with random weights, on this machine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from adanat_cli.core.config.bench import BenchRequest
+from adanat_cli.jobs.bench.clock import product_rate
+from adanat_cli.jobs.bench.sampling import Sampling
+from adanat_cli.jobs.bench.subject import Subject, load_subject
+from adanat_cli.jobs.bench.training import measure_policy, measure_tokenizing, measure_training
+from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.train.nat_update import count_parameters
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Row = dict[str, Any]
+
+
+def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
+    """Measure what was asked for; returns the rows and the speed of a matrix product.
+
+    Raises:
+        AdaNATError: if there is no such model or device.
+    """
+    device = pick_device(request.device)
+    subject = load_subject(request, device)
+    formats: list[str] = list(dict.fromkeys(("fp32", *request.formats)))
+    rates = {name: product_rate(_DTYPES[name], device) for name in formats}
+    jobs = _jobs(request, subject, device, rates)
+    rows = []
+    with reporter.task("Measuring", len(jobs), "rows") as task:
+        for facts, job in jobs:
+            rows.append({**facts, **job()})
+            task.advance()
+    return {
+        "model": subject.name,
+        "num_parameters": count_parameters(subject.nat.config),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "num_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "repetitions": request.repetitions,
+        "product_tera_flops_per_second": {name: rate / 1e12 for name, rate in rates.items()},
+        "rows": rows,
+    }
+
+
+def _jobs(
+    request: BenchRequest, subject: Subject, device: torch.device, rates: dict[str, float]
+) -> list[tuple[Row, Callable[[], Row]]]:
+    """What to measure, each with the facts that tell it from others."""
+    jobs: list[tuple[Row, Callable[[], Row]]] = []
+    repetitions = request.repetitions
+    if "sample" in request.measured:
+        ways = itertools.product(
+            request.num_steps, request.batch_sizes, request.formats, (False, True) if request.compiled else (False,)
+        )
+        for steps, batch, precision, compiled in ways:
+            total = request.num_images or batch
+            way = Sampling(subject, steps, batch, total, _DTYPES[precision], compiled, request.seed, device)
+            facts = {"measured": "sample", "num_steps": steps, "batch_size": batch, "precision": precision}
+            against = request.against == "plain"
+            job = _call(way.measure, repetitions, against, rates[precision])
+            jobs.append(({**facts, "compiled": compiled, "num_images": total}, job))
+    for batch in request.batch_sizes:
+        facts = {"batch_size": batch}
+        if "tokenize" in request.measured:
+            job = _call(measure_tokenizing, subject, batch, device, repetitions)
+            jobs.append(({"measured": "tokenize", **facts, "precision": "fp32"}, job))
+        for precision in request.formats:
+            facts = {"batch_size": batch, "precision": precision}
+            if "train" in request.measured:
+                job = _call(measure_training, subject, batch, precision, device, repetitions)
+                jobs.append(({"measured": "train", **facts}, _shared(job, rates[precision])))
+            if "policy" in request.measured:
+                steps = max(min(request.num_steps), 2)
+                job = _call(measure_policy, subject, steps, batch, _DTYPES[precision], device, repetitions)
+                jobs.append(({"measured": "policy", "num_steps": steps, **facts}, job))
+    return jobs
+
+
+def _call(function: Callable[..., Row], *arguments: Any) -> Callable[[], Row]:
+    return lambda: function(*arguments)
+
+
+def _shared(job: Callable[[], Row], rate: float) -> Callable[[], Row]:
+    """Add the share of a matrix product's speed."""
+
+    def shared() -> Row:
+        values = job()
+        return {**values, "share_of_product": values["tera_flops_per_second"] * 1e12 / rate}
+
+    return shared
