@@ -17,6 +17,7 @@ from adanat_cli.core.config import tokenizer_config
 from adanat_cli.core.config.acting import CLASSES, refuse_idle
 from adanat_cli.core.config.edit import EditRequest, EditSettings
 from adanat_cli.core.config.settings import settled_as
+from adanat_cli.core.data.described import plural
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.jobs.resolve.models import read_config, resolve_model
@@ -36,6 +37,7 @@ from adanat_cli.jobs.sample.sample_folder import (
     class_ids,
     first_free,
     is_numbered,
+    model_name,
     start_record,
 )
 from adanat_cli.jobs.sample.sampler import Sampler
@@ -86,10 +88,11 @@ class _Edits:
         request, irrelevant = self.request, {"image", "mask", "output", "overwrite", "trace", "batch_size", "device"}
         values = {key: value for key, value in vars(request).items() if key not in irrelevant}
         values["classes"] = class_ids(request.model, request.classes)
-        values["model"] = str(resolve_model(request.model).path.resolve())
+        values["model"] = model_name(request.model)
         values["files"] = [(file.image.name, file.digest()) for file in self.files]
         digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
-        words = f"{self.num_images} edits of {request.image.name}, seed {request.seed}"
+        edits = f"{self.num_images} {plural('edit', self.num_images)}"
+        words = f"{edits} of {request.image.resolve().name}, seed {request.seed}"
         return Run(digest[:32], self.num_images, words)
 
     @cached_property

@@ -182,12 +182,16 @@ def run_of(request: SampleSettings) -> Run:
     values["temperature"] = sampling if request.schedule == "halton" else remasking
     if sampling is not None and request.schedule != "halton":
         values["sampling_temperature"] = sampling
-    model = Path(request.model)
-    values["model"] = str(model.resolve()) if request.model and model.exists() else request.model
+    values["model"] = model_name(request.model)
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
     asked = ", ".join([*request.classes, *request.prompts])
     of = f" of {textwrap.shorten(asked, _SHOWN, placeholder=' …')}" if asked else ""
     return Run(digest[:32], request.num_images, f"{request.num_images}{of}, seed {request.seed}")
+
+
+def model_name(model: str) -> str:
+    """A model as a record identifies it: the whole path of a folder, or its name as it was typed."""
+    return str(Path(model).resolve()) if model and Path(model).exists() else model
 
 
 def class_ids(model: str, classes: Sequence[str]) -> list[int]:
