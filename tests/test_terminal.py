@@ -125,3 +125,14 @@ def test_info_lists_every_class_on_lines_of_a_terminal() -> None:
     text = " ".join(line.strip() for line in lines)
     assert text.startswith("Classes     300: 0 red-breasted bird 0, 1 red-breasted bird 1,")
     assert all(any(f"{label} red-breasted bird {label}" in line for line in lines) for label in range(300))
+
+
+def test_a_dry_run_does_not_load_the_library_of_tables() -> None:
+    code = (
+        "import sys; from adanat_cli.cli import app\n"
+        "try: app(['train-tokenizer', '-d', 'digits', '--device', 'cpu', '--dry-run'])\nexcept SystemExit: pass\n"
+        "sys.exit(str({'datasets', 'pandas', 'timm', 'matplotlib', 'transformers'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "tokens per image: 64" in done.stdout
+    assert done.stderr == "\n"

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import datasets
-
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.errors import printable, require
 
@@ -125,7 +123,7 @@ def image_column(features: Mapping[str, Any]) -> str:
     """The column with the Image feature, or one of a usual name that holds bytes; usual names first."""
     usual = [name for name in IMAGE_NAMES if name in features]
     candidates = [*usual, *(name for name in features if name not in usual)]
-    typed = [name for name in candidates if isinstance(features[name], datasets.Image)]
+    typed = [name for name in candidates if is_feature(features[name], "Image")]
     return str((typed or [name for name in candidates if holds_bytes(features[name])] or [""])[0])
 
 
@@ -138,7 +136,7 @@ def holds_bytes(feature: Any) -> bool:
 
 def is_number(feature: Any) -> bool:
     """Whether a column holds whole numbers or class ids."""
-    return isinstance(feature, datasets.ClassLabel) or "int" in dtype_of(feature)
+    return is_feature(feature, "ClassLabel") or "int" in dtype_of(feature)
 
 
 def holds_words(features: Mapping[str, Any], columns: Columns) -> bool:
@@ -152,7 +150,16 @@ def _is_word(feature: Any) -> bool:
 
 def dtype_of(feature: Any) -> str:
     """The type of a column of single values; "" for lists and structs."""
-    return str(feature.dtype) if isinstance(feature, datasets.Value) else ""
+    return str(feature.dtype) if is_feature(feature, "Value") else ""
+
+
+def is_feature(feature: Any, kind: str) -> bool:
+    """Whether a column is of this kind of the ``datasets`` library, which takes seconds to load where there is none."""
+    if not type(feature).__module__.startswith("datasets."):
+        return False
+    import datasets
+
+    return isinstance(feature, getattr(datasets, kind))
 
 
 def _is_caption(feature: Any) -> bool:

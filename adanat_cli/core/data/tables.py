@@ -1,4 +1,7 @@
-"""Tables of the ``datasets`` library: Parquet files, saved data sets and those of the Hub, opened as sources."""
+"""Tables of the ``datasets`` library: Parquet files, saved data sets and those of the Hub, opened as sources.
+
+The library is loaded by those who open such a table, for it takes long to load.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +27,7 @@ from adanat_cli.core.data.columns import (
     holds_words,
     image_column,
     inside,
+    is_feature,
     is_number,
     shortened,
     texts,
@@ -39,7 +42,10 @@ from adanat_cli.core.errors import AdaNATError, MissingSplit, printable, require
 from adanat_cli.core.hub import explain, scrub
 from adanat_cli.core.reading import read_object
 
-Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
+if TYPE_CHECKING:
+    import datasets
+
+    Table: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 _LOAD_ERRORS = (OSError, ValueError, tarfile.TarError, pa.ArrowException, HfHubHTTPError)
 _SCHEMA_ERRORS = (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, NotImplementedError, RecursionError)
@@ -71,6 +77,8 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
     Raises:
         AdaNATError: naming file and column, if they differ.
     """
+    import datasets
+
     needed = datasets.Features()
     for file in files:
         try:
@@ -97,6 +105,8 @@ def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features
 
 def _features(file: Path) -> datasets.Features:
     """The types of a Parquet file's columns; what pandas keeps as categories counts as their values."""
+    import datasets
+
     schema = pq.read_schema(file)
     for number, column in enumerate(schema):
         if pa.types.is_dictionary(column.type):
@@ -114,7 +124,7 @@ def lacks_images(file: Path) -> bool:
 
 def _is_struct(feature: Any) -> bool:
     """Whether images are kept as bytes and path, typed or not."""
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and holds_bytes(feature))
+    return is_feature(feature, "Image") or (isinstance(feature, dict) and holds_bytes(feature))
 
 
 def open_on_hub(config: DataConfig) -> ImageSource:
@@ -147,6 +157,8 @@ def open_on_hub(config: DataConfig) -> ImageSource:
 
 def _splits_on_hub(name: str, revision: str) -> list[str]:
     """Names of the splits; none if the Hub does not list them."""
+    import datasets
+
     try:
         return list(datasets.get_dataset_split_names(name, revision=revision or None))
     except (*_LOAD_ERRORS, datasets.exceptions.DatasetsError):
@@ -177,6 +189,8 @@ def open_saved(config: DataConfig) -> ImageSource | None:
             _split_among(["train"], config)
         else:
             return None
+        import datasets
+
         table = datasets.load_from_disk(str(folder))
     except (*_LOAD_ERRORS, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdaNATError(f"Data {folder} cannot be opened: {_root_cause(error)}; save or fetch it again.") from error
@@ -185,6 +199,8 @@ def open_saved(config: DataConfig) -> ImageSource | None:
 
 def _load(shown: str, loader: str, **arguments: Any) -> Table:
     """Call ``datasets.load_dataset`` without its bars and with one-line errors."""
+    import datasets
+
     bars = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -209,6 +225,8 @@ def _open(
     config: DataConfig, opened: Table, files: SourceFiles | None = None, all_columns: Sequence[str] = ()
 ) -> ImageSource:
     """Make a source of a table or stream, which may lack some of the columns that its files have."""
+    import datasets
+
     require(bool(opened.features), f"Data {config.source} does not list its columns; read it without --streaming.")
     columns = find_columns(opened.features, config)
     needed = opened.select_columns(sorted(columns.needed))
@@ -242,6 +260,8 @@ def _open(
 
 def _roots(config: DataConfig) -> tuple[str, ...]:
     """Folders that images may lie in where a table holds their paths: the data set's own, or the caches of the Hub."""
+    import datasets
+
     if config.is_here:
         folder = config.path if config.path.is_dir() else config.path.parent
         return str(folder.absolute()), str(folder.resolve())
