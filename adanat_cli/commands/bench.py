@@ -25,7 +25,7 @@ _SAMPLING = (
     "writing",
     "GFLOP/image",
 )
-_WORK = ("work", "steps", "batch", "format", "images/s", "GFLOP/image", "TFLOP/s", "of product", "peak MB")
+_WORK = ("work", "steps", "batch", "format", "images/s", "GFLOP/image", "GFLOP/s", "of product", "peak MB")
 
 
 @options.takes(BenchRequest, options.Printing)
@@ -40,12 +40,12 @@ def command(request: BenchRequest, printing: options.Printing) -> None:
 
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
-    rates = ", ".join(f"{rate:.3g} {name}" for name, rate in values["product_tera_flops_per_second"].items())
+    rates = ", ".join(f"{1e3 * rate:.4g} in {name}" for name, rate in values["product_tera_flops_per_second"].items())
     yield f"{values['model']}: {values['num_parameters'] / 1e6:.1f} M parameters of the NAT"
-    yield f"{values['device']}, {values['num_threads']} threads; TFLOP/s of a matrix product: {rates}"
+    yield f"{values['device']}, {values['num_threads']} threads; GFLOP/s of a matrix product: {rates}"
     sampled = [row for row in values["rows"] if row["measured"] == "sample"]
     if sampled:
-        yield from _drawn((*_SAMPLING, "TFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
+        yield from _drawn((*_SAMPLING, "GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
     for row in sampled:
         if "median_ratio" in row:
             yield (
@@ -70,7 +70,7 @@ def _sampling(row: dict[str, Any]) -> list[str]:
         f"{row['seconds_to_first_image']:.3g}",
         *(f"{100 * share:.0f} %" for share in row["shares"].values()),
         f"{1e3 * row['tera_flops_per_image']:.4g}",
-        f"{row['network_tera_flops_per_second']:.3g}",
+        f"{1e3 * row['network_tera_flops_per_second']:.4g}",
         f"{100 * row['share_of_product']:.0f} %",
         f"{row['peak_bytes'] / 1e6:.0f}",
     ]
@@ -84,7 +84,7 @@ def _work(row: dict[str, Any]) -> list[str]:
         _format(row),
         f"{row['images_per_second']:.3g}",
         f"{1e3 * row['tera_flops_per_image']:.4g}",
-        f"{row['tera_flops_per_second']:.3g}",
+        f"{1e3 * row['tera_flops_per_second']:.4g}",
         f"{100 * row['share_of_product']:.0f} %" if "share_of_product" in row else "",
         f"{row['peak_bytes'] / 1e6:.0f}",
     ]

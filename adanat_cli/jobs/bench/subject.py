@@ -74,7 +74,7 @@ def load_subject(request: BenchRequest, device: torch.device) -> Subject:
     """
     if request.size is None:
         folder = resolve_model(request.model)
-        nat, tokenizer, name = load_nat(folder, device), load_tokenizer(folder, device), folder.name
+        nat, tokenizer, name = load_nat(folder, device), load_tokenizer(folder, device), folder.title
         known = sorted(folder.labels()) or list(range(nat_config(folder).num_classes))
     else:
         nat, tokenizer = _random(request, device)
