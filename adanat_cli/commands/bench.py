@@ -42,6 +42,8 @@ def command(request: BenchRequest, printing: options.Printing) -> None:
 def _lines(values: dict[str, Any]) -> Iterator[str]:
     rates = ", ".join(f"{1e3 * rate:.4g} in {name}" for name, rate in values["product_tera_flops_per_second"].items())
     yield f"{values['model']}: {values['num_parameters'] / 1e6:.1f} M parameters of the NAT"
+    before = _megabytes(values["bytes_before"])
+    yield f"Peaks of memory are those of the process, which took {before} MB before the networks were loaded"
     yield f"{values['device']}, {values['num_threads']} threads; GFLOP/s of a matrix product: {rates}"
     sampled = [row for row in values["rows"] if row["measured"] == "sample"]
     if sampled:
@@ -55,6 +57,10 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
             )
     if others := [row for row in values["rows"] if row["measured"] != "sample"]:
         yield from _drawn(_WORK, [_work(row) for row in others])
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:.0f}"
 
 
 def _format(row: dict[str, Any]) -> str:
@@ -72,7 +78,7 @@ def _sampling(row: dict[str, Any]) -> list[str]:
         f"{1e3 * row['tera_flops_per_image']:.4g}",
         f"{1e3 * row['network_tera_flops_per_second']:.4g}",
         f"{100 * row['share_of_product']:.0f} %",
-        f"{row['peak_bytes'] / 1e6:.0f}",
+        _megabytes(row["peak_bytes"]),
     ]
 
 
@@ -86,7 +92,7 @@ def _work(row: dict[str, Any]) -> list[str]:
         f"{1e3 * row['tera_flops_per_image']:.4g}",
         f"{1e3 * row['tera_flops_per_second']:.4g}",
         f"{100 * row['share_of_product']:.0f} %" if "share_of_product" in row else "",
-        f"{row['peak_bytes'] / 1e6:.0f}",
+        _megabytes(row["peak_bytes"]),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from adanat_cli.core.config.bench import BenchRequest
-from adanat_cli.jobs.bench.clock import product_rate
+from adanat_cli.jobs.bench.clock import PeakMemory, product_rate
 from adanat_cli.jobs.bench.sampling import Sampling
 from adanat_cli.jobs.bench.subject import Subject, load_subject
 from adanat_cli.jobs.bench.training import measure_policy, measure_tokenizing, measure_training
@@ -28,6 +28,7 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
         AdaNATError: if there is no such model or device.
     """
     device = pick_device(request.device)
+    before = PeakMemory(device).bytes()
     subject = load_subject(request, device)
     formats: list[str] = list(dict.fromkeys(("fp32", *request.formats)))
     rates = {name: product_rate(_DTYPES[name], device) for name in formats}
@@ -45,6 +46,7 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
         "torch": torch.__version__,
         "repetitions": request.repetitions,
         "product_tera_flops_per_second": {name: rate / 1e12 for name, rate in rates.items()},
+        "bytes_before": before,
         "rows": rows,
     }
 

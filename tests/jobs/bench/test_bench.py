@@ -64,6 +64,7 @@ def everything(model: Path) -> dict[str, Any]:
 def test_all_kinds_are_measured_and_a_table_shows_them(everything: dict[str, Any]) -> None:
     assert [row["measured"] for row in everything["rows"]] == [*KINDS]
     assert everything["product_tera_flops_per_second"]["fp32"] > 0
+    assert 1e6 < everything["bytes_before"] < min(row["peak_bytes"] for row in everything["rows"])
     printed = "\n".join(_lines(everything))
     assert "2 steps, batch 8, fp32:" in printed
     assert "x the plain loop" in printed
