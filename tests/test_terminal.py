@@ -127,11 +127,17 @@ def test_info_lists_every_class_on_lines_of_a_terminal() -> None:
     assert all(any(f"{label} red-breasted bird {label}" in line for line in lines) for label in range(300))
 
 
-def test_a_dry_run_does_not_load_the_library_of_tables() -> None:
+@pytest.mark.parametrize(
+    ("line", "others"),
+    # The discriminator's spectral norms load PyTorch's compiler.
+    [(["train-tokenizer", "-d", "digits"], {"torch._dynamo"}), (["train-policy", "-d", "imagenet64"], set())],
+)
+def test_a_dry_run_loads_no_library_that_it_does_not_use(line: list[str], others: set[str]) -> None:
+    heavy = {"datasets", "pandas", "timm", "torchvision", "matplotlib", "transformers", *others}
     code = (
         "import sys; from adanat_cli.cli import app\n"
-        "try: app(['train-tokenizer', '-d', 'digits', '--device', 'cpu', '--dry-run'])\nexcept SystemExit: pass\n"
-        "sys.exit(str({'datasets', 'pandas', 'timm', 'matplotlib', 'transformers'} & set(sys.modules) or ''))"
+        f"try: app([*{line}, '--device', 'cpu', '--dry-run'])\nexcept SystemExit: pass\n"
+        f"sys.exit(str({heavy} & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "tokens per image: 64" in done.stdout

@@ -57,7 +57,9 @@ class VQAE(Tokenizer):
             decoder += [Upsample(width, after)] if after else [normalization(width), nn.SiLU(), Upsample(width, 3)]
         self.decoder = nn.Sequential(*decoder)
         self.codes: Tensor
-        self.register_buffer("codes", F.normalize(torch.randn(config.codebook_size, config.code_width), dim=-1))
+        codes = torch.randn(config.codebook_size, config.code_width)
+        # Without values, where only shapes count, a norm would load PyTorch's compiler.
+        self.register_buffer("codes", codes if codes.is_meta else F.normalize(codes, dim=-1))
         self._in_float32 = False
 
     def freeze_encoder(self) -> None:

@@ -107,9 +107,9 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
         f"{nat.num_tokens}.",
     )
-    is_imagenet = nat.condition == "class" and numbered_as_imagenet(folder.labels(), nat.num_classes)
     require(
-        request.training.reward != "recognition" or is_imagenet,
+        request.training.reward != "recognition"
+        or (nat.condition == "class" and numbered_as_imagenet(folder.labels(), nat.num_classes)),
         f"--reward recognition needs a model whose classes have ImageNet's numbers, and those of {folder.path} have "
         "not; use another --reward.",
     )
