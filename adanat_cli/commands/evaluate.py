@@ -30,7 +30,8 @@ def command(request: EvaluateRequest, printing: options.Printing) -> None:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     """The result for people: a table, the same as Markdown, and where the files are."""
-    from adanat_cli.jobs.evaluate.report import cells, markdown, other_classes
+    from adanat_cli.jobs.evaluate.report import other_classes
+    from adanat_cli.jobs.evaluate.tables import cells, markdown
 
     rows = values["results"]
     head, body = cells(rows)
@@ -39,13 +40,14 @@ def _lines(values: dict[str, Any]) -> list[str]:
         table.add_row(*(Text(printable(cell)) for cell in line))
     text = io.StringIO()
     # As wide as it needs to be: a log is not a terminal, and a folded number cannot be read.
-    Console(file=text, width=max(100, 16 * len(head))).print(table)
+    Console(file=text, width=max(100, 20 * len(head))).print(table)
     settings, about = rows[0]["settings"], rows[0]["reference"]
     lines = [
         *text.getvalue().rstrip().split("\n"),
         f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
         f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
         *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),
+        *_seeds_line(values["summary"]),
         *_held_line(rows[0]),
         *_recognition_line(rows),
         *_clip_line(settings),
@@ -63,6 +65,12 @@ def _classes(about: dict[str, Any]) -> str:
     """The number of classes of a reference; older versions did not record it."""
     number = about.get("num_classes")
     return "classes not recorded" if number is None else f"{number:,} classes"
+
+
+def _seeds_line(summary: list[dict[str, Any]]) -> list[str]:
+    """Which seeds the means are over, where there are several."""
+    seeds = summary[0]["seeds"]
+    return [f"Mean ± standard deviation over seeds {seeds[0]} to {seeds[-1]}."] if len(seeds) > 1 else []
 
 
 def _held_line(row: dict[str, Any]) -> list[str]:

@@ -221,6 +221,14 @@ class EvaluateRequest:
     remask_temperature: float | None = shared.remask_temperature()
     guidance_scale: float | None = shared.guidance_scale()
     seed: int = shared.seed(acts_on=MODEL)
+    num_seeds: int = option(
+        1,
+        "--seeds",
+        help="Measure with N consecutive seeds, beginning with --seed; the table shows mean ± standard deviation.",
+        metavar="N",
+        panel=_GENERATION,
+        acts_on=MODEL,
+    )
     batch_size: int = shared.batch_size()
     keep_features: bool = option(False, help="Keep the features on disk, under OUTPUT/features.")
     record: bool = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from adanat_cli.jobs.evaluate.extractors import check_protocol, load_extractor
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
 from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
-from adanat_cli.jobs.evaluate.report import Row, draw_distances, other_classes, record
+from adanat_cli.jobs.evaluate.report import draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
+from adanat_cli.jobs.evaluate.tables import Row, lines_of
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
@@ -40,7 +41,8 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
     """Measure a model's images or reconstructions, or the images of a folder or file, against a reference.
 
     Returns:
-        Where the results are, and one row per schedule; empty on processes other than the main one.
+        Where the results are, one row per schedule and seed, and their summary over the seeds; empty on processes other
+        than the main one.
 
     Raises:
         AdaNATError: if the request cannot work, before anything is generated.
@@ -132,6 +134,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Draw and record the rows; returns where they are."""
     values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
+    values["summary"] = [asdict(line) for line in lines_of(rows)]
     if len({row["settings"].get("num_steps") for row in rows}) > 1:
         plot = output / "plots" / "distance.png"
         draw_distances(plot, rows, f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images")
@@ -190,6 +193,7 @@ def check_request(request: EvaluateRequest) -> None:
         request.num_samples is None or 2 <= request.num_samples <= _MOST_SAMPLES,
         f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
     )
+    require(request.num_seeds >= 1, f"--seeds is {request.num_seeds}; expected at least 1.")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
     if request.protocol:
         check_protocol(request.protocol)
@@ -203,8 +207,10 @@ def _name(request: EvaluateRequest, folder: ModelFolder | None) -> str:
     return folder.title if folder else "model"
 
 
-def _conditions(request: EvaluateRequest, sampler: Sampler, processes: Processes, reporter: Reporter) -> Asked:
-    """The classes or prompts to measure, checked."""
+def _conditions(
+    request: EvaluateRequest, sampler: Sampler, processes: Processes, reporter: Reporter
+) -> dict[int, Asked]:
+    """Seed -> the classes or prompts to measure, checked; the order of unnamed classes follows from the seed."""
     name = sampler.folder.name
     if sampler.config.condition == "text":
         require(
@@ -218,7 +224,11 @@ def _conditions(request: EvaluateRequest, sampler: Sampler, processes: Processes
     else:
         acting.refuse_idle(request, f"model {name}, which is conditioned on classes", acting.CLASSES)
     with processes.state.local_main_process_first():  # it downloads a text encoder; the others find the files
-        return sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
+        first = sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
+    seeds = range(request.seed, request.seed + request.num_seeds)
+    if request.classes or request.prompts:
+        return dict.fromkeys(seeds, first)
+    return {seed: sampler.conditions((), (), seed) for seed in seeds}
 
 
 def _subjects(
@@ -244,13 +254,16 @@ def _subjects(
     num_images = request.num_samples or _usual_number(folder, sampler.config.condition, reporter)
     subjects: dict[str, Subject] = {}
     for name, choice in _schedules(request, sampler):
-        images = GeneratedImages(sampler, conditions, choice, num_images, request.seed, request.batch_size)
-        subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}", images, num_images)
-        require(
-            ":" not in name or subject.folder_name not in subjects,
-            f"Two schedules are called {subject.title}; give their files different names.",
-        )
-        subjects[subject.folder_name] = subject
+        for seed, asked in conditions.items():
+            images = GeneratedImages(sampler, asked, choice, num_images, seed, request.batch_size)
+            # The first seed has the folder that it has without others, so that these can join it later.
+            own = f"-seed{seed}" if seed != request.seed else ""
+            subject = Subject(name, f"{name.replace(':', '-')}-{choice.num_steps}{own}", images, num_images)
+            require(
+                ":" not in name or subject.folder_name not in subjects,
+                f"Two schedules are called {name}, {choice.num_steps} steps; give their files different names.",
+            )
+            subjects[subject.folder_name] = subject
     return list(subjects.values())
 
 

@@ -1,11 +1,11 @@
-"""The results of an evaluation: evaluation.json, a table, a plot, and records in the model folder."""
+"""The results of an evaluation: evaluation.json, a plot, and records in the model folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,12 @@ from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.reading import read_json
+from adanat_cli.jobs.evaluate.tables import COLUMNS, Row, Spread, by_seed, lines_of
 from adanat_cli.jobs.sample.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
-_WIDE = 1e6
-"""Numbers from here on are written with an exponent."""
 _FEW = 10
 """The most class ids that a recorded result lists."""
-_COLUMNS = {
-    "fid": ("FID", ".3f"),
-    "sfid": ("sFID", ".3f"),
-    "inception_score": ("IS", ".2f"),
-    "precision": ("precision", ".3f"),
-    "recall": ("recall", ".3f"),
-    "density": ("density", ".3f"),
-    "coverage": ("coverage", ".3f"),
-    "kid": ("KID", ".5f"),
-    "accuracy": ("accuracy", ".3f"),
-    "top1": ("top-1", ".3f"),
-    "top5": ("top-5", ".3f"),
-    "among": ("among", ".3f"),
-    "among_of_real": ("among/real", ".3f"),
-    "clip_score": ("CLIP score", ".2f"),
-    "psnr": ("PSNR", ".2f"),
-}
-Row = dict[str, Any]
-"""One measurement: ``settings`` that decide it, ``metrics``, reasons of ``absent`` ones, ``reference`` and ``cost``."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +33,7 @@ class _About:
     source: str
     num_images: int | None = None
     num_classes: int | None = None
+    classes: str | None = None
     recognition: Recognition | None = None
 
 
@@ -102,12 +83,6 @@ class Results:
         write_json(self.path, {"format_version": _FORMAT_VERSION, "results": self._rows})
 
 
-def name_of(row: Row) -> str:
-    """What was measured: the schedule of a model with its number of steps, or the images."""
-    settings = row["settings"]
-    return str(row["name"] if "schedule" not in settings else f"{row['name']}, {settings['num_steps']} steps")
-
-
 def other_classes(counts: Mapping[str, int]) -> str:
     """What ``compare_classes`` found, in words."""
     return (
@@ -116,47 +91,10 @@ def other_classes(counts: Mapping[str, int]) -> str:
     )
 
 
-def markdown(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of a table of the rows, to be pasted into a model card."""
-    head, body = cells(rows)
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    yield from (f"| {' | '.join(line)} |" for line in body)
-
-
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return column heads and cells; a metric that no row has gets no column."""
-    names = [name for name in _COLUMNS if any(row["metrics"].get(name) is not None for row in rows)]
-    generated = any("schedule" in row["settings"] for row in rows)
-    head = ["measured", *(_COLUMNS[name][0] for name in names), "images", *(["TFLOPs/image"] if generated else [])]
-    body = []
-    for row in rows:
-        numbers = [_number(row["metrics"].get(name), _COLUMNS[name][1]) for name in names]
-        compute = [_number(row["cost"].get("tera_flops_per_image"), ".4g")] if generated else []
-        body.append([name_of(row), *numbers, f"{row['settings']['num_images']:,}", *compute])
-    body += _real_images(rows, names, [_number(None, "")] if generated else [])
-    return head, body
-
-
-def _real_images(rows: Sequence[Row], names: Sequence[str], compute: list[str]) -> list[list[str]]:
-    """The line of the reference's own images, if it records how many of them are recognised."""
-    about = rows[0]["reference"]  # one run has one reference
-    real = about.get("recognition")
-    if real is None or "top1" not in names:
-        return []
-    numbers = [_number(real.get(name), _COLUMNS[name][1]) for name in names]
-    num_images = about.get("num_images")
-    return [["real images", *numbers, "—" if num_images is None else f"{num_images:,}", *compute]]
-
-
-def _number(value: float | None, form: str) -> str:
-    if value is None:
-        return "—"
-    return f"{value:{form}}" if abs(value) < _WIDE else f"{value:.4g}"
-
-
 def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
     """Draw the distance against steps and against compute, one line per schedule.
+
+    Where there are several seeds, bars reach one standard deviation up and down.
 
     Args:
         path: PNG file.
@@ -168,10 +106,14 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     by_steps, by_compute = figure.subplots(1, 2, sharey=True)
     for name in dict.fromkeys(row["name"] for row in rows):
-        line = sorted((row for row in rows if row["name"] == name), key=lambda row: row["settings"]["num_steps"])
-        distances = [math.nan if row["metrics"]["fid"] is None else row["metrics"]["fid"] for row in line]
-        by_steps.plot([row["settings"]["num_steps"] for row in line], distances, "o-", label=plot_text(name))
-        by_compute.plot([row["cost"]["tera_flops_per_image"] for row in line], distances, "o-", label=plot_text(name))
+        groups = by_seed([row for row in rows if row["name"] == name])
+        groups.sort(key=lambda group: group[0]["settings"]["num_steps"])
+        lines = [lines_of(group)[0] for group in groups]
+        distances = [line.metrics.get("fid", Spread(math.nan)) for line in lines]
+        means, bars = [one.mean for one in distances], [one.std or 0 for one in distances]
+        style: dict[str, Any] = {"fmt": "o-", "label": plot_text(name), "capsize": 3 if any(bars) else 0}
+        by_steps.errorbar([group[0]["settings"]["num_steps"] for group in groups], means, bars, **style)
+        by_compute.errorbar([line.tera_flops_per_image for line in lines], means, bars, **style)
     by_steps.set_xlabel("steps")
     by_steps.set_xticks(sorted({row["settings"]["num_steps"] for row in rows}))
     by_compute.set_xlabel("TFLOPs per image")
@@ -191,7 +133,7 @@ def record(folder: ModelFolder, rows: Sequence[Row]) -> bool:
     for row in rows:
         facts, settings = _facts(row), row["settings"]
         kind = "" if "schedule" in settings else "reconstruction_"
-        for name in _COLUMNS:
+        for name in COLUMNS:
             if (value := row["metrics"].get(name)) is not None:
                 results.append({"metric": f"{kind}{name}", "value": value, **facts})
                 if name in (real := row["reference"].get("recognition", {})):

@@ -23,7 +23,8 @@ from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
 from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
-from adanat_cli.jobs.evaluate.report import Results, Row
+from adanat_cli.jobs.evaluate.report import Results
+from adanat_cli.jobs.evaluate.tables import Row
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 
@@ -48,9 +49,11 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """The name, and for generated images the number of steps."""
+        """The name, and for generated images the number of steps and the seed."""
         images = self.images
-        return f"{self.name}, {images.choice.num_steps} steps" if isinstance(images, GeneratedImages) else self.name
+        if not isinstance(images, GeneratedImages):
+            return self.name
+        return f"{self.name}, {images.choice.num_steps} steps, seed {images.seed}"
 
 
 @dataclass

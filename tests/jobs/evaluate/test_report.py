@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.evaluate.report import Results, markdown
+from adanat_cli.jobs.evaluate.report import Results
+from adanat_cli.jobs.evaluate.tables import markdown
 from tests.mutations import as_json, mutations
 
-SETTINGS = {"num_images": 4, "num_steps": 8, "schedule": "cosine", "protocol": "adm"}
+SETTINGS = {"seed": 0, "num_images": 4, "num_steps": 8, "schedule": "cosine", "protocol": "adm"}
 ROW = {
     "name": "cosine",
     "origin": "model",
