@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from adanat_cli.commands import job, options
+from adanat_cli.core.config.option import option
 from adanat_cli.core.config.requests import EvaluateRequest
-from adanat_cli.core.errors import printable
+from adanat_cli.core.errors import printable, require
 
 
-@options.takes(EvaluateRequest, options.Printing)
-def command(request: EvaluateRequest, printing: options.Printing) -> None:
+@dataclass(frozen=True)
+class TablePrinting(options.Printing):
+    """How the result is printed."""
+
+    table: Literal["rich", "latex", "csv"] = option(
+        "rich",
+        help="rich: a table for the terminal, the same as Markdown, and how it was measured. latex or csv: that table "
+        "alone, for a paper or a spreadsheet.",
+        panel="Run",
+    )
+
+
+@options.takes(EvaluateRequest, TablePrinting)
+def command(request: EvaluateRequest, printing: TablePrinting) -> None:
     """Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID, and the CLIP score of prompts.
 
     Protocol efficientnet also measures the share of images that are recognised as their class of ImageNet.
@@ -25,7 +40,9 @@ def command(request: EvaluateRequest, printing: options.Printing) -> None:
     """
     from adanat_cli.jobs.evaluate.evaluate import evaluate
 
-    job.run(evaluate, request, printing, _lines)
+    alone = printing.table != "rich"
+    require(not (alone and printing.as_json), f"--json and --table {printing.table} are both given; choose one.")
+    job.run(evaluate, request, printing, {"rich": _lines, "latex": _latex, "csv": _csv}[printing.table])
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
@@ -41,11 +58,11 @@ def _lines(values: dict[str, Any]) -> list[str]:
     text = io.StringIO()
     # As wide as it needs to be: a log is not a terminal, and a folded number cannot be read.
     Console(file=text, width=max(100, 20 * len(head))).print(table)
-    settings, about = rows[0]["settings"], rows[0]["reference"]
+    settings = rows[0]["settings"]
     lines = [
         *text.getvalue().rstrip().split("\n"),
-        f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
-        f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}",
+        _protocol(rows[0]),
+        *_neighbors_line(rows[0]),
         *([f"Not of the same classes: {other_classes(rows[0]['classes'])}."] if "classes" in rows[0] else []),
         *_seeds_line(values["summary"]),
         *_held_line(rows[0]),
@@ -59,6 +76,37 @@ def _lines(values: dict[str, Any]) -> list[str]:
         f"Results: {values['evaluation']}",
     ]
     return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
+
+
+def _latex(values: dict[str, Any]) -> Iterator[str]:
+    """The table for a paper; a comment says how it was measured."""
+    from adanat_cli.jobs.evaluate.tables import latex
+
+    rows = values["results"]
+    notes = (_protocol(rows[0]), *_neighbors_line(rows[0]), *_seeds_line(values["summary"]))
+    return latex(rows, ". ".join(note.removesuffix(".") for note in notes))
+
+
+def _csv(values: dict[str, Any]) -> Iterator[str]:
+    """The table for a spreadsheet."""
+    from adanat_cli.jobs.evaluate.tables import comma_separated
+
+    return comma_separated(values["results"])
+
+
+def _protocol(row: dict[str, Any]) -> str:
+    """Network and reference of a row."""
+    settings, about = row["settings"], row["reference"]
+    return (
+        f"Protocol {settings['protocol']}: {settings['extractor']}, weights {settings['weights_hash'][:12]}; reference "
+        f"{about['file']}, {settings['reference'][:12]}, {_classes(about)}"
+    )
+
+
+def _neighbors_line(row: dict[str, Any]) -> list[str]:
+    """The k of precision and its like; older versions did not record it."""
+    neighbors = row.get("neighbors", {})
+    return [f"Nearest neighbours: {', '.join(f'{k} for {name}' for name, k in neighbors.items())}"] if neighbors else []
 
 
 def _classes(about: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from torch import Tensor
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.checks import require_two_sets
 
+NUM_NEIGHBORS, NUM_DENSITY_NEIGHBORS = 3, 5
+"""The usual k of precision and recall, and that of density and coverage."""
 _DISTANCES_AT_ONCE = 2**24
 """Entries of a chunk of the distance matrix: 64 MB, and as much again during the search for neighbours."""
 
@@ -33,7 +35,10 @@ class ManifoldScores(NamedTuple):
 
 @torch.no_grad()
 def manifold_scores(
-    real: Tensor, fake: Tensor, num_neighbors: int = 3, num_density_neighbors: int = 5
+    real: Tensor,
+    fake: Tensor,
+    num_neighbors: int = NUM_NEIGHBORS,
+    num_density_neighbors: int = NUM_DENSITY_NEIGHBORS,
 ) -> ManifoldScores:
     """Compute all four in bounded memory: copies of the features and one chunk of distances.
 

@@ -11,14 +11,20 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.metrics.frechet import FrechetReference, Gaussian, Moments
-from adanat_cli.core.metrics.manifold import manifold_scores
+from adanat_cli.core.metrics.manifold import NUM_DENSITY_NEIGHBORS, NUM_NEIGHBORS, manifold_scores
 from adanat_cli.core.metrics.recognition import Recognition, recognition
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.metrics.scores import inception_score, kernel_distance, signal_to_noise
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 
-_LEAST_FOR_MANIFOLD = 6
-"""Density and coverage look at the 5 nearest of the other images."""
+NEIGHBORS = {
+    "precision": NUM_NEIGHBORS,
+    "recall": NUM_NEIGHBORS,
+    "density": NUM_DENSITY_NEIGHBORS,
+    "coverage": NUM_DENSITY_NEIGHBORS,
+}
+"""k of each metric that looks at the k nearest of the other images."""
+_LEAST_FOR_MANIFOLD = max(NEIGHBORS.values()) + 1
 _LEAST_FOR_KERNEL = 2
 MOST_HELD = 50_000
 """Images whose features or logits are held in memory: as many as published numbers are of. Of more images, only the
@@ -118,7 +124,10 @@ def manifold(measured: Measured) -> dict[str, float]:
     real = _reference_features(measured)
     least = min(len(real), measured.num_images)
     if least < _LEAST_FOR_MANIFOLD:
-        raise AbsentError(f"{least} images are too few for neighbourhoods of 5; at least {_LEAST_FOR_MANIFOLD}")
+        raise AbsentError(
+            f"{least} images are too few for neighbourhoods of {max(NEIGHBORS.values())}; at least "
+            f"{_LEAST_FOR_MANIFOLD}"
+        )
     return manifold_scores(real.to(measured.device), _features(measured).to(measured.device))._asdict()
 
 

@@ -48,6 +48,7 @@ class _Row:
     absent: Mapping[str, str]
     cost: Mapping[str, float | None]
     classes: Mapping[str, int] = field(default_factory=dict)
+    neighbors: Mapping[str, int] = field(default_factory=dict)
 
 
 class Results:

@@ -21,10 +21,10 @@ from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, 
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
-from adanat_cli.jobs.evaluate.measures import MOST_HELD, Measured, measure
+from adanat_cli.jobs.evaluate.measures import MOST_HELD, NEIGHBORS, Measured, measure
 from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
 from adanat_cli.jobs.evaluate.report import Results
-from adanat_cli.jobs.evaluate.tables import Row
+from adanat_cli.jobs.evaluate.tables import Row, ranges
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 
@@ -146,11 +146,13 @@ class Evaluation:
             "settings": self._settings(subject),
             "metrics": values,
             "absent": absent,
+            "neighbors": {name: k for name, k in NEIGHBORS.items() if values[name] is not None},
             "reference": {
                 "file": self.reference_name,
                 "source": self.reference.source,
                 "num_images": self.reference.num_images or None,
                 "num_classes": None if self.reference.classes is None else len(self.reference.classes),
+                "classes": None if self.reference.classes is None else ranges(self.reference.classes),
                 **({"recognition": asdict(self.reference.recognition)} if self.reference.recognition else {}),
             },
             **({"classes": differing} if differing else {}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -87,6 +89,17 @@ def name_of(row: Row) -> str:
     return str(row["name"] if "schedule" not in settings else f"{row['name']}, {settings['num_steps']} steps")
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers in a line, neighbours as a range: ``0-9, 207``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def lines_of(rows: Sequence[Row]) -> list[Line]:
     """A line for each group of seeds, and one of the reference's own images if it records how many are recognised."""
     lines = []
@@ -131,6 +144,57 @@ def markdown(rows: Sequence[Row]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     yield from (f"| {' | '.join(line)} |" for line in body)
+
+
+_LATEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "—": "--",
+        "±": r"$\pm$",
+    }
+)
+
+
+def latex(rows: Sequence[Row], about: str) -> Iterator[str]:
+    """Yield the lines of a table for LaTeX's package booktabs.
+
+    Args:
+        rows: rows of one run.
+        about: how they were measured, for a comment above the table.
+    """
+    head, body = cells(rows)
+    yield f"% {' '.join(about.split())}"
+    yield rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    yield r"\toprule"
+    for number, line in enumerate([head, *body]):
+        yield rf"{' & '.join(cell.translate(_LATEX) for cell in line)} \\"
+        if number == 0:
+            yield r"\midrule"
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
+
+
+def comma_separated(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of a CSV file with a head, in full precision and under the names of the JSON.
+
+    ``NAME_over_seeds`` is a standard deviation; an absent number is an empty cell.
+    """
+    lines = lines_of(rows)
+    names = [name for name in COLUMNS if any(name in line.metrics for line in lines)]
+    several = any(len(line.seeds) > 1 for line in lines)
+    heads = [head for name in names for head in (name, *([f"{name}_over_seeds"] if several else []))]
+    table = [["measured", "num_images", "seeds", *heads, "tera_flops_per_image"]]
+    for line in lines:
+        spreads = [line.metrics.get(name, Spread(None)) for name in names]
+        numbers = [number for one in spreads for number in (one.mean, *([one.std] if several else []))]
+        cells = [line.name, line.num_images, " ".join(map(str, line.seeds)), *numbers, line.tera_flops_per_image]
+        table.append(["" if cell is None else str(cell) for cell in cells])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    yield from text.getvalue().splitlines()
 
 
 def _spread(spread: Spread | None, form: str) -> str:
