@@ -23,8 +23,9 @@ from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import Asked, read_prompts
+from adanat_cli.jobs.sample.labelled_grid import labelled_grid
 from adanat_cli.jobs.sample.npz import check_room, npz_writer
-from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
+from adanat_cli.jobs.sample.pictures import Pixels, save_png
 from adanat_cli.jobs.sample.sample_folder import (
     NPZ,
     add_to_record,
@@ -190,7 +191,8 @@ class _Run:
         grid = self.request.grid or self.request.output / "grid.png"
         add_to_record(self.request.output, ["grid.png"])
         columns = len(self.request.classes) or len(self.request.prompts)
-        save_png(grid, image_grid(images, columns if 2 <= columns <= _MAX_COLUMNS else 0))
+        labels = [self.conditions.name(index) for index in range(len(images))]
+        save_png(grid, labelled_grid(images, labels, columns if 2 <= columns <= _MAX_COLUMNS else 0))
         return str(grid)
 
     def _write_traces(self, indices: Sequence[int], trace: Trace) -> list[str]:

@@ -18,8 +18,9 @@ from adanat_cli.jobs.sample.sampler import decode_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_GREY = 128
+_GREY, _DPI = 128, 120
 _INCHES_PER_STEP = 1.6
 _MAX_COLUMNS = 12
 """Steps in the picture, evenly spaced if there are more; the JSON has them all."""
@@ -118,7 +119,28 @@ def _draw(path: Path, images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]]
     axes[0, 0].set_ylabel("decided", fontsize=9)
     axes[1, 0].set_ylabel("drawn", fontsize=9)
     figure.suptitle(plot_text(title), fontsize=10)
-    save_figure(path, figure, dpi=120)
+    _snap(figure, images.shape[1:3])
+    save_figure(path, figure, dpi=_DPI)
+
+
+def _snap(figure: Figure, size: tuple[int, ...]) -> None:
+    """Show every pixel of images that are smaller than their axes as a square of a whole number of pixels.
+
+    Args:
+        figure: finished, with an image in each of its axes.
+        size: height and width of the images.
+    """
+    figure.set_dpi(_DPI)
+    figure.draw_without_rendering()  # lays it out
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        factor = int(min(box.height / size[0], box.width / size[1]))
+        if factor >= 1:
+            height, width = factor * size[0], factor * size[1]
+            left, bottom = round((box.x0 + box.x1 - width) / 2), round((box.y0 + box.y1 - height) / 2)
+            lengths = (left / figure.bbox.width, bottom / figure.bbox.height)
+            axes.set_position((*lengths, width / figure.bbox.width, height / figure.bbox.height))
 
 
 def _show(axes: Axes, image: Pixels, title: str) -> None:

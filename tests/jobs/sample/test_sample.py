@@ -79,7 +79,8 @@ def test_images_are_written_under_names_that_tell_index_class_and_seed(model: st
     ]
     assert all(image.shape == (16, 16, 3) for image in pixels(values["files"]))
     assert values["classes"] == {"1": LABELS[1], "3": LABELS[3]}
-    assert pixels([values["grid"]])[0].shape[1] > 16
+    # Two columns of images that are enlarged eight times, with a gap of 2 pixels, under a line of text.
+    assert pixels([values["grid"]])[0].shape == (15 + 2 * 128 + 2, 2 * 128 + 2, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "grid.png", "samples.jsonl"]
 
 
