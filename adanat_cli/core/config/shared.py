@@ -78,7 +78,9 @@ schedule = partial(
 )
 overwrite = partial(option, False, help="Remove what earlier runs wrote to the folder.")
 trace = partial(
-    option, False, help="Also save how the first images were generated, step by step, as pictures and JSON."
+    option,
+    False,
+    help="Also save how the first images were generated, step by step, as pictures, animated GIFs and JSON.",
 )
 _factor = partial(option, None, panel="Generation", acts_on=MODEL)
 sampling_temperature = partial(

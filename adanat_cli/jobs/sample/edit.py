@@ -41,7 +41,7 @@ from adanat_cli.jobs.sample.sample_folder import (
     start_record,
 )
 from adanat_cli.jobs.sample.sampler import Sampler
-from adanat_cli.jobs.sample.trace import Trace, write_trace
+from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, write_trace
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED, _MAX_LISTED = 100, 16, 8, 100_000
 
@@ -248,7 +248,7 @@ class _Writer:
         """Write the traces of the first results of a batch."""
         request, sampler = self.edits.request, self.edits.sampler
         names = [f"{self.stem(index)}_trace" for index in indices]
-        add_to_record(request.output, [f"{name}{suffix}" for name in names for suffix in (".png", ".json")])
+        add_to_record(request.output, [f"{name}{suffix}" for name in names for suffix in TRACE_SUFFIXES])
         schedule = f"{self.choice.kind}, {self.choice.num_steps} steps"
         paths = []
         for row, (index, name) in enumerate(zip(indices, names, strict=True)):

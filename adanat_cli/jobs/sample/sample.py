@@ -36,7 +36,7 @@ from adanat_cli.jobs.sample.sample_folder import (
     start_record,
 )
 from adanat_cli.jobs.sample.sampler import Sampler
-from adanat_cli.jobs.sample.trace import Trace, write_trace
+from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, write_trace
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED, _MAX_LISTED = 100, 16, 8, 100_000
 
@@ -198,7 +198,7 @@ class _Run:
     def _write_traces(self, indices: Sequence[int], trace: Trace) -> list[str]:
         """Write the traces of the first images of a batch."""
         names = [f"{self.stem(index)}_trace" for index in indices]
-        add_to_record(self.request.output, [f"{name}{suffix}" for name in names for suffix in (".png", ".json")])
+        add_to_record(self.request.output, [f"{name}{suffix}" for name in names for suffix in TRACE_SUFFIXES])
         seed, schedule = self.request.seed, f"{self.choice.kind}, {self.choice.num_steps} steps"
         paths = []
         for row, (index, name) in enumerate(zip(indices, names, strict=True)):

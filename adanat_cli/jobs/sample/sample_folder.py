@@ -140,7 +140,7 @@ def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file name is that of a picture beside the images: the grid or a trace."""
-    return name == "grid.png" or name.endswith("_trace.png")
+    return name == "grid.png" or name.endswith(("_trace.png", "_trace.gif"))
 
 
 def _is_of(folder: Path, asked: Run) -> bool:

@@ -1,4 +1,4 @@
-"""The trace of an image: what every step decided, as a picture and as JSON."""
+"""The trace of an image: what every step decided, as a picture, as an animation and as JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import write_json
+from adanat_cli.core.checkpoints.files import atomic_path, write_json
 from adanat_cli.core.generation.actions import ACTION_NAMES, Action
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.jobs.sample.labelled_grid import enlarge
 from adanat_cli.jobs.sample.pictures import Pixels, plot_text, save_figure
 from adanat_cli.jobs.sample.sampler import decode_tokens
 
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+TRACE_SUFFIXES = (".png", ".gif", ".json")
+"""Of the files of a trace."""
 _GREY, _DPI = 128, 120
 _INCHES_PER_STEP = 1.6
+_GENERATION_MS, _SHORTEST_MS, _LONGEST_MS, _IMAGE_MS = 4000, 60, 500, 2000
+"""Milliseconds of an animation: all steps together, the least and the most of one, and the finished image."""
 _MAX_COLUMNS = 12
 """Steps in the picture, evenly spaced if there are more; the JSON has them all."""
 
@@ -71,7 +77,7 @@ class Trace:
 def write_trace(
     stem: Path, trace: Trace, row: int, tokenizer: Tokenizer, title: str, facts: dict[str, Any]
 ) -> list[Path]:
-    """Write one image's trace as ``<stem>.png`` and ``<stem>.json``; returns both paths.
+    """Write one image's trace as ``<stem>.png``, ``.gif`` and ``.json``; returns the paths.
 
     Args:
         stem: path without a suffix.
@@ -81,15 +87,17 @@ def write_trace(
         title: over the picture.
         facts: go in front of the steps in the JSON.
     """
-    picture, numbers = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+    picture, animation, numbers = (stem.with_name(f"{stem.name}{suffix}") for suffix in TRACE_SUFFIXES)
     device, grid = next(tokenizer.parameters()).device, tokenizer.config.grid
     images = decode_tokens(tokenizer, trace.token_ids[:, row].to(device))
     masks = trace.masks[:, row].numpy()  # (T, N)
     # What the last step re-masks is never used: its ids are the image.
     masks[-1] = False
-    _draw(picture, images, masks.reshape(len(masks), *grid), trace.actions[:, row], title)
+    masks = masks.reshape(len(masks), *grid)
+    _draw(picture, images, masks, trace.actions[:, row], title)
+    _animate(animation, grey_out(images, masks))
     write_json(numbers, {**facts, "grid": list(grid), "steps": trace.values(row)})
-    return [picture, numbers]
+    return [picture, animation, numbers]
 
 
 def grey_out(images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Pixels:
@@ -102,6 +110,21 @@ def grey_out(images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Pixe
     height, width = images.shape[1] // masks.shape[1], images.shape[2] // masks.shape[2]
     cells = masks.repeat(height, axis=1).repeat(width, axis=2)
     return np.where(cells[..., None], np.uint8(_GREY), images)
+
+
+def _animate(path: Path, decided: Pixels) -> None:
+    """Write a GIF that begins with grey, shows what every step has decided, and stays on the image.
+
+    Args:
+        path: file.
+        decided: (T, H, W, 3), small ones are enlarged.
+    """
+    start = np.full_like(decided[:1], _GREY)
+    first, *others = (Image.fromarray(frame) for frame in enlarge(np.concatenate([start, decided])))
+    step = int(np.clip(_GENERATION_MS / len(decided), _SHORTEST_MS, _LONGEST_MS))
+    durations = [step] * len(decided) + [_IMAGE_MS]
+    with atomic_path(path, durable=False) as temporary:
+        first.save(temporary, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _draw(path: Path, images: Pixels, masks: np.ndarray[Any, np.dtype[np.bool_]], actions: Tensor, title: str) -> None:

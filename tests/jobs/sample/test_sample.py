@@ -8,7 +8,7 @@ import pytest
 import torch
 import typer
 import yaml
-from PIL import Image
+from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
 from adanat_cli.commands import sample as sample_command
@@ -164,6 +164,16 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
     numbers = [json.loads(Path(path).read_text()) for path in values["traces"] if path.endswith(".json")]
     assert len(pictures) == len(numbers) == 3
     assert all(picture.shape[1] > 300 for picture in pixels(pictures))
+    animations = [path for path in values["traces"] if path.endswith(".gif")]
+    assert len(animations) == 3
+    for animation, final in zip(animations, pixels(values["files"]), strict=True):
+        with Image.open(animation) as gif:
+            frames = [np.asarray(frame.convert("RGB")).astype(int) for frame in ImageSequence.Iterator(gif)]
+            assert gif.info["loop"] == 0
+        assert (frames[0] == 128).all()
+        greys = [(frame == 128).all(-1).sum() for frame in frames]
+        assert sorted(greys, reverse=True) == greys  # less and less is undecided
+        assert np.abs(frames[-1] - final.repeat(8, 0).repeat(8, 1)).max() <= 16  # a GIF has 256 colours
     for index, trace in enumerate(numbers):
         assert (trace["index"], trace["class"], trace["seed"], trace["grid"]) == (index, 3, 9, [4, 4])
         assert [step["step"] for step in trace["steps"]] == [1, 2, 3]
