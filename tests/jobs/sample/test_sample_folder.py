@@ -183,7 +183,7 @@ def test_runs_below_a_run_are_not_measured_with_it(model: str, tmp_path: Path) -
 def test_the_first_image_of_very_many_comes_at_once(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(path: Path, _image: object) -> None:
+    def stop(path: Path, _image: object, _facts: object) -> None:
         raise InterruptedError(path.name)
 
     monkeypatch.setattr(sampling_run, "save_png", stop)
