@@ -142,3 +142,15 @@ def test_a_dry_run_loads_no_library_that_it_does_not_use(line: list[str], others
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "tokens per image: 64" in done.stdout
     assert done.stderr == "\n"
+
+
+def test_a_log_says_each_count_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console._PlainTask("Measuring", 2, "rows", 0) as task:
+        for now[0] in (20.0, 40.0):
+            task.advance()
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "Measuring: 1/2 rows",
+        "Measuring: 2/2 rows",
+    ]

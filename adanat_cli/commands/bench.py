@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,8 @@ _WORK = ("work", "steps", "batch", "format", "images/s", "GFLOP/image", "GFLOP/s
 def command(request: BenchRequest, printing: options.Printing) -> None:
     """Measure sampling, tokenizing and training: speed, floating-point operations and memory.
 
-    A multiply-add counts as 2. Speeds are compared with that of a matrix product, which is measured in the same run.
+    A multiply-add counts as 2. Speeds are compared with that of a matrix product, the fastest of those measured
+    between the rows.
     """
     from adanat_cli.jobs.bench.bench import bench
 
@@ -44,10 +46,11 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"{values['model']}: {values['num_parameters'] / 1e6:.1f} M parameters of the NAT"
     before = _megabytes(values["bytes_before"])
     yield f"Peaks of memory are those of the process, which took {before} MB before the networks were loaded"
-    yield f"{values['device']}, {values['num_threads']} threads; GFLOP/s of a matrix product: {rates}"
+    threads = f"{values['num_threads']} thread{'s' * (values['num_threads'] > 1)}"
+    yield f"{values['device']}, {threads}; GFLOP/s of a matrix product: {rates}"
     sampled = [row for row in values["rows"] if row["measured"] == "sample"]
     if sampled:
-        yield from _drawn((*_SAMPLING, "GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
+        yield from _drawn((*_SAMPLING, "NAT GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
     for row in sampled:
         if "median_ratio" in row:
             yield (
@@ -76,7 +79,7 @@ def _sampling(row: dict[str, Any]) -> list[str]:
         f"{row['seconds_to_first_image']:.3g}",
         *(f"{100 * share:.0f} %" for share in row["shares"].values()),
         f"{1e3 * row['tera_flops_per_image']:.4g}",
-        f"{1e3 * row['network_tera_flops_per_second']:.4g}",
+        f"{1e3 * row['tera_flops_per_second']:.4g}",
         f"{100 * row['share_of_product']:.0f} %",
         _megabytes(row["peak_bytes"]),
     ]
@@ -97,10 +100,27 @@ def _work(row: dict[str, Any]) -> list[str]:
 
 
 def _drawn(head: tuple[str, ...], body: list[list[str]]) -> list[str]:
-    """A table as wide as it needs to be: a folded number cannot be read."""
+    """A table as wide as it needs to be: a folded number cannot be read.
+
+    On a terminal that is too narrow, rows become columns where that is narrower.
+    """
+    lines = _table(head, body)
+    if sys.stdout.isatty() and len(lines[0]) > Console().width:
+        turned = _table(*_turned(head, body))
+        return min(lines, turned, key=lambda shape: len(shape[0]))
+    return lines
+
+
+def _turned(head: tuple[str, ...], body: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The table with one column for each row."""
+    first, *others = map(list, zip(head, *body, strict=True))
+    return tuple(first), others
+
+
+def _table(head: tuple[str, ...], body: list[list[str]]) -> list[str]:
     table = Table(*head)
     for line in body:
         table.add_row(*map(printable, line))
     text = io.StringIO()
-    Console(file=text, width=14 * len(head)).print(table)
+    Console(file=text, width=20 * len(head)).print(table)
     return text.getvalue().rstrip().split("\n")

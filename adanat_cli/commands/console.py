@@ -62,7 +62,7 @@ class _PlainTask:
 
     def __init__(self, description: str, total: int | None, unit: str, done: int) -> None:
         self._description, self._meter = printable(description), _Meter(total, unit, done)
-        self._printed = time.monotonic()
+        self._printed, self._shown = time.monotonic(), done
 
     def advance(self, amount: int = 1, **fields: Any) -> None:
         self._meter.advance(amount, fields)
@@ -70,7 +70,7 @@ class _PlainTask:
             self._print()
 
     def _print(self) -> None:
-        meter, self._printed = self._meter, time.monotonic()
+        meter, self._printed, self._shown = self._meter, time.monotonic(), self._meter.done
         left = ""
         if meter.total is not None and meter.rate > 0:
             left = f", {_duration((meter.total - meter.done) / meter.rate)} left"
@@ -84,7 +84,7 @@ class _PlainTask:
 
     def __exit__(self, *exception: object) -> None:
         self._meter.fields.pop("phase", None)
-        if self._meter.done > self._meter.first:
+        if self._meter.done > self._shown:
             self._print()
 
 

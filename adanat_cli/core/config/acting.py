@@ -15,24 +15,26 @@ that a model reconstructs."""
 ADVERSARIAL, FID, PREFERENCE, RECOGNITION = "adversarial", "fid", "preference", "recognition"
 """Rewards of a policy that learns."""
 REWARDS = frozenset({ADVERSARIAL, FID, PREFERENCE, RECOGNITION})
+SAMPLE, TOKENIZE, TRAIN, POLICY = "sample", "tokenize", "train", "policy"
+"""Work that ``adanat bench`` measures."""
 MODEL = frozenset({CLASSES, PROMPTS})
 """Images of a model by either; prompts for a class model, or classes for a text model, are refused elsewhere."""
 
 
-def refuse_idle(request: Any, what: str, kind: str = "", protocol: str = "") -> None:
+def refuse_idle(request: Any, what: str, *kinds: str, protocol: str = "") -> None:
     """Refuse options that are given, and would do nothing.
 
     Args:
         request: request of a command; an option counts as given where its field is not the default. Options that
             name no input act everywhere, or change no number anywhere: batch sizes, threads, and the device.
         what: the input or protocol in words, for the message.
-        kind: kind of the input; "" if it is not known yet.
+        kinds: kinds of the input, for one of which an option must act; none if it is not known yet.
         protocol: protocol of the measurement; "" if it is not known yet.
 
     Raises:
         AdaNATError: naming them.
     """
-    idle = [option for option in _given(request) if not _acts(option, kind, protocol)]
+    idle = [option for option in _given(request) if not _acts(option, set(kinds), protocol)]
     names = ", ".join(option.name for option in idle)
     purpose = f" {idle[0].purpose}: it" if len(idle) == 1 and idle[0].purpose else ""
     require(not idle, f"{names}{purpose} has no meaning with {what}; leave it out.")
@@ -51,6 +53,6 @@ def _given(request: Any) -> Iterator[Option]:
             yield options[field.name]
 
 
-def _acts(option: Option, kind: str, protocol: str) -> bool:
+def _acts(option: Option, kinds: set[str], protocol: str) -> bool:
     on, protocols = option.acts_on, option.protocols
-    return (not (kind and on) or kind in on) and (not (protocol and protocols) or protocol in protocols)
+    return (not (kinds and on) or bool(kinds & on)) and (not (protocol and protocols) or protocol in protocols)

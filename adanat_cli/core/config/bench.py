@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, get_args
 
 from adanat_cli.core.config import shared
+from adanat_cli.core.config.acting import POLICY, SAMPLE, TRAIN, refuse_idle
 from adanat_cli.core.config.base import Bounds, Count, check_fields, check_value
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.requests import whole_numbers
@@ -14,7 +16,8 @@ from adanat_cli.core.errors import require
 
 Measured = Literal["sample", "tokenize", "train", "policy"]
 Format = Literal["fp32", "bf16"]
-_MEASURED: tuple[Measured, ...] = ("sample", "tokenize", "train", "policy")
+_MEASURED: tuple[Measured, ...] = get_args(Measured)
+_SAMPLING, _NAT = frozenset({SAMPLE}), frozenset({SAMPLE, TRAIN, POLICY})
 
 
 def _words(texts: Sequence[str]) -> tuple[str, ...]:
@@ -43,12 +46,20 @@ class BenchRequest:
     num_steps: tuple[int, ...] = option(
         (4, 8),
         "--steps",
-        help="Generation steps; several as 4,8,16 or repeated.",
+        help="Generation steps; several as 4,8,16 or repeated. Policy updates take the fewest, at least 2.",
         kind=list[str],
         read=whole_numbers,
         show_default="4,8",
+        acts_on=frozenset({SAMPLE, POLICY}),
     )
-    batch_sizes: tuple[int, ...] = option((16,), "--batch-size", help="Images at a time; repeat for several.")
+    batch_sizes: tuple[int, ...] = option(
+        (16,),
+        "--batch-size",
+        help="Images at a time; several as 1,16,64 or repeated.",
+        kind=list[str],
+        read=partial(whole_numbers, option="--batch-size"),
+        show_default="16",
+    )
     formats: tuple[Format, ...] = option(
         ("fp32",),
         "--precision",
@@ -56,21 +67,24 @@ class BenchRequest:
         kind=list[str],
         read=_words,
         show_default="fp32",
+        acts_on=_NAT,
     )
-    compiled: bool = option(False, "--compile", help="Also measure sampling with torch.compile.")
+    compiled: bool = option(False, "--compile", help="Also measure sampling with torch.compile.", acts_on=_SAMPLING)
     against: Literal["plain"] | None = option(
         None,
         help="plain: also time a loop of two whole forwards a step and one more at the end, in turn with ours, and "
         "print the median ratio.",
+        acts_on=_SAMPLING,
     )
     num_images: Annotated[int | None, Bounds(1)] = option(
-        None, "--num-images", "-n", help="Images of one sampling run; by default one batch.", min=1
+        None, "--num-images", "-n", help="Images of one sampling run; by default one batch.", min=1, acts_on=_SAMPLING
     )
     num_conditions: Annotated[int | None, Bounds(1)] = option(
         None,
         "--num-classes",
         help="Classes (or prompts) that the images cycle through; by default all that the model knows.",
         min=1,
+        acts_on=_NAT,
     )
     repetitions: Count = option(3, help="Timed runs of each row, of which the median counts.", min=1)
     seed: int = shared.seed()
@@ -87,3 +101,4 @@ class BenchRequest:
             not (self.model and self.size),
             "--model names a model and --size one with random weights; give one of them.",
         )
+        refuse_idle(self, f"--measure {','.join(self.measured)}", *self.measured)

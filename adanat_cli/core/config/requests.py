@@ -23,12 +23,12 @@ _SMALL = frozenset({"small"})
 _GENERATION, _IMAGES, _TEXT = "Generation", "Existing images", "Text to image"
 
 
-def whole_numbers(texts: Sequence[str]) -> tuple[int, ...]:
-    """Read whole numbers, one or several to a text."""
+def whole_numbers(texts: Sequence[str], option: str = "--steps") -> tuple[int, ...]:
+    """Read the whole numbers of an option, one or several to a text."""
     try:
         return tuple(int(number) for text in texts for number in text.split(","))
     except ValueError as error:
-        raise AdaNATError(f"--steps is {','.join(texts)!r}; expected whole numbers such as 4,8,16.") from error
+        raise AdaNATError(f"{option} is {','.join(texts)!r}; expected whole numbers such as 4,8,16.") from error
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from adanat_cli.core.config.bench import BenchRequest
-from adanat_cli.jobs.bench.clock import PeakMemory, product_rate
+from adanat_cli.jobs.bench.clock import PeakMemory, ProductRate
 from adanat_cli.jobs.bench.sampling import Sampling
 from adanat_cli.jobs.bench.subject import Subject, load_subject
 from adanat_cli.jobs.bench.training import measure_policy, measure_tokenizing, measure_training
@@ -30,14 +31,17 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
     device = pick_device(request.device)
     before = PeakMemory(device).bytes()
     subject = load_subject(request, device)
-    formats: list[str] = list(dict.fromkeys(("fp32", *request.formats)))
-    rates = {name: product_rate(_DTYPES[name], device) for name in formats}
-    jobs = _jobs(request, subject, device, rates)
+    rates = {name: ProductRate(_DTYPES[name], device) for name in dict.fromkeys(("fp32", *request.formats))}
+    jobs = _jobs(request, subject, device)
     rows = []
     with reporter.task("Measuring", len(jobs), "rows") as task:
         for facts, job in jobs:
             rows.append({**facts, **job()})
+            rates[facts["precision"]].measure()
             task.advance()
+    for row in rows:
+        if row["measured"] != "policy" or row["precision"] == "fp32":  # other updates are in two formats
+            row["share_of_product"] = 1e12 * row["tera_flops_per_second"] / rates[row["precision"]].best
     return {
         "model": subject.name,
         "num_parameters": count_parameters(subject.nat.config),
@@ -45,15 +49,13 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "repetitions": request.repetitions,
-        "product_tera_flops_per_second": {name: rate / 1e12 for name, rate in rates.items()},
+        "product_tera_flops_per_second": {name: rate.best / 1e12 for name, rate in rates.items()},
         "bytes_before": before,
         "rows": rows,
     }
 
 
-def _jobs(
-    request: BenchRequest, subject: Subject, device: torch.device, rates: dict[str, float]
-) -> list[tuple[Row, Callable[[], Row]]]:
+def _jobs(request: BenchRequest, subject: Subject, device: torch.device) -> list[tuple[Row, Callable[[], Row]]]:
     """What to measure, each with the facts that tell it from others."""
     jobs: list[tuple[Row, Callable[[], Row]]] = []
     repetitions = request.repetitions
@@ -66,34 +68,20 @@ def _jobs(
             way = Sampling(subject, steps, batch, total, _DTYPES[precision], compiled, request.seed, device)
             facts = {"measured": "sample", "num_steps": steps, "batch_size": batch, "precision": precision}
             against = request.against == "plain"
-            job = _call(way.measure, repetitions, against, rates[precision])
+            job = partial(way.measure, repetitions, against)
             jobs.append(({**facts, "compiled": compiled, "num_images": total}, job))
     for batch in request.batch_sizes:
         facts = {"batch_size": batch}
         if "tokenize" in request.measured:
-            job = _call(measure_tokenizing, subject, batch, device, repetitions)
+            job = partial(measure_tokenizing, subject, batch, device, repetitions)
             jobs.append(({"measured": "tokenize", **facts, "precision": "fp32"}, job))
         for precision in request.formats:
             facts = {"batch_size": batch, "precision": precision}
             if "train" in request.measured:
-                job = _call(measure_training, subject, batch, precision, device, repetitions)
-                jobs.append(({"measured": "train", **facts}, _shared(job, rates[precision])))
+                job = partial(measure_training, subject, batch, precision, device, repetitions)
+                jobs.append(({"measured": "train", **facts}, job))
             if "policy" in request.measured:
                 steps = max(min(request.num_steps), 2)
-                job = _call(measure_policy, subject, steps, batch, _DTYPES[precision], device, repetitions)
+                job = partial(measure_policy, subject, steps, batch, _DTYPES[precision], device, repetitions)
                 jobs.append(({"measured": "policy", "num_steps": steps, **facts}, job))
     return jobs
-
-
-def _call(function: Callable[..., Row], *arguments: Any) -> Callable[[], Row]:
-    return lambda: function(*arguments)
-
-
-def _shared(job: Callable[[], Row], rate: float) -> Callable[[], Row]:
-    """Add the share of a matrix product's speed."""
-
-    def shared() -> Row:
-        values = job()
-        return {**values, "share_of_product": values["tera_flops_per_second"] * 1e12 / rate}
-
-    return shared

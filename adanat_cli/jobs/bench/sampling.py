@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.generation.state import DecodingState
@@ -74,17 +75,19 @@ class Sampling:
     seed: int
     device: torch.device
 
-    def measure(self, repetitions: int, against_plain: bool, rate: float) -> dict[str, Any]:
+    def measure(self, repetitions: int, against_plain: bool) -> dict[str, Any]:
         """Time some runs, in turn with plain ones; the first of each, which is counted and warms up, is not timed.
 
         Args:
             repetitions: timed runs.
             against_plain: whether to run the plain loop as well.
-            rate: operations a second of a matrix product in the same number format.
+
+        Raises:
+            AdaNATError: if the NAT cannot be compiled on this machine.
         """
         nat = _compiled(self.subject.nat) if self.compiled else self.subject.nat
         network = operations(lambda: self._tokens(self.subject.nat))
-        drawn = self._tokens(nat)
+        drawn = self._warm_up(nat)
         pixels = operations(
             lambda: [[*decode_parts(self.subject.tokenizer, ids)] for ids in drawn.split(self.batch_size)]
         )
@@ -100,14 +103,12 @@ class Sampling:
                 plain.append(self._run(None))
         seconds = statistics.median(run.total for run in runs)
         stages = {stage: statistics.median(run.seconds[stage] for run in runs) for stage in STAGES}
-        achieved = network / stages["network"]
         values |= {
             "images_per_second": self.num_images / seconds,
             "seconds_to_first_image": statistics.median(run.first for run in runs),
             "shares": {stage: part / sum(stages.values()) for stage, part in stages.items()},
             "tera_flops_per_image": (network + pixels) / self.num_images / 1e12,
-            "network_tera_flops_per_second": achieved / 1e12,
-            "share_of_product": achieved / rate,
+            "tera_flops_per_second": network / stages["network"] / 1e12,
             "peak_bytes": max(peaks),
         }
         if against_plain:
@@ -120,6 +121,19 @@ class Sampling:
     def _batches(self) -> list[range]:
         starts = range(0, self.num_images, self.batch_size)
         return [range(first, min(first + self.batch_size, self.num_images)) for first in starts]
+
+    def _warm_up(self, nat: UViT) -> Tensor:
+        """Make all tokens once, which compiles a NAT that is to be compiled."""
+        try:
+            return self._tokens(nat)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise  # such as too little memory
+            reason = str(error).strip().partition("\n")[0]
+            raise AdaNATError(
+                f"torch.compile fails on this machine ({reason}); install what it needs, such as a C++ compiler, or "
+                "leave --compile out."
+            ) from error
 
     def _tokens(self, nat: UViT) -> Tensor:
         conditioned = ConditionedNAT(nat, self.subject.conditions, self.precision)

@@ -90,7 +90,9 @@ def load_subject(request: BenchRequest, device: torch.device) -> Subject:
         turns = torch.arange(request.num_conditions or _NUM_PROMPTS)
         conditions = TextStates(turns, (config.text_length, config.text_width), device)
     else:
-        conditions = ClassConditions(torch.tensor(known)[: request.num_conditions], {})
+        asked = request.num_conditions or len(known)
+        require(asked <= len(known), f"--num-classes is {asked}; expected 1 to {len(known)}, the classes of {name}.")
+        conditions = ClassConditions(torch.tensor(known)[:asked], {})
     return Subject(name, nat.requires_grad_(False), tokenizer.requires_grad_(False), conditions)
 
 

@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands import bench as printing
 from adanat_cli.commands.bench import _lines
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.config.bench import BenchRequest
@@ -20,7 +21,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.bench.bench import bench
-from adanat_cli.jobs.bench.clock import PeakMemory, Stopwatch, product_rate
+from adanat_cli.jobs.bench.clock import PeakMemory, ProductRate, Stopwatch
 from adanat_cli.jobs.bench.sampling import STAGES, plain_tokens
 from adanat_cli.jobs.bench.subject import TextStates, load_subject
 from adanat_cli.jobs.runtime.operations import operations
@@ -165,5 +166,61 @@ def test_peak_memory_is_that_of_the_work_since_the_start() -> None:
     assert memory.bytes() >= before + 0.9 * held.nbytes
 
 
-def test_a_product_has_a_speed() -> None:
-    assert product_rate(torch.float32, CPU) > 1e8
+def test_shares_are_of_the_fastest_product_whenever_it_was_measured(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = ProductRate(torch.float32, CPU)
+    assert (first := rate.best) > 1e8
+    monkeypatch.setattr("adanat_cli.jobs.bench.clock.seconds_of", lambda job, device: 1e9)
+    rate.measure()
+    assert rate.best == first
+    speeds = iter((1e-3, 1e-4, 1e9))  # before the first row, after it, after the second
+    monkeypatch.setattr(ProductRate, "measure", lambda self: setattr(self, "best", max(self.best, 1e9 / next(speeds))))
+    values = bench(request(model, measured=("sample", "tokenize")), SilentReporter())
+    assert values["product_tera_flops_per_second"] == {"fp32": 10.0}
+    for row in values["rows"]:
+        assert row["share_of_product"] == pytest.approx(row["tera_flops_per_second"] / 10)
+
+
+def test_an_option_that_would_do_nothing_is_refused(model: Path) -> None:
+    for idle in (
+        {"against": "plain"},
+        {"compiled": True},
+        {"num_images": 3},
+        {"num_steps": (3,)},
+        {"formats": ("bf16",)},
+    ):
+        with pytest.raises(AdaNATError, match=r"^--[a-z-]+ has no meaning with --measure tokenize; leave it out"):
+            BenchRequest(measured=("tokenize",), **idle)
+    assert BenchRequest(measured=("tokenize", "policy"), num_steps=(3,)).num_steps == (3,)
+    with pytest.raises(AdaNATError, match="--num-classes is 9; expected 1 to 3, the classes of"):
+        bench(request(model, num_conditions=9), SilentReporter())
+
+
+def test_batch_sizes_are_typed_as_steps_are(model: Path) -> None:
+    line = ["bench", "--model", str(model), "--measure", "tokenize", "--repetitions", "1", "--device", "cpu", "--json"]
+    done = CliRunner().invoke(app, [*line, "--batch-size", "2,3", "--batch-size", "5"], catch_exceptions=False)
+    assert [row["batch_size"] for row in json.loads(done.stdout)["rows"]] == [2, 3, 5]
+    assert "--batch-size is 'x'; expected whole numbers" in CliRunner().invoke(app, [*line, "--batch-size", "x"]).stderr
+
+
+def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    with pytest.raises(
+        AdaNATError, match=r"^torch\.compile fails on this machine \(.*compiler.*leave --compile out\.$"
+    ):
+        bench(request(model, measured=("sample",), compiled=True), SilentReporter())
+
+
+def test_rows_become_columns_on_a_terminal_that_is_too_narrow(
+    everything: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped = [*_lines(everything)]
+    assert max(map(len, piped)) > 120
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(printing.sys.stdout, "isatty", lambda: True)
+    narrow = [line for line in _lines(everything) if line[0] in "┏┃┡│└"]
+    assert max(map(len, narrow)) <= 60
+    assert set("".join(piped).split()) >= {word for line in narrow for word in line.split() if word.isdigit()}
+    assert any(line.startswith("│ peak MB") for line in narrow)
