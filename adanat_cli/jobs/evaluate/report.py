@@ -17,7 +17,7 @@ from adanat_cli.core.config.schema import build, conform
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.reading import read_json
-from adanat_cli.jobs.evaluate.tables import COLUMNS, Row, Spread, by_seed, lines_of
+from adanat_cli.jobs.evaluate.tables import COLUMNS, Row, Spread, by_seed, compute_unit, lines_of
 from adanat_cli.jobs.sample.pictures import plot_text, save_figure
 
 _FORMAT_VERSION = 1
@@ -106,6 +106,7 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     by_steps, by_compute = figure.subplots(1, 2, sharey=True)
+    unit, scale = compute_unit(row["cost"]["tera_flops_per_image"] for row in rows)
     for name in dict.fromkeys(row["name"] for row in rows):
         groups = by_seed([row for row in rows if row["name"] == name])
         groups.sort(key=lambda group: group[0]["settings"]["num_steps"])
@@ -114,10 +115,10 @@ def draw_distances(path: Path, rows: Sequence[Row], title: str) -> None:
         means, bars = [one.mean for one in distances], [one.std or 0 for one in distances]
         style: dict[str, Any] = {"fmt": "o-", "label": plot_text(name), "capsize": 3 if any(bars) else 0}
         by_steps.errorbar([group[0]["settings"]["num_steps"] for group in groups], means, bars, **style)
-        by_compute.errorbar([line.tera_flops_per_image for line in lines], means, bars, **style)
+        by_compute.errorbar([scale * (line.tera_flops_per_image or math.nan) for line in lines], means, bars, **style)
     by_steps.set_xlabel("steps")
     by_steps.set_xticks(sorted({row["settings"]["num_steps"] for row in rows}))
-    by_compute.set_xlabel("TFLOPs per image")
+    by_compute.set_xlabel(f"{unit} per image")
     by_steps.set_ylabel("Fréchet distance")
     by_steps.legend(fontsize=8)
     figure.suptitle(plot_text(title), fontsize=10)

@@ -122,19 +122,27 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
+def compute_unit(tera_flops: Iterable[float | None]) -> tuple[str, float]:
+    """The unit in which operations are shown, and its share of 1e12: GFLOPs where all are below one TFLOP."""
+    known = [value for value in tera_flops if value is not None]
+    return ("GFLOPs", 1e3) if known and max(known) < 1 else ("TFLOPs", 1.0)
+
+
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return column heads and cells; a metric that no line has gets no column."""
     lines = lines_of(rows)
     names = [name for name in COLUMNS if any(name in line.metrics for line in lines)]
     generated, several = any(line.seeds for line in lines), any(len(line.seeds) > 1 for line in lines)
+    unit, scale = compute_unit(line.tera_flops_per_image for line in lines)
     head = ["measured", *(COLUMNS[name][0] for name in names), "images"]
-    head += [*(["seeds"] if several else []), *(["TFLOPs/image"] if generated else [])]
+    head += [*(["seeds"] if several else []), *([f"{unit}/image"] if generated else [])]
     body = []
     for line in lines:
         numbers = [_spread(line.metrics.get(name), COLUMNS[name][1]) for name in names]
         body.append([line.name, *numbers, "—" if line.num_images is None else f"{line.num_images:,}"])
         body[-1] += [str(len(line.seeds) or "—")] if several else []
-        body[-1] += [_number(line.tera_flops_per_image, ".4g")] if generated else []
+        compute = line.tera_flops_per_image
+        body[-1] += [_number(None if compute is None else scale * compute, ".4g")] if generated else []
     return head, body
 
 

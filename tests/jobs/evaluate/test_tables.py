@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.jobs.evaluate.evaluate import evaluate
-from adanat_cli.jobs.evaluate.tables import comma_separated, latex, ranges
+from adanat_cli.jobs.evaluate.tables import cells, comma_separated, latex, ranges
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.evaluation_toy import evaluate_request, make_evaluation_toy
 
@@ -43,9 +43,9 @@ def test_latex_has_as_many_cells_as_columns_and_no_bare_special_letter() -> None
     assert comment == "% Protocol adm 100 %"
     assert (begin, end) == (r"\begin{tabular}{lrrrr}", r"\end{tabular}")
     assert (top, middle, bottom) == (r"\toprule", r"\midrule", r"\bottomrule")
-    assert head == r"measured & FID & images & seeds & TFLOPs/image \\"
-    assert one == r"cosine, 8 steps & 3.500 $\pm$ 0.707 & 1,000 & 2 & 0.5 \\"
-    assert two == r"table:50\%\_a\&b, 8 steps & -- & 1,000 & 2 & 0.5 \\"
+    assert head == r"measured & FID & images & seeds & GFLOPs/image \\"
+    assert one == r"cosine, 8 steps & 3.500 $\pm$ 0.707 & 1,000 & 2 & 500 \\"
+    assert two == r"table:50\%\_a\&b, 8 steps & -- & 1,000 & 2 & 500 \\"
     (hostile,) = [line for line in latex([row("a\\b{~^#$", 0, 1.0)], "") if "steps" in line]
     assert hostile.startswith(r"a\textbackslash{}b\{\textasciitilde{}\textasciicircum{}\#\$, 8 steps & 1.000")
 
@@ -65,6 +65,17 @@ def test_csv_keeps_every_digit_and_leaves_absent_numbers_empty() -> None:
         "fid",
         "tera_flops_per_image",
     }
+
+
+def test_operations_are_in_gflops_where_no_line_takes_a_tflop() -> None:
+    small, large = row("cosine", 0, 1.0), row("halton", 0, 1.0)
+    small["cost"], large["cost"] = {"tera_flops_per_image": 0.00312}, {"tera_flops_per_image": 1.5}
+    for rows, unit, column in (
+        ([small], "GFLOPs/image", ["3.12"]),
+        ([small, large], "TFLOPs/image", ["0.00312", "1.5"]),
+    ):
+        head, body = cells(rows)
+        assert (head[-1], [line[-1] for line in body]) == (unit, column)
 
 
 @pytest.mark.parametrize(
