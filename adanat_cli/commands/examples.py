@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "pretrain-nat": (
         (
-            "Train on tokens further",
+            "Train the embedded model further on your tokens",
             "adanat pretrain-nat --dataset photos/ --tokens tokens/photos --from imagenet64 --output runs/photos",
         ),
         (

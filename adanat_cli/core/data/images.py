@@ -59,6 +59,8 @@ def why_unreadable(file: bytes | Path, error: Exception) -> str:
         if head == LFS_POINTER:
             return "a Git LFS pointer instead of the image; fetch it with `git lfs pull`"
         return "not an image file that Pillow knows" + ("" if head else ": it is empty")
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, which is too large to open"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

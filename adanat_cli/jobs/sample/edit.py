@@ -58,10 +58,11 @@ def edit(request: EditRequest, reporter: Reporter) -> dict[str, Any]:
     output = request.output or EditSettings.output
     settled = settled_as(EditSettings, request, prompts=texts, variations=variations, output=output)
     require(settled.batch_size >= 1, f"--batch-size is {settled.batch_size}; expected at least 1.")
-    require(
-        output.resolve() != settled.image.resolve(),
-        f"--output {output} is the folder of the images; choose another, so that results are not edited again.",
-    )
+    for path, what in ((settled.image, "images"), (settled.mask, "masks")):
+        require(
+            path is None or path.is_file() or output.resolve() != path.resolve(),
+            f"--output {output} is the folder of the {what}; choose another, so that results are not taken for {what}.",
+        )
     edits = _Edits(settled, files)
     edits.check_files()
     if request.output is None:
@@ -224,8 +225,20 @@ class _Writer:
             if request.full_size:
                 opened = opened if file in opened else {file: file.open(request)}  # one at a time: they may be large
                 result = paste_full(opened[file], fitted[file], drawn[row], grid)
-            save_png(request.output / name, result)
+            save_png(request.output / name, result, self._png_facts(index))
         return [str(request.output / name) for name in names]
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        """What is to be said of a result: which image, variation and condition it is of."""
+        file, variation = self._place(index)
+        facts = {"index": index, "image": file.image.name, "variation": variation}
+        return {**facts, **self.conditions.facts(variation), "seed": self.edits.request.seed}
+
+    def _png_facts(self, index: int) -> dict[str, Any]:
+        """What the file of a result says of it."""
+        facts = {"model": self.edits.sampler.folder.title, **self._facts(index)}
+        facts |= {"schedule": self.choice.kind, "steps": self.choice.num_steps}
+        return {key: value for key, value in facts.items() if value is not None}
 
     def _shown(
         self, indices: Sequence[int], fitted: dict[EditFile, Fitted], pasted: Sequence[Pixels]
@@ -254,15 +267,7 @@ class _Writer:
         for row, (index, name) in enumerate(zip(indices, names, strict=True)):
             file, variation = self._place(index)
             drawn = (fitted[file].given == sampler.config.mask_id).nonzero()[:, 0].tolist()
-            facts = {
-                "index": index,
-                "image": file.image.name,
-                "variation": variation,
-                **self.conditions.facts(variation),
-                "seed": request.seed,
-                "schedule": schedule,
-                "drawn_positions": drawn,
-            }
+            facts = {**self._facts(index), "schedule": schedule, "drawn_positions": drawn}
             what = ", ".join(filter(None, (file.image.name, self.conditions.name(variation))))
             title = f"{what}, seed {request.seed}, variation {variation}: {schedule}"
             paths += write_trace(request.output / name, trace, row, sampler.tokenizer, title, facts)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config.edit import EditRequest
+from adanat_cli.core.data.described import plural
 from adanat_cli.core.data.images import to_rgb, why_unreadable, with_image
 from adanat_cli.core.data.source_files import IMAGE_SUFFIXES
 from adanat_cli.core.errors import AdaNATError, require
@@ -56,20 +57,32 @@ def picture_and_mask(image: Picture, mask: Picture | None) -> tuple[Pixels, Mask
     """A picture of any mode as (h, w, 3) bytes, upright; and its mask as (h, w), True where it is lighter than grey.
 
     Raises:
-        AdaNATError: if a file or an array is no image, or their sizes differ.
+        AdaNATError: if a file or an array is no image, the mask is transparent in parts, or their sizes differ.
     """
     picture = _use(image, lambda opened: np.asarray(to_rgb(opened)), "image")
     if mask is None:
         return picture, None
-    changed = _use(mask, lambda opened: np.asarray(to_rgb(opened).convert("L")) >= _WHITE, "mask")
+    changed, is_opaque = _use(mask, lambda opened: (_is_white(opened), _is_opaque(opened)), "mask")
     name, other = (str(what) if isinstance(what, Path | str) else "The mask" for what in (mask, image))
     other = other if isinstance(image, Path | str) else "the image"
+    require(
+        is_opaque,  # some programs erase what is to change, others paint it on a transparent layer
+        f"{name} is transparent in parts, which could mean either; expected white where to change, black elsewhere.",
+    )
     require(
         changed.shape == picture.shape[:2],
         f"{name} has {changed.shape[1]} x {changed.shape[0]} pixels, and {other} {picture.shape[1]} x "
         f"{picture.shape[0]}; expected a mask of the image's size, white where to change.",
     )
     return picture, changed
+
+
+def _is_white(mask: Image.Image) -> Mask:
+    return np.asarray(to_rgb(mask).convert("L")) >= _WHITE
+
+
+def _is_opaque(mask: Image.Image) -> bool:
+    return not mask.has_transparency_data or mask.convert("RGBA").getchannel("A").getextrema()[0] == 255
 
 
 def _use(given: Picture, use: Callable[[Image.Image], _Read], what: str) -> _Read:
@@ -107,7 +120,8 @@ def find_files(request: EditRequest) -> list[EditFile]:
     by_name, by_stem = {file.name: file for file in masks}, {file.stem: file for file in masks}
     pairs = [EditFile(file, by_name.get(file.name) or by_stem.get(file.stem)) for file in images]
     without = [pair.image.name for pair in pairs if pair.mask is None]
-    more = f" and for {len(without) - 1} more images" if len(without) > 1 else ""
+    others = len(without) - 1
+    more = f" and for {others} more {plural('image', others)}" if others > 0 else ""
     require(
         not without,
         f"{mask} holds no mask for {(without or [''])[0]}{more}; expected an image of the same name for each.",

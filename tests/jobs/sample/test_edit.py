@@ -264,12 +264,12 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_completed(
     whole = run(model, images, tmp_path / "whole", box=BOX, batch_size=1)["files"]
     save_png, left = editing_run.save_png, [2]
 
-    def killed(path: Path, image: Any) -> None:
+    def killed(path: Path, image: Any, facts: Any = None) -> None:
         if not left[0]:
             path.with_name(f".{path.name}.1.part").write_text("half")
             raise KeyboardInterrupt
         left[0] -= 1
-        save_png(path, image)
+        save_png(path, image, facts)
 
     monkeypatch.setattr(editing_run, "save_png", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -281,6 +281,27 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_completed(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(
         [*(Path(file).name for file in whole), "grid.png", "samples.jsonl"]
     )
+
+
+@pytest.mark.parametrize(("fields", "expected"), [({"classes": ("1",)}, {"class": "1"}), ({}, {})])
+def test_a_result_says_how_to_draw_it_again(
+    model: str, images: Path, tmp_path: Path, fields: dict[str, Any], expected: dict[str, str]
+) -> None:
+    written = run(model, images, tmp_path, box=BOX, variations=2, seed=4, full_size=True, **fields)["files"]
+    with Image.open(written[3]) as image:
+        facts = dict(image.text)
+    name = facts.pop("name")
+    assert name == ("no class" if not fields else name)
+    place = {"index": "3", "image": "p1.png", "variation": "1", "seed": "4", "schedule": "learned", "steps": "3"}
+    assert facts == {"model": ModelFolder(Path(model)).title, **place, **expected}
+
+
+def test_results_are_not_written_among_masks(model: str, images: Path, tmp_path: Path) -> None:
+    for file in images.iterdir():
+        save(tmp_path / file.name, np.full((16, 16), 255, np.uint8))
+    with pytest.raises(AdaNATError, match="is the folder of the masks"):
+        run(model, images, tmp_path, mask=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -295,6 +316,10 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_completed(
         ({"mask": "none.png"}, "none.png does not exist; expected --mask FILE"),
         ({"mask": "small.png"}, "small.png has 8 x 8 pixels, and .*a.png 16 x 16; expected a mask of the image's size"),
         ({"mask": "text.png"}, "text.png cannot be read"),
+        (
+            {"mask": "hole.png"},
+            "hole.png is transparent in parts, .*; expected white where to change, black elsewhere",
+        ),
         ({"mask": "black.png", "box": None}, "its mask is black everywhere"),
         ({"extend": Sides(left=200)}, "--extend leaves nothing of .*a.png to keep: on the model's 16 x 16 pixels"),
         ({"classes": ("cat",)}, "Class 'cat' is not one"),
@@ -305,6 +330,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_is_completed(
         ({"num_steps": 3, "guidance_scale": 2.0}, "add --schedule cosine"),
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"output": "."}, "is the folder of the images"),
+        ({"output": "a.png"}, "a.png: a file is in the way; choose another --output"),
         ({"model": "/no/such/model"}, "no/such/model"),
     ],
 )
@@ -315,6 +341,7 @@ def test_a_mistake_gets_one_line_before_any_weights_are_read(
     save(tmp_path / "a.png", photo(16, 16))
     save(tmp_path / "small.png", photo(8, 8))
     save(tmp_path / "black.png", np.zeros((16, 16), np.uint8))
+    save(tmp_path / "hole.png", np.pad(np.zeros((16, 15, 4), np.uint8), ((0, 0), (0, 1), (0, 0)), constant_values=255))
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty").mkdir()
     paths = {name: tmp_path / fields[name] for name in ("image", "mask", "output") if name in fields}
