@@ -227,12 +227,7 @@ def compare(options: argparse.Namespace) -> None:
 def command_line(options: argparse.Namespace) -> str:
     """The command line of a run; where its data and folders lie stays out."""
     benchmark = BENCHMARKS[options.benchmark]
-    words = [
-        "python",
-        "examples/compare.py",
-        options.benchmark,
-        "FOLDER",
-    ]
+    words = ["python", "examples/compare.py", options.benchmark, "FOLDER"]
     words += ["--data", "DATA"] if options.data else []
     words += ["--model", "MODEL"] if options.model else []
     words += ["--steps", *map(str, options.steps or benchmark.steps), "--seeds", str(options.seeds or benchmark.seeds)]
@@ -263,6 +258,10 @@ def main() -> None:
     options.folder = options.folder or BENCHMARKS[options.benchmark].folder
     if "$DATA" in BENCHMARKS[options.benchmark].data and not options.data:
         parser.error("imagenet64 needs --data DATA, the folder of the Parquet files")
+    if options.data and not Path(options.data).exists():
+        parser.error(f"--data {options.data} does not exist")
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}; expected at least 1")
     try:
         compare(options)
     except AdaNATError as error:

@@ -264,3 +264,23 @@ def test_readme_commands_use_options_that_exist(line: str) -> None:
 def test_pictures_in_the_readme_exist() -> None:
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["imagenet64", "--data", "nowhere"], "--data nowhere does not exist"),
+        (["digits", "--seeds", "0"], "--seeds is 0; expected at least 1"),
+    ],
+)
+def test_a_comparison_of_hours_does_not_start_on_a_mistake(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_example(monkeypatch, "compare.py", arguments[0], tmp_path / "run", *arguments[1:])
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

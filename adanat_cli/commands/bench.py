@@ -53,10 +53,11 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield from _drawn((*_SAMPLING, "NAT GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
     for row in sampled:
         if "median_ratio" in row:
+            pairs = f"{len(row['ratios'])} pair{'s' * (len(row['ratios']) > 1)}"
             yield (
                 f"{row['num_steps']} steps, batch {row['batch_size']}, {_format(row)}: {row['median_ratio']:.2f} x the "
                 f"plain loop ({row['plain_images_per_second']:.3g} images/s, "
-                f"{1e3 * row['plain_tera_flops_per_image']:.4g} GFLOP/image), median of {len(row['ratios'])} pairs"
+                f"{1e3 * row['plain_tera_flops_per_image']:.4g} GFLOP/image), median of {pairs}"
             )
     if others := [row for row in values["rows"] if row["measured"] != "sample"]:
         yield from _drawn(_WORK, [_work(row) for row in others])
