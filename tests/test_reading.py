@@ -70,7 +70,7 @@ def test_yaml_is_plain_and_its_numbers_are_those_of_json(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: {b: 1, b: 2}", "a key twice"),
+        ("a: {b: 1, b: 2}", "a key twice, 'b'"),
         ("a: &x [1]\nb: *x", "an alias"),
         ("[" * 40 + "]" * 40, "nested too deeply"),
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),

@@ -147,8 +147,9 @@ def _check_keys(root: Any) -> None:
             nodes += node.value
         elif isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if len(set(keys)) < len(keys):
-                raise ValueError("it holds a key twice")
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise ValueError(f"it holds a key twice, {twice!r}")
             nodes += [value for _, value in node.value]
 
 

@@ -34,12 +34,13 @@ def read_config(path: Path | None, command: Command) -> ConfigFile:
     kind = path.suffix.lower()
     require(
         kind in (".yaml", ".yml", ".json"),
-        f"--config {path} ends in {kind or 'no suffix'!r}; expected a file .yaml, .yml or .json, such as the "
+        f"--config {path} ends in {kind or 'no suffix'}; expected a file .yaml, .yml or .json, such as the "
         "config.json of a run.",
     )
     require(path.is_file(), f"--config {path} is not a file; give one such as the config.json of a run.")
     values = read_json(path) if kind == ".json" else read_yaml(path)
-    return config_file({} if values is None else values, str(path), command)
+    require(values is not None, f"--config {path} holds no settings; leave it out, or see --print-config.")
+    return config_file(values, str(path), command)
 
 
 def chosen_start(asked: str, file: ConfigFile, component: str, output: Path) -> str:
