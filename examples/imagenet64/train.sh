@@ -11,11 +11,11 @@ set -euo pipefail
 data=${1:?give the folder of the Parquet files}
 folder=${2:-runs/imagenet64}
 : "${CLASSES:=1 107 145 207 291 301 323 387 779 839 850 873 945 950 963 970 972 973 975 978}"
-: "${TOKENIZER:=--updates 5000 --adversarial-start 400}"
-: "${NAT:=--updates 20000 --learning-rate 2e-3}"
-: "${FURTHER:=--updates 5000 --learning-rate 5e-4}"
+: "${TOKENIZER:=--updates 3200 --adversarial-start 400}"
+: "${NAT:=--updates 1300 --learning-rate 2e-3 --decay constant}"
+: "${FURTHER:=--updates 2800 --learning-rate 2e-3 --warmup-steps 100}"
 : "${FEATURES:=--updates 2000}"
-: "${POLICY:=--discriminator efficientnet --updates 30}"
+: "${POLICY:=--reward fid --updates 20 --eval-images 500}"
 : "${EVALUATION:=-n 2000 --steps 4,8 --schedule cosine --schedule learned}"
 : "${SAMPLES:=-n 100}"
 
@@ -42,8 +42,10 @@ adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --from "$fold
 [ -e "$model/references/efficientnet.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
     --protocol efficientnet --install --output "$folder/efficientnet.npz"
 
+# Policies start from the cosine schedule with 3 times its re-masking temperature and 4 times its guidance scale.
 for steps in 4 8; do
     adanat train-policy "${images[@]}" --model "$model" --steps "$steps" --install --half \
+        --base "table:$(dirname "$0")/guided-$steps.yaml" \
         --output "$folder/policy-$steps" $POLICY
 done
 
