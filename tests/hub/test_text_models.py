@@ -74,10 +74,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(model: str, output: Path) -> list[bytes]:
+    """Pixels of two images; the files also name the model."""
     request = SampleRequest(
         output=output, model=model, num_images=2, num_steps=2, prompts=("red", "blue"), device="cpu"
     )
-    return [Path(file).read_bytes() for file in sample(request, SilentReporter())["files"]]
+    return [Image.open(file).tobytes() for file in sample(request, SilentReporter())["files"]]
 
 
 def test_a_pulled_model_draws_what_it_drew_and_no_pushed_file_tells_where_anything_lay(
