@@ -15,7 +15,7 @@ folder=${2:-runs/imagenet64}
 : "${NAT:=--updates 1300 --learning-rate 2e-3 --decay constant}"
 : "${FURTHER:=--updates 2800 --learning-rate 2e-3 --warmup-steps 100}"
 : "${FEATURES:=--updates 2000}"
-: "${POLICY:=--reward fid --updates 20 --eval-images 500}"
+: "${POLICY:=--reward fid --updates 15 --eval-images 500}"
 : "${EVALUATION:=-n 2000 --steps 4,8 --schedule cosine --schedule learned}"
 : "${SAMPLES:=-n 100}"
 
