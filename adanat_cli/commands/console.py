@@ -41,6 +41,8 @@ class _Meter:
 
     def advance(self, amount: int, fields: dict[str, Any]) -> None:
         self.done += amount
+        if amount:
+            self.fields.pop("phase", None)  # it is over
         self.fields.update(fields)
 
     @property

@@ -46,6 +46,7 @@ SCRIPT = """
 import os, signal
 from pathlib import Path, PosixPath
 from adanat_cli.core.config import *
+from adanat_cli.core.config.config_file import Record
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.tokenizer import TokenizerTrainer
 from adanat_cli.jobs.train.tokenizer import TokenizerSettings, train_tokenizer
