@@ -1,6 +1,7 @@
-"""Every option of every command, kept as a file that is read whenever one changes.
+"""Every option of every command, kept in two files that are read whenever one changes.
 
-``python tests/test_options.py`` writes the file anew.
+``python tests/test_options.py`` writes both anew: ``options.txt`` for those who review a change, and the page
+``examples/commands.md`` for those who use the program.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ import typer
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.commands.examples import EXAMPLES
 from adanat_cli.commands.options import takes
 from adanat_cli.core.config.base import Config
 from adanat_cli.core.config.option import REQUIRED, Asked, argument, option, part
 
 OPTIONS = Path(__file__).parent / "options.txt"
+PAGE = Path(__file__).parents[1] / "examples" / "commands.md"
+INTRODUCTION = """# All commands
+
+What `adanat COMMAND --help` says, on one page. It is written by `python tests/test_options.py`; do not edit it.
+"""
 
 
 def described() -> str:
@@ -39,6 +46,69 @@ def _command(name: str, command: Any) -> Iterator[str]:
         if parameter.param_type_name == "option":
             yield f"      panel {getattr(parameter, 'rich_help_panel', None) or 'Options'}"
         yield from textwrap.wrap(parameter.help or "-", 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def page() -> str:
+    """The help of all commands in Markdown, in the order of `adanat --help`."""
+    group: Any = typer.main.get_command(app)
+    names = list(group.commands)
+    contents = [f"* [`adanat {name}`](#adanat-{name}): {_first(group.commands[name].help)}" for name in names]
+    sections = ["\n".join(_section(name, group.commands[name])) for name in names]
+    before = "\n".join(["Options that go before the command:", "", *map(_item, group.params)])
+    return "\n\n".join([INTRODUCTION.rstrip(), "\n".join(contents), before, *sections]) + "\n"
+
+
+def _section(name: str, command: Any) -> Iterator[str]:
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    yield f"## adanat {name}\n\n{_markdown(command.help)}"
+    yield "\n" + "\n".join(["```text", " ".join(["adanat", name, "[OPTIONS]", *map(_argument, arguments)]), "```"])
+    panels: dict[str, list[str]] = {}
+    for parameter in command.params:
+        if not parameter.hidden and (parameter.param_type_name == "option" or parameter.help):
+            named = "Arguments" if parameter in arguments else getattr(parameter, "rich_help_panel", None) or "Options"
+            panels.setdefault(named, []).append(_item(parameter))
+    for panel, items in panels.items():
+        yield "\n" + "\n".join([f"**{panel}**", "", *items])
+    for words, line in EXAMPLES.get(name, ()):
+        yield f"\n{words}:\n\n```bash\n{line}\n```"
+
+
+def _argument(parameter: Any) -> str:
+    shown = _flags(parameter)
+    repeated = "..." if parameter.nargs == -1 else ""
+    return f"{shown}{repeated}" if parameter.required else f"[{shown.strip('[]')}]{repeated}"
+
+
+def _item(parameter: Any) -> str:
+    names = " / ".join(", ".join(f"`{name}`" for name in part) for part in _spellings(parameter))
+    facts = [] if parameter.param_type_name == "argument" else [_kind(parameter)]
+    facts += ["required"] if parameter.required else []
+    default = _default(parameter).replace("none (", "(").strip("()") if parameter.default is not None else ""
+    facts += [] if default in ("", "none", "False") or parameter.required else [f"default {default}"]
+    shown = ", ".join(fact for fact in facts if fact)
+    return f"* {names}{f' ({_markdown(shown)})' if shown else ''}: {_markdown(parameter.help or '-')}"
+
+
+def _spellings(parameter: Any) -> list[list[str]]:
+    if parameter.param_type_name == "argument":
+        return [[_flags(parameter)]]
+    return [part for part in (parameter.opts, parameter.secondary_opts) if part]
+
+
+def _kind(parameter: Any) -> str:
+    words = _type(parameter).partition(", required" if parameter.required else ", default")[0]
+    return {"bool": "", "str": "text"}.get(words, words.replace("str", "text"))
+
+
+def _first(text: str) -> str:
+    return _markdown(text).partition("\n\n")[0]
+
+
+def _markdown(text: str) -> str:
+    """Help texts without Rich's escapes, one line a paragraph, where only backticks have a meaning."""
+    paragraphs = [" ".join(part.split()) for part in text.replace("\\[", "[").strip().split("\n\n")]
+    parts = "\n\n".join(paragraphs).split("`")
+    return "`".join(re.sub(r"([*<])", r"\\\1", part) if not odd % 2 else part for odd, part in enumerate(parts))
 
 
 def _flags(parameter: Any) -> str:
@@ -69,7 +139,14 @@ def _default(parameter: Any) -> str:
 
 
 def test_options_are_those_that_the_file_lists() -> None:
-    assert described() == OPTIONS.read_text(), "an option has changed; run this file, and read the difference"
+    assert described() == OPTIONS.read_text(), "run `python tests/test_options.py`, and read the difference"
+
+
+def test_the_page_of_all_commands_is_what_they_say() -> None:
+    written = PAGE.read_text() if PAGE.is_file() else ""
+    assert page() == written, (
+        "a command or its help has changed; run `python tests/test_options.py`, and commit its files"
+    )
 
 
 def test_a_former_flag_works_for_one_version_and_names_the_new_one() -> None:
@@ -172,3 +249,4 @@ def test_a_part_holds_what_was_typed_alone() -> None:
 
 if __name__ == "__main__":
     OPTIONS.write_text(described())
+    PAGE.write_text(page())
