@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -257,6 +257,13 @@ def read_prompts(prompts: Sequence[str], file: Path | None) -> tuple[str, ...]:
         raise AdaNATError(f"Prompts cannot be read from {file}: {error}; expected UTF-8 or UTF-16 text.") from error
     require(bool(found), f"{file} holds no prompts; expected one per line.")
     return (*given, *found)
+
+
+def unused_conditions(classes: Sequence[str], prompts: Sequence[str], number: int, setting: str) -> Iterator[str]:
+    """Yield a line where fewer images are drawn than classes or prompts were given."""
+    for given, what in ((classes, "classes"), (prompts, "prompts")):
+        if number < len(given):
+            yield f"{setting} {number} draws only the first of the {len(given)} {what}; give {setting} {len(given)}."
 
 
 def _as_text(prompt: str) -> str:

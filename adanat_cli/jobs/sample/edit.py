@@ -26,10 +26,11 @@ from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.canvas import Canvas
-from adanat_cli.jobs.sample.conditions import Asked, read_prompts, slugged
-from adanat_cli.jobs.sample.edit_files import EditFile, find_files
+from adanat_cli.jobs.sample.conditions import Asked, read_prompts, slugged, unused_conditions
+from adanat_cli.jobs.sample.edit_files import EditFile, find_files, passed_over
 from adanat_cli.jobs.sample.editing import Fitted, draw, drawn_tokens, fit, greyed, paste, paste_full
-from adanat_cli.jobs.sample.pictures import Pixels, image_grid, save_png
+from adanat_cli.jobs.sample.labelled_grid import labelled_grid
+from adanat_cli.jobs.sample.pictures import Pixels, save_png
 from adanat_cli.jobs.sample.sample_folder import (
     Run,
     add_to_record,
@@ -65,6 +66,11 @@ def edit(request: EditRequest, reporter: Reporter) -> dict[str, Any]:
         )
     edits = _Edits(settled, files)
     edits.check_files()
+    for line in (
+        *passed_over(files, request.image),
+        *unused_conditions(settled.classes, texts, variations, "--variations"),
+    ):
+        reporter.warn(line)
     if request.output is None:
         edits = _Edits(replace(settled, output=first_free(output, edits.run, settled.overwrite)), files)
     with output_held(edits.request.output):
@@ -176,7 +182,7 @@ class _Writer:
         start_record(request.output, self.edits.run, request.overwrite)
         files: list[str] = []
         traces: list[str] = []
-        shown: list[Pixels] = []
+        shown: list[tuple[str, Pixels]] = []
         with reporter.task("Editing", total, "images") as task:
             for first in range(0, total, request.batch_size):
                 indices = range(first, min(first + request.batch_size, total))
@@ -242,19 +248,20 @@ class _Writer:
 
     def _shown(
         self, indices: Sequence[int], fitted: dict[EditFile, Fitted], pasted: Sequence[Pixels]
-    ) -> Iterator[Pixels]:
-        """Yield the pictures of the grid: every image with grey where it may change, then its results."""
+    ) -> Iterator[tuple[str, Pixels]]:
+        """Yield labels and pictures of the grid: every image with grey where it may change, then its results."""
         for index, result in zip(indices, pasted, strict=True):
             file, variation = self._place(index)
             if variation == 0:
-                yield greyed(fitted[file])
-            yield result
+                yield file.image.name, greyed(fitted[file])
+            yield self.conditions.name(variation), result
 
-    def _write_grid(self, shown: Sequence[Pixels]) -> str:
+    def _write_grid(self, shown: Sequence[tuple[str, Pixels]]) -> str:
         """Write the first images and results together, a row for each image unless it has many results."""
         grid, columns = self.edits.request.output / "grid.png", self.edits.request.variations + 1
         add_to_record(self.edits.request.output, [grid.name])
-        save_png(grid, image_grid(np.stack(shown), columns if columns <= _MAX_COLUMNS else 0))
+        labels, pictures = zip(*shown, strict=True)
+        save_png(grid, labelled_grid(np.stack(pictures), labels, columns if columns <= _MAX_COLUMNS else 0))
         return str(grid)
 
     def _write_traces(self, indices: Sequence[int], fitted: dict[EditFile, Fitted], trace: Trace) -> list[str]:

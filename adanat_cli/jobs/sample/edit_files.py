@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +127,24 @@ def find_files(request: EditRequest) -> list[EditFile]:
         f"{mask} holds no mask for {(without or [''])[0]}{more}; expected an image of the same name for each.",
     )
     return pairs
+
+
+def passed_over(files: Sequence[EditFile], given: Path) -> Iterator[str]:
+    """Yield a line for each kind of what is given and not edited: later pictures of animations, sub-folders."""
+    animated = [file.image.name for file in files if _num_pictures(file.image) > 1]
+    if animated:
+        others = f" and {len(animated) - 1} more" if len(animated) > 1 else ""
+        verb = "hold" if others else "holds"
+        yield f"{animated[0]}{others} {verb} several pictures; only the first is edited."
+    folders = sorted(entry.name for entry in given.iterdir() if entry.is_dir()) if given.is_dir() else []
+    folders = [name for name in folders if not name.startswith(".")]
+    if folders:
+        others = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+        yield f"The images in {given / folders[0]}{others} are not edited; give a sub-folder itself to edit its images."
+
+
+def _num_pictures(file: Path) -> int:
+    return with_image(file, lambda opened: int(getattr(opened, "n_frames", 1)))
 
 
 def _images(folder: Path) -> list[Path]:

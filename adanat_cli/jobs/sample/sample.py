@@ -22,7 +22,7 @@ from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, s
 from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.sample.conditions import Asked, read_prompts
+from adanat_cli.jobs.sample.conditions import Asked, read_prompts, unused_conditions
 from adanat_cli.jobs.sample.labelled_grid import labelled_grid
 from adanat_cli.jobs.sample.npz import check_room, npz_writer
 from adanat_cli.jobs.sample.pictures import Pixels, save_png
@@ -82,6 +82,8 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
     if sampler.config.condition == "class":
         refuse_idle(request, f"model {sampler.folder.name}, which is conditioned on classes", CLASSES)
     conditions = sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
+    for unused in unused_conditions(request.classes, request.prompts, request.num_images, "--num-images"):
+        reporter.warn(unused)
     choice, line = settle_schedule(choice, sampler.folder)
     run = _Run(request, sampler, conditions, choice)
     run.check_output()

@@ -131,13 +131,26 @@ def test_a_folder_gives_what_each_image_gives_alone_at_any_batch_size(model: str
     whole = run(model, images, tmp_path / "all", **fields)
     names = [Path(file).name for file in whole["files"]]
     assert names == [f"{i:05d}_p{i // 2}_class0_one_seed3.png" for i in range(6)]
-    assert pixels(whole["grid"]).shape == (3 * 18 - 2, 3 * 18 - 2, 3)
+    height, width, _ = pixels(whole["grid"]).shape  # 128 pixels each, under the names of the images and of the class
+    assert (width, height > 3 * 130 - 2) == (3 * 130 - 2, True)
     small = run(model, images, tmp_path / "small", **fields, batch_size=4)
     alone = [file for n in range(3) for file in run(model, images / f"p{n}.png", tmp_path / f"{n}", **fields)["files"]]
     for one, two, three in zip(whole["files"], small["files"], alone, strict=True):
         assert np.array_equal(pixels(one), pixels(two))
         assert np.array_equal(pixels(one), pixels(three))
     assert ImageFolder(tmp_path / "all", 0, torch.device("cpu")).num_images == 6
+
+
+def test_what_is_not_edited_is_said(model: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(photo(16, 16, number)) for number in range(2)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "more").mkdir()
+    words = ["edit", str(tmp_path), "--box", "4,5,7,6", "--model", model, "-c", "two", "-c", "zero", "-n", "1"]
+    result = CliRunner().invoke(app, [*words, "--steps", "3", "--output", str(tmp_path.parent / "out"), "--device=cpu"])
+    told = " ".join(result.stderr.split())
+    assert "moving.gif holds several pictures; only the first is edited." in told
+    assert "more are not edited; give a sub-folder itself" in told
+    assert "--variations 1 draws only the first of the 2 classes; give --variations 2." in told
 
 
 def test_masks_of_a_folder_are_found_by_name(model: str, images: Path, tmp_path: Path) -> None:

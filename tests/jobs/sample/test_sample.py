@@ -56,6 +56,8 @@ class Words(SilentReporter):
     def log(self, text: str) -> None:
         self.lines.append(text)
 
+    warn = log
+
 
 def run(model: str, output: Path, **fields: object) -> dict:
     return sample(SampleRequest(output=output, model=model, device="cpu", **fields), SilentReporter())
@@ -310,3 +312,14 @@ def test_the_command_prints_one_json_object(model: str, tmp_path: Path) -> None:
     values = json.loads(result.stdout)
     assert values["num_images"] == 2
     assert len(values["files"]) == 2
+
+
+def test_classes_that_are_not_drawn_are_said(model: str, tmp_path: Path) -> None:
+    for number, told in ((2, 1), (3, 0)):
+        words = Words()
+        request = SampleRequest(
+            output=tmp_path / str(number), model=model, classes=("1", "3", "8"), num_images=number, num_steps=3
+        )
+        sample(request, words)
+        line = "--num-images 2 draws only the first of the 3 classes; give --num-images 3."
+        assert words.lines.count(line) == told
