@@ -28,6 +28,7 @@ from adanat_cli.commands import (
     sample,
     stats,
     streams,
+    studio,
     tokenize,
     train_policy,
     train_tokenizer,
@@ -74,7 +75,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Generate": {"sample": sample.command, "edit": edit.command},
+    "Generate": {"sample": sample.command, "edit": edit.command, "studio": studio.command},
     "Train": {
         "tokenize": tokenize.command,
         "pretrain-nat": pretrain_nat.command,

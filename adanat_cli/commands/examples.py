@@ -11,6 +11,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Another animal in the middle of a picture", "adanat edit dog.png --box 16,16,32,32 --class lion"),
         ("Four ways to go on to the right", "adanat edit shore.png --extend right=32 --class seashore -n 4"),
     ),
+    "studio": (
+        ("A page with the embedded model, opened in the browser", "adanat studio --browser"),
+        ("Your own model, on another port", "adanat studio --model runs/digits-nat/model --port 8000"),
+    ),
     "tokenize": (
         (
             "Tokens of your own images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -39,24 +39,19 @@ StepCallback = Callable[[DecodingState, Action], None]
 """Called with the state after a step and the action that led to it."""
 
 
-def generate(
-    schedule: Schedule,
-    predict: Predictor,
-    state: DecodingState,
-    noise: Noise,
-    on_step: StepCallback | None = None,
-) -> DecodingState:
-    """Take all remaining steps, with at most one network call each.
+def take_steps(
+    schedule: Schedule, predict: Predictor, state: DecodingState, noise: Noise
+) -> Iterator[tuple[DecodingState, Action]]:
+    """Take all remaining steps one by one, with at most one network call each.
 
     Args:
         schedule: fixed schedule or learned policy.
         predict: the NAT; it computes no null logits for samples that a fixed schedule does not guide at a step.
         state: ``DecodingState.start(...)``, or ``start_from(...)`` where some tokens are given.
         noise: random numbers of the steps.
-        on_step: called after each step.
 
-    Returns:
-        The final state; its ``sampled_ids`` are the images.
+    Yields:
+        The state after each step, and the action that led to it; the last state's ``sampled_ids`` are the images.
     """
     while not state.finished:
         if schedule.needs_features:
@@ -66,6 +61,26 @@ def generate(
             action = schedule(state, None)
             prediction = predict(state, action.guidance_scale != 0)
         state = decide(state, action, prediction, noise, schedule.order)
+        yield state, action
+
+
+def generate(
+    schedule: Schedule,
+    predict: Predictor,
+    state: DecodingState,
+    noise: Noise,
+    on_step: StepCallback | None = None,
+) -> DecodingState:
+    """Take all remaining steps at once; returns the final state.
+
+    Args:
+        schedule: see ``take_steps``.
+        predict: see ``take_steps``.
+        state: see ``take_steps``.
+        noise: see ``take_steps``.
+        on_step: called after each step.
+    """
+    for state, action in take_steps(schedule, predict, state, noise):  # noqa: B020 — each step begins where one ended
         if on_step is not None:
             on_step(state, action)
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -53,6 +53,28 @@ def edit(request: EditRequest, reporter: Reporter) -> dict[str, Any]:
     Raises:
         AdaNATError: if the request does not fit the images or the model, or the folder cannot be written.
     """
+    edits = edits_of(request)
+    edits.check_files()
+    for line in passed_over(edits.files, request.image):
+        reporter.warn(line)
+    if request.output is None:
+        settled = edits.request
+        output = first_free(settled.output, edits.run, settled.overwrite)
+        edits = Edits(replace(settled, output=output), edits.files)
+    with output_held(edits.request.output):
+        return edits.write(reporter)
+
+
+def edits_of(request: EditRequest, sampler: Sampler | None = None) -> Edits:
+    """Settle a request, and find its files.
+
+    Args:
+        request: what is asked for.
+        sampler: the request's model, where it is at hand.
+
+    Raises:
+        AdaNATError: if files are missing, or the request cannot be.
+    """
     files = find_files(request)
     texts = read_prompts(request.prompts, None)
     variations = request.variations or len(request.classes) or len(texts) or 1
@@ -64,25 +86,22 @@ def edit(request: EditRequest, reporter: Reporter) -> dict[str, Any]:
             path is None or path.is_file() or output.resolve() != path.resolve(),
             f"--output {output} is the folder of the {what}; choose another, so that results are not taken for {what}.",
         )
-    edits = _Edits(settled, files)
-    edits.check_files()
-    for line in (
-        *passed_over(files, request.image),
-        *unused_conditions(settled.classes, texts, variations, "--variations"),
-    ):
-        reporter.warn(line)
-    if request.output is None:
-        edits = _Edits(replace(settled, output=first_free(output, edits.run, settled.overwrite)), files)
-    with output_held(edits.request.output):
-        return edits.write(reporter)
+    return Edits(settled, files, sampler)
 
 
 @dataclass(frozen=True)
-class _Edits:
-    """One run: every image is edited ``variations`` times, image by image."""
+class Edits:
+    """One run: every image is edited ``variations`` times, image by image.
+
+    Attributes:
+        request: settled.
+        files: its images and masks.
+        loaded: its model, where that is at hand.
+    """
 
     request: EditSettings
     files: Sequence[EditFile]
+    loaded: Sampler | None = None
 
     @property
     def num_images(self) -> int:
@@ -106,6 +125,8 @@ class _Edits:
     def sampler(self) -> Sampler:
         """The model."""
         request = self.request
+        if self.loaded is not None:
+            return self.loaded
         model, device = resolve_model(request.model), pick_device(request.device)
         return Sampler(model, device, request.precision, request.text_encoder)
 
@@ -116,8 +137,12 @@ class _Edits:
         for file in self.files:
             drawn_tokens(file.open(self.request), size, grid, str(file.image))
 
-    def write(self, reporter: Reporter) -> dict[str, Any]:
-        """Check the request, edit the images, and return what was written."""
+    def prepared(self, warn: Callable[[str], None]) -> EditRun:
+        """Check the request against its model; no network is loaded yet.
+
+        Raises:
+            AdaNATError: if it does not fit.
+        """
         request, sampler = self.request, self.sampler
         choice = choose_schedule(
             request.schedule,
@@ -129,19 +154,25 @@ class _Edits:
         sampler.check_steps(choice.num_steps)
         if sampler.config.condition == "class":
             refuse_idle(request, f"model {sampler.folder.name}, which is conditioned on classes", CLASSES)
+        for line in unused_conditions(request.classes, request.prompts, request.variations, "--variations"):
+            warn(line)
         if request.classes or request.prompts:
-            conditions = sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
+            conditions = sampler.conditions(request.classes, request.prompts, request.seed, warn)
         else:
             conditions = sampler.no_conditions()
         choice, line = settle_schedule(choice, sampler.folder)
-        writer = _Writer(self, conditions, choice)
+        return EditRun(self, conditions, choice, line)
+
+    def write(self, reporter: Reporter) -> dict[str, Any]:
+        """Check the request, edit the images, and return what was written."""
+        request, sampler, run = self.request, self.sampler, self.prepared(reporter.warn)
         check_writable(request.output)
-        check_folder(request.output, self.run, request.overwrite, writer.writes)
-        reporter.log(line)
-        schedule = sampler.schedule(choice)
+        check_folder(request.output, self.run, request.overwrite, run.writes)
+        reporter.log(run.line)
+        schedule = sampler.schedule(run.choice)
         sampler.load()
         start = time.perf_counter()
-        written = writer.write(schedule, reporter)
+        written = run.write(schedule, reporter)
         seconds = time.perf_counter() - start
         return {
             "output": str(request.output),
@@ -149,9 +180,9 @@ class _Edits:
             "num_images": self.num_images,
             "variations": request.variations,
             "model": sampler.folder.name,
-            **conditions.described(request.variations),
-            "schedule": choice.kind,
-            "num_steps": choice.num_steps,
+            **run.conditions.described(request.variations),
+            "schedule": run.choice.kind,
+            "num_steps": run.choice.num_steps,
             "seed": request.seed,
             "seconds": round(seconds, 3),
             "images_per_second": round(self.num_images / seconds, 3),
@@ -159,12 +190,20 @@ class _Edits:
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Draws the results of a run and writes them."""
+class EditRun:
+    """Draws the results of a run and writes them.
 
-    edits: _Edits
+    Attributes:
+        edits: what is drawn.
+        conditions: classes or prompts of the variations.
+        choice: their schedule.
+        line: the schedule in words.
+    """
+
+    edits: Edits
     conditions: Asked
     choice: ScheduleChoice
+    line: str
 
     def stem(self, index: int) -> str:
         """The name of result ``index`` without its suffix."""
@@ -187,24 +226,24 @@ class _Writer:
             for first in range(0, total, request.batch_size):
                 indices = range(first, min(first + request.batch_size, total))
                 trace = Trace(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
-                fitted = self._fitted(indices)
+                fitted = self.fitted(indices)
                 drawn = self._draw(schedule, indices, fitted, trace)
                 pictures = (fitted[self._place(index)[0]] for index in indices)
                 pasted = [paste(*pair, self.edits.sampler.config.grid) for pair in zip(pictures, drawn, strict=True)]
-                files += self._write_results(indices, fitted, drawn, pasted)[: max(0, _MAX_LISTED - first)]
+                files += self.write_results(indices, fitted, drawn, pasted)[: max(0, _MAX_LISTED - first)]
                 if first < _MAX_GRID:
-                    shown += self._shown(indices, fitted, pasted)
+                    shown += self.shown(indices, fitted, pasted)
                 if trace:
-                    traces += self._write_traces(indices[: trace.num_images], fitted, trace)
+                    traces += self.write_traces(indices[: trace.num_images], fitted, trace)
                 task.advance(len(indices))
-        return {"files": files, "grid": self._write_grid(shown[:_MAX_GRID]), "traces": traces}
+        return {"files": files, "grid": self.write_grid(shown[:_MAX_GRID]), "traces": traces}
 
     def _place(self, index: int) -> tuple[EditFile, int]:
         """The image and the number of the variation of a result."""
         number, variation = divmod(index, self.edits.request.variations)
         return self.edits.files[number], variation
 
-    def _fitted(self, indices: Sequence[int]) -> dict[EditFile, Fitted]:
+    def fitted(self, indices: Sequence[int]) -> dict[EditFile, Fitted]:
         """The images of a batch as the model sees them."""
         return {file: self._fit(file) for file in dict.fromkeys(self._place(index)[0] for index in indices)}
 
@@ -218,9 +257,17 @@ class _Writer:
         pictures = [fitted[file] for file in files]
         return draw(self.edits.sampler, schedule, self.conditions, self.edits.request.seed, pictures, variations, trace)
 
-    def _write_results(
+    def write_results(
         self, indices: Sequence[int], fitted: dict[EditFile, Fitted], drawn: Pixels, pasted: Sequence[Pixels]
     ) -> list[str]:
+        """Write the results of a batch; returns their paths.
+
+        Args:
+            indices: (B,) numbers of the results.
+            fitted: their images as the model sees them.
+            drawn: (B, S, S, 3), what was drawn.
+            pasted: (B,) of (S, S, 3), what was drawn in the images.
+        """
         request, grid = self.edits.request, self.edits.sampler.config.grid
         names = [f"{self.stem(index)}.png" for index in indices]
         add_to_record(request.output, names)
@@ -246,7 +293,7 @@ class _Writer:
         facts |= {"schedule": self.choice.kind, "steps": self.choice.num_steps}
         return {key: value for key, value in facts.items() if value is not None}
 
-    def _shown(
+    def shown(
         self, indices: Sequence[int], fitted: dict[EditFile, Fitted], pasted: Sequence[Pixels]
     ) -> Iterator[tuple[str, Pixels]]:
         """Yield labels and pictures of the grid: every image with grey where it may change, then its results."""
@@ -256,7 +303,7 @@ class _Writer:
                 yield file.image.name, greyed(fitted[file])
             yield self.conditions.name(variation), result
 
-    def _write_grid(self, shown: Sequence[tuple[str, Pixels]]) -> str:
+    def write_grid(self, shown: Sequence[tuple[str, Pixels]]) -> str:
         """Write the first images and results together, a row for each image unless it has many results."""
         grid, columns = self.edits.request.output / "grid.png", self.edits.request.variations + 1
         add_to_record(self.edits.request.output, [grid.name])
@@ -264,7 +311,7 @@ class _Writer:
         save_png(grid, labelled_grid(np.stack(pictures), labels, columns if columns <= _MAX_COLUMNS else 0))
         return str(grid)
 
-    def _write_traces(self, indices: Sequence[int], fitted: dict[EditFile, Fitted], trace: Trace) -> list[str]:
+    def write_traces(self, indices: Sequence[int], fitted: dict[EditFile, Fitted], trace: Trace) -> list[str]:
         """Write the traces of the first results of a batch."""
         request, sampler = self.edits.request, self.edits.sampler
         names = [f"{self.stem(index)}_trace" for index in indices]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,12 +47,12 @@ def sample(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
     Raises:
         AdaNATError: if the request does not fit the model, or the folder cannot be written.
     """
-    settled = _settle(request)
+    settled = settle_sample(request)
     with output_held(settled.output):
         return _sample(settled, reporter)
 
 
-def _settle(request: SampleRequest) -> SampleSettings:
+def settle_sample(request: SampleRequest) -> SampleSettings:
     """Read prompts from their file, and fill in where to write and how many images."""
     texts, number = read_prompts(request.prompts, request.prompts_file), request.num_images
     if number is None:
@@ -64,8 +64,17 @@ def _settle(request: SampleRequest) -> SampleSettings:
     return settled
 
 
-def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
-    """Generate the images of a settled request."""
+def prepared(request: SampleSettings, warn: Callable[[str], None], sampler: Sampler | None = None) -> SampleRun:
+    """Check a settled request against its model; no network is loaded yet.
+
+    Args:
+        request: what is asked for.
+        warn: called with a warning about prompts.
+        sampler: the request's model, where it is at hand.
+
+    Raises:
+        AdaNATError: if the request does not fit the model.
+    """
     require(request.num_images >= 1, f"--num-images is {request.num_images}; expected at least 1.")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
     choice = choose_schedule(
@@ -75,21 +84,26 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
         request.remask_temperature,
         request.guidance_scale,
     )
-    sampler = Sampler(
+    sampler = sampler or Sampler(
         resolve_model(request.model), pick_device(request.device), request.precision, request.text_encoder
     )
     sampler.check_steps(choice.num_steps)
     if sampler.config.condition == "class":
         refuse_idle(request, f"model {sampler.folder.name}, which is conditioned on classes", CLASSES)
-    conditions = sampler.conditions(request.classes, request.prompts, request.seed, reporter.warn)
+    conditions = sampler.conditions(request.classes, request.prompts, request.seed, warn)
     for unused in unused_conditions(request.classes, request.prompts, request.num_images, "--num-images"):
-        reporter.warn(unused)
+        warn(unused)
     choice, line = settle_schedule(choice, sampler.folder)
-    run = _Run(request, sampler, conditions, choice)
+    return SampleRun(request, sampler, conditions, choice, line)
+
+
+def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
+    """Generate the images of a settled request."""
+    run = prepared(request, reporter.warn)
     run.check_output()
-    reporter.log(line)
-    schedule = sampler.schedule(choice)
-    sampler.load()
+    reporter.log(run.line)
+    schedule = run.sampler.schedule(run.choice)
+    run.sampler.load()
     start = time.perf_counter()
     written = run.write(schedule, reporter)
     seconds = time.perf_counter() - start
@@ -97,10 +111,10 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
         "output": str(request.output),
         **written,
         "num_images": request.num_images,
-        "model": sampler.folder.name,
-        **conditions.described(request.num_images),
-        "schedule": choice.kind,
-        "num_steps": choice.num_steps,
+        "model": run.sampler.folder.name,
+        **run.conditions.described(request.num_images),
+        "schedule": run.choice.kind,
+        "num_steps": run.choice.num_steps,
         "seed": request.seed,
         "seconds": round(seconds, 3),
         "images_per_second": round(request.num_images / seconds, 3),
@@ -108,13 +122,22 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One run: what is generated and where it is written."""
+class SampleRun:
+    """One run: what is generated and where it is written.
+
+    Attributes:
+        request: settled.
+        sampler: its model.
+        conditions: what the images are of.
+        choice: their schedule.
+        line: the schedule in words.
+    """
 
     request: SampleSettings
     sampler: Sampler
     conditions: Asked
     choice: ScheduleChoice
+    line: str
 
     def stem(self, index: int) -> str:
         """The name of image ``index`` without its suffix."""
@@ -156,13 +179,13 @@ class _Run:
                 if append:
                     append(images)
                 else:
-                    files += self._write_pngs(indices, images)[: max(0, _MAX_LISTED - first)]
+                    files += self.write_pngs(indices, images)[: max(0, _MAX_LISTED - first)]
                 if first < _MAX_GRID:
                     shown.append(images[: _MAX_GRID - first].copy())
                 if trace:
-                    traces += self._write_traces(indices[: trace.num_images], trace)
+                    traces += self.write_traces(indices[: trace.num_images], trace)
                 task.advance(len(indices))
-        return {"files": files, "grid": self._write_grid(np.concatenate(shown)), "traces": traces}
+        return {"files": files, "grid": self.write_grid(np.concatenate(shown)), "traces": traces}
 
     def _writes(self, name: str) -> bool:
         """Whether this run writes a file of this name."""
@@ -170,7 +193,8 @@ class _Run:
             return name == NPZ
         return is_numbered(name, self.request.num_images, self.stem)
 
-    def _write_pngs(self, indices: Sequence[int], images: Pixels) -> list[str]:
+    def write_pngs(self, indices: Sequence[int], images: Pixels) -> list[str]:
+        """Write the images of a batch; returns their paths."""
         names = [f"{self.stem(index)}.png" for index in indices]
         add_to_record(self.request.output, names)
         for index, name, image in zip(indices, names, images, strict=True):
@@ -188,7 +212,7 @@ class _Run:
             "steps": self.choice.num_steps,
         }
 
-    def _write_grid(self, images: Pixels) -> str:
+    def write_grid(self, images: Pixels) -> str:
         """Write the first images together; a few classes or prompts have a column each."""
         grid = self.request.grid or self.request.output / "grid.png"
         add_to_record(self.request.output, ["grid.png"])
@@ -197,7 +221,7 @@ class _Run:
         save_png(grid, labelled_grid(images, labels, columns if 2 <= columns <= _MAX_COLUMNS else 0))
         return str(grid)
 
-    def _write_traces(self, indices: Sequence[int], trace: Trace) -> list[str]:
+    def write_traces(self, indices: Sequence[int], trace: Trace) -> list[str]:
         """Write the traces of the first images of a batch."""
         names = [f"{self.stem(index)}_trace" for index in indices]
         add_to_record(self.request.output, [f"{name}{suffix}" for name in names for suffix in TRACE_SUFFIXES])

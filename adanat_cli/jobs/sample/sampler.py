@@ -13,10 +13,11 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
 from adanat_cli.core.config import Precision
 from adanat_cli.core.errors import require
+from adanat_cli.core.generation.actions import Action
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.state import DecodingState
-from adanat_cli.core.generation.step import StepCallback, generate
+from adanat_cli.core.generation.step import StepCallback, take_steps
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
@@ -149,6 +150,17 @@ class Sampler:
         """Generate a batch of images as token ids (B, N); the arguments are those of ``sample_tokens``."""
         return sample_tokens(self.conditioned(conditions), schedule, seed, indices, on_step, given)
 
+    def steps(
+        self,
+        schedule: Schedule,
+        conditions: Conditions,
+        seed: int,
+        indices: Sequence[int] | Tensor,
+        given: Tensor | None = None,
+    ) -> Iterator[tuple[DecodingState, Action]]:
+        """Generate a batch of images step by step; the arguments are those of ``sample_steps``."""
+        return sample_steps(self.conditioned(conditions), schedule, seed, indices, given)
+
     def conditioned(self, conditions: Conditions) -> ConditionedNAT:
         """The NAT under some conditions; batches of the same conditions share what is the same in all."""
         if self._conditioned is None or self._conditioned.conditions is not conditions:
@@ -188,7 +200,6 @@ class Sampler:
         return {key: value for key, value in values.items() if value is not None}
 
 
-@torch.no_grad()
 def sample_tokens(
     nat: ConditionedNAT,
     schedule: Schedule,
@@ -197,18 +208,32 @@ def sample_tokens(
     on_step: StepCallback | None = None,
     given: Tensor | None = None,
 ) -> Tensor:
-    """Generate a batch of images as token ids.
+    """Generate a batch of images as token ids (B, N) int64 in [0, K); ``on_step`` is called after every step."""
+    for state, action in sample_steps(nat, schedule, seed, indices, given):
+        if on_step is not None:
+            on_step(state, action)
+    return state.sampled_ids
+
+
+@torch.no_grad()
+def sample_steps(
+    nat: ConditionedNAT,
+    schedule: Schedule,
+    seed: int,
+    indices: Sequence[int] | Tensor,
+    given: Tensor | None = None,
+) -> Iterator[tuple[DecodingState, Action]]:
+    """Generate a batch of images step by step.
 
     Args:
         nat: NAT, under the conditions of the images.
         schedule: fixed schedule or learned policy.
         seed: random seed of the run.
         indices: (B,), the images' numbers within the run; image i depends on (seed, i) and its condition only.
-        on_step: called after every step.
         given: (B, N) int64, tokens to keep, and the mask id where to draw; None to draw all.
 
-    Returns:
-        (B, N) int64 in [0, K).
+    Yields:
+        The state after each step, and the action that led to it.
     """
     config, device = nat.nat.config, nat.device
     if given is None:
@@ -217,7 +242,7 @@ def sample_tokens(
         state = DecodingState.start_from(given.to(device), config.mask_id, schedule.num_steps)
     noise = SeededNoise(seed, torch.as_tensor(indices, device=device), config.num_tokens)
     predict = nat.predictor(nat.conditions.numbers(indices))
-    return generate(schedule, predict, state, noise, on_step).sampled_ids
+    yield from take_steps(schedule, predict, state, noise)
 
 
 def decode_parts(tokenizer: Tokenizer, token_ids: Tensor) -> Iterator[Tensor]:

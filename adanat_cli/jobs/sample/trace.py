@@ -45,6 +45,12 @@ class Trace:
         kept = (action.values(), state.sampled_ids, state.mask)
         self._steps.append(tuple(tensor[: self.num_images].cpu() for tensor in kept))
 
+    def alone(self, row: int) -> Trace:
+        """What every step did to one image."""
+        one = Trace(1)
+        one._steps = [tuple(tensor[row : row + 1] for tensor in step) for step in self._steps]
+        return one
+
     @property
     def actions(self) -> Tensor:
         """(T, n, 4), in the order of ``ACTION_NAMES``."""

@@ -1,0 +1,1 @@
+"""A local page to draw, compare, steer and edit images."""
