@@ -227,7 +227,7 @@ def _checked(section: _Section, values: Any, source: str) -> dict[str, Any]:
 
 def _tokenizer_section(values: Any, source: str) -> _Section:
     kind = values.get("kind", "vqae") if isinstance(values, Mapping) else "vqae"
-    if kind not in _TOKENIZER:
+    if not isinstance(kind, str) or kind not in _TOKENIZER:
         raise AdaNATError(f"{source}: kind is {shown(kind)}; expected {' or '.join(map(repr, _TOKENIZER))}.")
     return _TOKENIZER[kind]
 

@@ -11,6 +11,9 @@ from torch import Tensor
 ACTION_NAMES = ("remask_ratio", "sampling_temperature", "remask_temperature", "guidance_scale")
 """The order of the four values everywhere: tensors, tables, flags, logs and plots."""
 
+LARGEST = 1e4
+"""Largest of the values: larger guidance scales overflow float32 logits."""
+
 _EPSILON = 1e-6
 """Margin that the inverse activations keep from 0 and 1, whose pre-activations are infinite."""
 
@@ -45,11 +48,11 @@ def action_from_values(values: Tensor) -> Action:
 def action_from_raw(raw: Tensor) -> Action:
     """Turn pre-activations (B, 4), in the order of ``ACTION_NAMES``, into an action.
 
-    The ratio passes through a sigmoid, the other three values through a softplus.
+    The ratio passes through a sigmoid, the other three values through a softplus, up to ``LARGEST``.
 
     Source: AdaNAT (arXiv 2409.00342), the policy network's output, as in the authors' code.
     """
-    values = torch.cat([raw[:, :1].sigmoid(), F.softplus(raw[:, 1:])], dim=-1)
+    values = torch.cat([raw[:, :1].sigmoid(), F.softplus(raw[:, 1:]).clamp(max=LARGEST)], dim=-1)
     return action_from_values(values)._replace(pre_activations=raw)
 
 

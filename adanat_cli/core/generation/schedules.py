@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.errors import AdaNATError, require
-from adanat_cli.core.generation.actions import Action, action_from_values
+from adanat_cli.core.generation.actions import LARGEST, Action, action_from_values
 from adanat_cli.core.generation.halton import halton_order, num_revealed
 from adanat_cli.core.generation.state import DecodingState
 
-_LARGEST = 1e4
-"""Largest value in a table: larger guidance scales overflow float32 logits."""
 Count = TypeVar("Count", float, Tensor)
 
 
@@ -56,8 +54,8 @@ class TableSchedule:
         self.table = torch.as_tensor(table, dtype=torch.float64)  # (T, 4)
         require(bool(self.table.isfinite().all()), "A schedule holds a value that is not finite; expected numbers.")
         require(
-            float(self.table.abs().max()) <= _LARGEST,
-            f"A schedule holds the value {float(self.table.abs().max()):g}; expected at most {_LARGEST:g}.",
+            float(self.table.abs().max()) <= LARGEST,
+            f"A schedule holds the value {float(self.table.abs().max()):g}; expected at most {LARGEST:g}.",
         )
         ratios, sampling, remasking, _ = self.table.unbind(-1)
         for name, column, valid, expected in (

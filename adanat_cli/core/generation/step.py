@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adanat_cli.core.errors import require
 from adanat_cli.core.generation.actions import Action
 from adanat_cli.core.generation.noise import Noise
 from adanat_cli.core.generation.schedules import Schedule
@@ -52,7 +53,11 @@ def take_steps(
 
     Yields:
         The state after each step, and the action that led to it; the last state's ``sampled_ids`` are the images.
+
+    Raises:
+        AdaNATError: in place of the last state, if an action or a logit was not a number.
     """
+    taken: list[Tensor] = []
     while not state.finished:
         if schedule.needs_features:
             prediction = predict(state, state.mask.new_ones(len(state.mask)))
@@ -61,6 +66,9 @@ def take_steps(
             action = schedule(state, None)
             prediction = predict(state, action.guidance_scale != 0)
         state = decide(state, action, prediction, noise, schedule.order)
+        taken.append(action.values())
+        if state.finished:
+            _refuse_nan(state, torch.stack(taken), prediction.logits.shape[-1])
         yield state, action
 
 
@@ -84,6 +92,15 @@ def generate(
         if on_step is not None:
             on_step(state, action)
     return state
+
+
+def _refuse_nan(last: DecodingState, actions: Tensor, mask_id: int) -> None:
+    """Refuse mask ids among the drawn, and (T, B, 4) actions; once, at the end, for a GPU has to be waited for."""
+    require(
+        bool((last.sampled_ids < mask_id).all() & actions.isfinite().all()),
+        "The network or the schedule gave a value that is not a number, so no image comes of it; try --precision fp32, "
+        "or another model or policy.",
+    )
 
 
 def decide(
@@ -110,7 +127,8 @@ def decide(
     drawn = noise.choose(logits / temperature, state.step, state.masked)  # (M,)
     sampled_ids = state.token_ids.index_put((sample, position), drawn)
     if order is None:
-        log_probs = logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
+        chosen = drawn.clamp(max=logits.shape[-1] - 1)  # logits that are not numbers draw the mask id
+        log_probs = logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
         undecided = log_probs + action.remask_temperature[sample] * noise.gumbel(state.step)[sample, position]
     else:
         undecided = -order.argsort().to(logits)[position]
