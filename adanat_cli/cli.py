@@ -25,6 +25,7 @@ from adanat_cli.commands import (
     processes,
     pull,
     push,
+    reproduce,
     sample,
     stats,
     streams,
@@ -82,7 +83,12 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "train-policy": train_policy.command,
         "train-tokenizer": train_tokenizer.command,
     },
-    "Measure": {"evaluate": evaluate.command, "stats": stats.command, "bench": bench.command},
+    "Measure": {
+        "evaluate": evaluate.command,
+        "reproduce": reproduce.command,
+        "stats": stats.command,
+        "bench": bench.command,
+    },
     "Models": {"import": import_.command, "pull": pull.command, "push": push.command, "info": info.command},
 }
 for _panel, _commands in _COMMANDS.items():

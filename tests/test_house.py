@@ -26,7 +26,7 @@ MAY_SEE = {
     "policy": GROUND | {"generation"},
     "ppo": GROUND | {"generation", "policy"},
 }
-JOBS = ["runtime", "resolve", "sample", "studio", "tokenize", "train", "bench", "evaluate", "share"]
+JOBS = ["runtime", "resolve", "sample", "studio", "tokenize", "train", "bench", "evaluate", "share", "reproduce"]
 """Rooms of ``jobs``; each sees those before it, and all of ``core``."""
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from adanat_cli.commands import job, options
+from adanat_cli.commands.tables import drawn
 from adanat_cli.core.config.bench import BenchRequest
-from adanat_cli.core.errors import printable
 
 _SAMPLING = (
     "steps",
@@ -50,7 +45,7 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"{values['device']}, {threads}; GFLOP/s of a matrix product: {rates}"
     sampled = [row for row in values["rows"] if row["measured"] == "sample"]
     if sampled:
-        yield from _drawn((*_SAMPLING, "NAT GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
+        yield from drawn((*_SAMPLING, "NAT GFLOP/s", "of product", "peak MB"), [_sampling(row) for row in sampled])
     for row in sampled:
         if "median_ratio" in row:
             pairs = f"{len(row['ratios'])} pair{'s' * (len(row['ratios']) > 1)}"
@@ -60,7 +55,7 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
                 f"{1e3 * row['plain_tera_flops_per_image']:.4g} GFLOP/image), median of {pairs}"
             )
     if others := [row for row in values["rows"] if row["measured"] != "sample"]:
-        yield from _drawn(_WORK, [_work(row) for row in others])
+        yield from drawn(_WORK, [_work(row) for row in others])
 
 
 def _megabytes(number: int) -> str:
@@ -98,30 +93,3 @@ def _work(row: dict[str, Any]) -> list[str]:
         f"{100 * row['share_of_product']:.0f} %" if "share_of_product" in row else "",
         _megabytes(row["peak_bytes"]),
     ]
-
-
-def _drawn(head: tuple[str, ...], body: list[list[str]]) -> list[str]:
-    """A table as wide as it needs to be: a folded number cannot be read.
-
-    On a terminal that is too narrow, rows become columns where that is narrower.
-    """
-    lines = _table(head, body)
-    if sys.stdout.isatty() and len(lines[0]) > Console().width:
-        turned = _table(*_turned(head, body))
-        return min(lines, turned, key=lambda shape: len(shape[0]))
-    return lines
-
-
-def _turned(head: tuple[str, ...], body: list[list[str]]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """The table with one column for each row."""
-    first, *others = map(list, zip(head, *body, strict=True))
-    return tuple(first), others
-
-
-def _table(head: tuple[str, ...], body: list[list[str]]) -> list[str]:
-    table = Table(*head)
-    for line in body:
-        table.add_row(*map(printable, line))
-    text = io.StringIO()
-    Console(file=text, width=20 * len(head)).print(table)
-    return text.getvalue().rstrip().split("\n")

@@ -56,6 +56,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         ("A folder of images against a reference", "adanat evaluate --images samples --ref stats.npz"),
     ),
+    "reproduce": (
+        ("What the embedded model records of itself, of fewer images", "adanat reproduce imagenet64 -n 200"),
+        ("What a published figure takes, and what is missing", "adanat reproduce imagenet256 --steps 16 --dry-run"),
+    ),
     "stats": (
         (
             "A reference of validation images",

@@ -26,8 +26,8 @@ def run(
     plan: Callable[[Request], Values] | None = None,
     pushes: Literal["model", "tokens"] = "model",
     trains: Command | None = None,
-) -> None:
-    """Run a job and print its result, which is empty on processes other than the main one.
+) -> Values:
+    """Run a job and print its result, which is empty on processes other than the main one; returns it.
 
     Args:
         job: does the work.
@@ -41,16 +41,17 @@ def run(
     repo, is_dry = (printing.push_to_hub, printing.dry_run) if isinstance(printing, RunOptions) else ("", False)
     if trains and plan and isinstance(printing, TrainingOptions) and printing.print_config:
         console.settings(as_config(plan(request), trains), printing.as_json)
-        return
+        return {}
     if repo:
         _check_push(repo)
     if is_dry and plan is not None:
         values = plan(request)
         console.result(values, printing.as_json, lines_of(values))
-        return
+        return values
     values = _pushed(job, request, repo, pushes) if repo else job(request, console.ConsoleReporter())
     if values:
         console.result(values, printing.as_json, lines(values))
+    return values
 
 
 def _check_push(repo: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from adanat_cli.core.errors import AdaNATError, require
 
-COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "stats")
+COMMANDS = ("tokenize", "pretrain-nat", "train-policy", "train-tokenizer", "evaluate", "reproduce", "stats")
 """Commands that share their work between processes."""
 _SECONDS_TO_SAVE = "120"
 _ALONE = {"--dry-run", "--print-config", "--help", "-h"}

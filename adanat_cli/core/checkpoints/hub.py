@@ -11,7 +11,7 @@ from adanat_cli.core.checkpoints.header import Header
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import HubId, RepoType, hub_errors, is_final, is_unreachable
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _OPTIONAL = (LABELS_FILE, CARD_FILE, *REFERENCE_FILES.values())
 _NUM_THREADS = 4
 
@@ -117,6 +117,28 @@ def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: s
             if is_final(error) and not isinstance(error, RemoteEntryNotFoundError):
                 raise
         return Path(hf_hub_download(repo, file, revision=revision, repo_type=repo_type))
+
+
+def cached_file(hub_id: HubId, file: str) -> Path | None:
+    """One file in the client's cache; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id.repo, file, revision=hub_id.revision or None)
+    return Path(found) if isinstance(found, str) else None
+
+
+def file_facts(hub_id: HubId, file: str) -> tuple[int, str]:
+    """Size of a file in bytes, and its sha256 in hexadecimal digits ("" for a small one), without fetching it.
+
+    Raises:
+        AdaNATError: if the Hub cannot be asked, or has no such file.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    with hub_errors("look into", hub_id):
+        about = get_hf_file_metadata(hf_hub_url(hub_id.repo, file, revision=hub_id.revision or None))
+    tag = str(about.etag or "")
+    return about.size or 0, tag if _SHA256.fullmatch(tag) else ""
 
 
 def commit_of(fetched: Path, file: str) -> str:

@@ -132,6 +132,7 @@ class EvaluateRequest:
 
     Attributes:
         part_size: images whose features are saved together.
+        spread: metrics whose standard error and bias are estimated.
     """
 
     reference: Path | None = option(
@@ -238,6 +239,7 @@ class EvaluateRequest:
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)
     part_size: int = PART_SIZE
+    spread: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -95,6 +95,17 @@ def clean_weights(path: Path | None = None) -> Path:
     return found
 
 
+def found_inception(path: Path | None, url: str = INCEPTION_URL) -> str:
+    """Where ``inception_weights`` would find the file on this machine; "" if it would download it.
+
+    Raises:
+        AdaNATError: if a file that was named does not exist.
+    """
+    name = url.rpartition("/")[2]
+    kept = cache_folder() / name
+    return str(_named(path, name) or (kept if kept.is_file() else ""))
+
+
 def published_hash(name: str) -> str:
     """Return the digits of the sha256 at the end of a published file's name; "" if there are none."""
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from adanat_cli.core.metrics.manifold import NUM_DENSITY_NEIGHBORS, NUM_NEIGHBOR
 from adanat_cli.core.metrics.recognition import Recognition, recognition
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.metrics.scores import inception_score, kernel_distance, signal_to_noise
-from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 
 NEIGHBORS = {
     "precision": NUM_NEIGHBORS,
@@ -37,6 +37,16 @@ class AbsentError(Exception):
     """A metric that cannot be computed here; the message says why."""
 
 
+class Columns(Protocol):
+    """Features with what goes along with them, one row per image; see ``FeatureStore``."""
+
+    def pieces(self, column: str) -> Iterator[Tensor]:
+        """Yield a column part by part."""
+
+    def column(self, name: str, most: int | None = None) -> Tensor | None:
+        """The first ``most`` rows of a column, or all; None where there is none."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Features of the images, and what they are compared with.
@@ -51,9 +61,10 @@ class Measured:
         missing_recognition: why ImageNet's classes cannot be recognised in the images; "" if they can.
         missing_clip: why the store has no similarities to prompts; "" if it has.
         device: for large matrix products.
+        num_subsets: subsets of the KID.
     """
 
-    store: FeatureStore
+    store: Columns
     num_images: int
     reference: Reference
     reference_features: Tensor | None
@@ -62,6 +73,7 @@ class Measured:
     missing_recognition: str
     missing_clip: str
     device: torch.device
+    num_subsets: int = 100
 
     @cached_property
     def classes(self) -> frozenset[int]:
@@ -137,7 +149,8 @@ def kernel(measured: Measured) -> dict[str, float]:
     least = min(len(real), measured.num_images)
     if least < _LEAST_FOR_KERNEL:
         raise AbsentError(f"{least} images are too few; at least {_LEAST_FOR_KERNEL}")
-    distance = kernel_distance(real.to(measured.device), _features(measured).to(measured.device))
+    both = (real.to(measured.device), _features(measured).to(measured.device))
+    distance = kernel_distance(*both, num_subsets=measured.num_subsets)
     return {"kid": distance.mean, "kid_std": distance.std}
 
 
@@ -220,11 +233,13 @@ MEASURES: dict[tuple[str, ...], Measure] = {
 and another column in the store."""
 
 
-def measure(measured: Measured) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return all metrics by name, None where one cannot be computed, and the reasons for those."""
+def measure(
+    measured: Measured, measures: Mapping[tuple[str, ...], Measure] = MEASURES
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return metrics by name, None where one cannot be computed, and the reasons for those."""
     values: dict[str, float | None] = {}
     absent: dict[str, str] = {}
-    for names, function in MEASURES.items():
+    for names, function in measures.items():
         try:
             values |= _finite(function, measured)
         except AbsentError as reason:
@@ -245,7 +260,7 @@ def _finite(function: Measure, measured: Measured) -> dict[str, float]:
     return values
 
 
-def moments_of(store: FeatureStore, column: str, device: torch.device) -> Moments | None:
+def moments_of(store: Columns, column: str, device: torch.device) -> Moments | None:
     """Moments of a column, computed part by part; None where the store does not have it."""
     moments = Moments()
     for piece in store.pieces(column):
@@ -257,8 +272,13 @@ def _distance(measured: Measured, column: str, reference: Gaussian) -> float:
     moments = moments_of(measured.store, column, measured.device)
     if moments is None:
         raise AbsentError("the feature network has no spatial features")
-    mean, covariance = (part.to(moments.mean.device) for part in reference)
-    return FrechetReference(Gaussian(mean, covariance)).distance(moments.gaussian())
+    return _with_root(reference.mean, reference.covariance, moments.mean.device).distance(moments.gaussian())
+
+
+@lru_cache(maxsize=2)
+def _with_root(mean: Tensor, covariance: Tensor, device: torch.device) -> FrechetReference:
+    """A reference's Gaussian with the square root of its covariance, which takes longer than a distance to it."""
+    return FrechetReference(Gaussian(mean.to(device), covariance.to(device)))
 
 
 def _reference_features(measured: Measured) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,23 @@ class Results:
             except AdaNATError as error:
                 raise AdaNATError(f"{self.path} is damaged ({error}); choose another --output.") from error
 
-    def find(self, settings: Mapping[str, Any]) -> Row | None:
-        """The row that was measured with these settings, if any."""
+    def find(self, settings: Mapping[str, Any], spread: Collection[str] = ()) -> Row | None:
+        """The row that was measured with these settings, if any; with the spread of these metrics where it has them."""
         wanted = json.loads(json.dumps(settings))
-        return next((row for row in self._rows if row["settings"] == wanted), None)
+        rows = (row for row in self._rows if row["settings"] == wanted)
+        return next((row for row in rows if not _lacking(row, spread)), None)
 
     def add(self, row: Row) -> None:
-        """Append a row and write the file."""
-        self._rows.append(json.loads(json.dumps(row)))
+        """Append a row, in place of an older one with its settings, and write the file."""
+        added = json.loads(json.dumps(row))
+        self._rows = [*(one for one in self._rows if one["settings"] != added["settings"]), added]
         write_json(self.path, {"format_version": _FORMAT_VERSION, "results": self._rows})
+
+
+def _lacking(row: Row, spread: Collection[str]) -> bool:
+    """Whether a row lacks the spread of a metric that it has."""
+    known = row.get("spread", {})
+    return any(row["metrics"].get(name) is not None and name not in known for name in spread)
 
 
 def other_classes(counts: Mapping[str, int]) -> str:

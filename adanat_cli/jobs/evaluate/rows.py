@@ -24,6 +24,7 @@ from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, NEIGHBORS, Measured, measure
 from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
 from adanat_cli.jobs.evaluate.report import Results
+from adanat_cli.jobs.evaluate.spread import spreads
 from adanat_cli.jobs.evaluate.tables import Row, ranges
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -92,7 +93,7 @@ class Evaluation:
             KeyboardInterrupt: after Ctrl-C; the features of whole parts are kept.
         """
         results = Results(self.output)
-        found = [results.find(self._settings(subject)) for subject in subjects]
+        found = [results.find(self._settings(subject), self.request.spread) for subject in subjects]
         self.processes.state.wait_for_everyone()  # all have read the results before any adds to them
         real = self._reference_features() if None in found else None
         rows = []
@@ -123,19 +124,18 @@ class Evaluation:
         self.reporter.log(f"Computing the metrics of {subject.title}.")
         skipped = subject.images.check_read(store) if isinstance(subject.images, Reconstructions) else {}
         device = self.processes.device if self.processes.device.type == "cuda" else torch.device("cpu")
-        values, absent = measure(
-            Measured(
-                store,
-                store.num_rows(),
-                self.reference,
-                real,
-                self.extractor.protocol,
-                subject.images.missing_labels,
-                self._missing_recognition(subject),
-                subject.images.missing_prompts or self.missing_clip,
-                device,
-            )
+        measured = Measured(
+            store,
+            store.num_rows(),
+            self.reference,
+            real,
+            self.extractor.protocol,
+            subject.images.missing_labels,
+            self._missing_recognition(subject),
+            subject.images.missing_prompts or self.missing_clip,
+            device,
         )
+        values, absent = measure(measured)
         cost: dict[str, Any] = {"images_per_second": speed, "num_processes": self.processes.num}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()
@@ -158,8 +158,16 @@ class Evaluation:
             **({"classes": differing} if differing else {}),
             **({"held": MOST_HELD} if subject.num_images > MOST_HELD else {}),
             **({"skipped": skipped} if skipped else {}),
+            **self._spread(measured, values, subject.title),
             "cost": cost,
         }
+
+    def _spread(self, measured: Measured, values: dict[str, float | None], title: str) -> dict[str, Any]:
+        """The spread of the metrics for which it was asked, and the number of features."""
+        if not (names := self.request.spread):
+            return {}
+        spread = spreads(measured, values, names, self.reporter, title)
+        return {"spread": spread, "feature_width": self.extractor.feature_width}
 
     def _missing_recognition(self, subject: Subject) -> str:
         """Why ImageNet's classes cannot be recognised in the images; "" if they can."""

@@ -1,0 +1,1 @@
+"""Figures that others published, or that a model records, measured again."""

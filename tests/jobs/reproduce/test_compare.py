@@ -1,0 +1,77 @@
+"""Tolerances by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adanat_cli.jobs.reproduce.compare import ERRORS, Expected, compare, outside, table, unjudged
+
+
+def row(
+    metric: str, value: float | None, num_images: int = 100, error: float = 0.0, bias: float = 0.0
+) -> dict[str, Any]:
+    return {
+        "name": "cosine",
+        "settings": {"protocol": "small", "num_steps": 4, "seed": 0, "num_images": num_images},
+        "metrics": {metric: value},
+        "absent": {metric: "too dark"},
+        "spread": {metric: {"error": error, "bias": bias}},
+        "feature_width": 64,
+    }
+
+
+def test_a_tolerance_is_errors_of_the_difference_and_half_a_digit() -> None:
+    expected = Expected("fid", 2.86, 100, "a paper", rounding=0.005)
+    limit = ERRORS * 0.1 * 2**0.5 + 0.005
+    one = compare(expected, row("fid", 2.86 + 0.99 * limit, error=0.1))
+    assert (one["verdict"], one["tolerance"], one["correction"]) == ("within", pytest.approx(limit), 0.0)
+    assert compare(expected, row("fid", 2.86 + 1.01 * limit, error=0.1))["verdict"] == "outside"
+    assert compare(expected, row("fid", 2.86 - 1.01 * limit, error=0.1))["verdict"] == "outside"
+    assert compare(expected, row("fid", 2.864, error=0.1))["verdict"] == "equal"
+
+
+def test_a_distance_of_fewer_images_is_expected_to_be_larger() -> None:
+    expected = Expected("fid", 8.0, 400, "recorded")
+    one = compare(expected, row("fid", 9.5, num_images=100, error=0.1, bias=2.0))
+    assert one["correction"] == pytest.approx(1.5)  # 3 of 4 parts of a bias of 2
+    assert one["tolerance"] == pytest.approx(ERRORS * 0.1 * 1.25**0.5 + 0.75)
+    assert one["verdict"] == "within"
+    assert compare(expected, row("fid", 8.0, num_images=100, error=0.01, bias=2.0))["verdict"] == "outside"
+    more = compare(Expected("fid", 8.0, 100, "recorded"), row("fid", 7.0, num_images=400, error=0.1, bias=0.25))
+    assert more["correction"] == pytest.approx(-0.75)
+
+
+@pytest.mark.parametrize(
+    ("metric", "num_images", "verdict"),
+    [("recall", 50, "not judged"), ("recall", 100, "outside"), ("accuracy", 50, "outside"), ("fid", 63, "not judged")],
+)
+def test_what_depends_on_the_number_of_images_is_judged_of_equal_numbers_only(
+    metric: str, num_images: int, verdict: str
+) -> None:
+    one = compare(Expected(metric, 0.9, 100, "recorded"), row(metric, 0.1, num_images=num_images))
+    assert one["verdict"] == verdict
+    assert list(unjudged([one])) == (
+        [] if verdict == "outside" else [f"Not judged, it depends on the number of images: {table([one])[1][0][2]}"]
+    )
+
+
+def test_one_image_may_fall_on_the_other_side_of_a_share() -> None:
+    expected = Expected("accuracy", 0.31, 100, "recorded")
+    assert compare(expected, row("accuracy", 0.32))["verdict"] == "within"
+    assert compare(expected, row("accuracy", 0.33))["verdict"] == "outside"
+
+
+def test_what_is_not_measured_says_why_and_what_lies_outside_is_named() -> None:
+    one = compare(Expected("kid", 0.1, 100, "recorded"), row("kid", None))
+    assert (one["verdict"], one["why"]) == ("not judged", "not measured: too dark")
+    bare = row("kid", 0.2)
+    del bare["spread"]
+    assert "fewer than 20" in compare(Expected("kid", 0.1, 100, "recorded"), bare)["why"]
+    far = compare(Expected("kid", 0.1, 100, "recorded"), row("kid", 0.2))
+    assert outside([one, far]) == ["KID of cosine, 4 steps (small)"]
+    head, body = table([one, far])
+    assert body[0] == ["small", "cosine, 4 steps", "KID", "0.10000", "—", "—", "—", "not judged"]
+    assert body[1][3:] == ["0.10000", "0.20000", "+0.10000", "0.00000", "outside"]
+    assert len(head) == 8
