@@ -7,8 +7,8 @@ On scikit-learn's digits, ``digits.sh`` first trains a small NAT; for ImageNet, 
 ``imagenet64/train.sh`` reads. Whatever is trained is trained once for each seed and number of steps, and measured with
 random numbers that no training used, against real images that none has seen: digits in the features of the small
 classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, which neither rewards
-nor picks. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured
-is kept in FOLDER/results.json.
+nor picks. On ImageNet, all trainings start from one guided schedule, which has a row of its own. Results, pictures and
+exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured is kept in FOLDER/results.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from compare_report import ADAPTIVE, FIXED, STATIC, Drawing, Measurement, read_measurements, write_report
+from compare_report import ADAPTIVE, FIXED, START, STATIC, Drawing, Measurement, read_measurements, write_report
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.files import write_json
@@ -48,6 +48,7 @@ class Benchmark:
         model: model by default; "" for the one that ``digits.sh`` trains.
         folder: folder of runs and results by default.
         steps, seeds: numbers of generation steps, and number of seeds, by default.
+        start: schedule that trainings start from, for $T steps; "" for the cosine schedule.
     """
 
     data: str
@@ -59,6 +60,12 @@ class Benchmark:
     folder: Path
     steps: tuple[int, ...]
     seeds: int
+    start: str = ""
+
+    @property
+    def ways(self) -> list[str]:
+        """Names of the ways that are compared by default."""
+        return [name for name in WAYS if self.start or name != START]
 
 
 BENCHMARKS = {
@@ -91,6 +98,7 @@ BENCHMARKS = {
         folder=Path("runs/imagenet64-compared"),
         steps=(4, 8),
         seeds=3,
+        start="table:examples/imagenet64/guided-$T.yaml",
     ),
 }
 
@@ -112,6 +120,7 @@ class Way:
 
 WAYS = {
     FIXED: Way("cosine", schedule="cosine"),
+    START: Way("start", schedule="$START"),
     "tuned, best of 27": Way("tuned", "--kind tuned"),
     "searched table": Way("searched", "--kind search --updates 5"),
     "Halton": Way("halton", schedule="halton"),
@@ -125,20 +134,28 @@ def commands(way: Way, options: argparse.Namespace) -> list[str]:
     """Return the lines that train and measure a way, for the shell variables $DATA, $MODEL, $FOLDER, $T and $SEED."""
     benchmark, run = BENCHMARKS[options.benchmark], f"{way.name}-$T-$SEED"
     model = "$MODEL" if way.training is None else f"$FOLDER/{run}/model"
+    schedule = way.schedule.replace("$START", benchmark.start)
     evaluate = (
-        f"evaluate --model {model} --schedule {way.schedule} --steps $T --protocol {benchmark.protocol} "
+        f"evaluate --model {model} --schedule {schedule} --steps $T --protocol {benchmark.protocol} "
         f"-n {options.images} --seed 1000$SEED --output $FOLDER/evaluations/{run}"
     )
     if way.training is None:
         return [evaluate]
     training = f"{way.training} {options.train}".replace("$ADVERSARIAL", options.adversarial or benchmark.adversarial)
     fixed = f"train-policy {benchmark.data} --model $MODEL --steps $T --seed $SEED"
+    if benchmark.start:
+        fixed += f" --base {benchmark.start}"
     return [" ".join(f"{fixed} {training} --output $FOLDER/{run}".split()), evaluate]
+
+
+def filled(word: str, places: Mapping[str, object]) -> str:
+    """A word of a line with its variables, and the place of the tables beside this script, filled in."""
+    return Template(word.replace("table:examples/", f"table:{Path(__file__).parent}/")).substitute(places)
 
 
 def adanat(line: str, places: Mapping[str, object]) -> dict[str, Any]:
     """Run a command in this process, with the variables of its line filled in, and return its JSON result."""
-    words = [Template(word).substitute(places) for word in shlex.split(line)]
+    words = [filled(word, places) for word in shlex.split(line)]
     print("adanat", shlex.join(words), file=sys.stderr, flush=True)
     output = io.StringIO()
     try:
@@ -165,8 +182,9 @@ def measure(options: argparse.Namespace, name: str, lines: list[str], places: Ma
     folder: Path = places["FOLDER"]
     run = f"{way.name}-{steps}-{seed}"
     model = places["MODEL"] if way.training is None else folder / run / "model"
-    drawing, shown = Drawing(str(model), way.schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
     benchmark, reference = BENCHMARKS[options.benchmark], row["reference"]
+    schedule = filled(way.schedule.replace("$START", benchmark.start), places)
+    drawing, shown = Drawing(str(model), schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
     real = reference.get("recognition", {})
     return Measurement(
         way=name,
@@ -233,7 +251,7 @@ def command_line(options: argparse.Namespace) -> str:
     words += ["--steps", *map(str, options.steps or benchmark.steps), "--seeds", str(options.seeds or benchmark.seeds)]
     words += ["--images", str(options.images), "--shown", str(options.shown)]
     words += [f"--{name}={value}" for name in ("adversarial", "train") if (value := getattr(options, name))]
-    words += ["--ways", *options.ways] if options.ways != list(WAYS) else []
+    words += ["--ways", *options.ways] if options.ways != benchmark.ways else []
     return shlex.join(words)
 
 
@@ -248,15 +266,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--images", type=int, default=2000, help="images to measure")
     parser.add_argument("--shown", type=int, default=200, help="images to draw for pictures and curves")
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="by default all that the benchmark has")
     parser.add_argument(
         "--adversarial", default="", help='options of adversarial rewards, as --adversarial="--updates 9"'
     )
     parser.add_argument("--train", default="", help="further options of every training")
     parser.add_argument("--report", type=Path, help="folder of RESULTS.md and its pictures, if not FOLDER")
     options = parser.parse_args()
-    options.folder = options.folder or BENCHMARKS[options.benchmark].folder
-    if "$DATA" in BENCHMARKS[options.benchmark].data and not options.data:
+    benchmark = BENCHMARKS[options.benchmark]
+    options.folder = options.folder or benchmark.folder
+    options.ways = options.ways or benchmark.ways
+    if not set(options.ways) <= set(benchmark.ways):
+        parser.error(f"{options.benchmark} has no '{START}': its trainings start from the cosine schedule")
+    if "$DATA" in benchmark.data and not options.data:
         parser.error("imagenet64 needs --data DATA, the folder of the Parquet files")
     if options.data and not Path(options.data).exists():
         parser.error(f"--data {options.data} does not exist")

@@ -33,8 +33,8 @@ from adanat_cli.jobs.sample.trace import Trace, grey_out
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIXED, STATIC, ADAPTIVE = "default (cosine)", "static, adversarial", "adaptive, adversarial"
-"""The ways whose values are drawn."""
+FIXED, START = "default (cosine)", "guided (start)"
+STATIC, ADAPTIVE = "static, adversarial", "adaptive, adversarial"
 _COLUMNS = 10
 _UNUSED = ("remask_ratio", "remask_temperature")
 """Values that have no effect in the last step."""
@@ -161,6 +161,7 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
     """Yield the lines of the report."""
     first, seeds = rows[0], sorted({row.seed for row in rows})
     about = first.about
+    base = "guided" if START in {row.way for row in rows} else "cosine"
     grid = "; ".join(f"{name.replace('_', ' ')} x {', '.join(map('{:g}'.format, row))}" for name, row in GRID.items())
     yield from (
         "# Ways to choose a schedule",
@@ -169,7 +170,7 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
         f"{about['source']}, in the features of {about['network']}; {len(seeds)} seed{'s' * (len(seeds) > 1)}, mean ± "
         "standard deviation. No training used the random numbers of the measured images. Operations are of generating "
         "and decoding an image, a multiply-add counts as 2; seconds are those of the first images, all at once, on "
-        f"{machine()}. The tuned schedule is the best of the cosine schedule with these factors: {grid}.",
+        f"{machine()}. The tuned schedule is the best of the {base} schedule with these factors: {grid}.",
     )
     for steps in sorted({row.steps for row in rows}):
         yield from ("", f"## {steps} steps", "", *table([row for row in rows if row.steps == steps]))
@@ -186,7 +187,7 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
 def table(rows: Sequence[Measurement]) -> Iterator[str]:
     """Yield the lines of a table in Markdown: means and standard deviations over the seeds, a line for each way."""
     heads = list(rows[0].metrics)
-    yield f"| schedule | distance | against default | {' | '.join(heads[1:])} | TFLOPs | seconds |"
+    yield f"| schedule | distance | against default | {' | '.join(heads[1:])} | GFLOPs | seconds |"
     yield "|" + "---|" * (len(heads) + 4)
     default = [row.metrics["distance"] for row in rows if row.way == FIXED]
     for way in dict.fromkeys(row.way for row in rows):
@@ -195,7 +196,7 @@ def table(rows: Sequence[Measurement]) -> Iterator[str]:
         change = ""
         if default and way != FIXED:
             change = f"{_mean([row.metrics['distance'] for row in own]) / _mean(default) - 1:+.0%}"
-        cost = (f"{mean(row.tera_flops for row in own):.4g}", f"{mean(row.seconds for row in own):.2g}")
+        cost = (f"{1000 * mean(row.tera_flops for row in own):.4g}", f"{mean(row.seconds for row in own):.2g}")
         yield f"| {' | '.join((way, distance, change, *others, *cost))} |"
     if real := rows[0].real:
         cells = (f"{real[head]:.3g}" if head in real else "" for head in heads[1:])
@@ -256,9 +257,9 @@ def draw_curves(path: Path, rows: Sequence[Measurement]) -> None:
     figure = Figure(figsize=(11, 2.6 * len(steps)), layout="constrained")
     panels = figure.subplots(len(steps), len(ACTION_NAMES), squeeze=False)
     for num, line in zip(steps, panels, strict=True):
-        for way, style in {FIXED: "--C7", STATIC: "-C1", ADAPTIVE: "-C0"}.items():
+        for way, style in {FIXED: "--C7", START: ":C2", STATIC: "-C1", ADAPTIVE: "-C0"}.items():
             own = [row for row in rows if (row.way, row.steps) == (way, num)]
-            for row in own[:1] if way == FIXED else own:  # the fixed values do not depend on the seed
+            for row in own[:1] if way in (FIXED, START) else own:  # the fixed values do not depend on the seed
                 _draw_values(line, row.array("actions"), style, way if row is own[0] else "")
         for name, axes in zip(ACTION_NAMES, line, strict=True):
             _label(axes, f"{name.replace('_', ' ')}, {num} steps", num)

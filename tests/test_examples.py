@@ -118,22 +118,23 @@ def compare_on_imagenet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: ModelFolder, data: Path, folder: Path
 ) -> None:
     """Run ``compare.py`` twice: what is measured is not measured again."""
-    ways = ("default (cosine)", "adaptive, adversarial")
+    ways = ("default (cosine)", "guided (start)", "adaptive, adversarial")
     tiny = "--updates 1 --trajectories 4 --eval-images 4 --batch-size 4 --recipe default --hidden-width 8"
     judged = "--discriminator efficientnet --discriminator-updates 1 --discriminator-batch 2"
-    arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 2, "--seeds", 1, "--images", 6]
+    arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 4, "--seeds", 1, "--images", 6]
     arguments += ["--shown", 6, "--ways", *ways, f"--train={tiny}", f"--adversarial={judged}"]
     run_example(monkeypatch, "compare.py", *arguments)
     report, said = (folder / "RESULTS.md").read_text(), capsys.readouterr()
-    assert said.err.count("adanat evaluate") == 2
+    assert said.err.count("adanat evaluate") == 3
     assert said.err.count("adanat train-policy") == 1
+    assert said.err.count("guided-4.yaml") == 2
     for way in ways:
         assert re.search(rf"^\| {re.escape(way)} \|( \S+ \|){{10}}$", report.replace("|  |", "| - |"), re.M), report
     assert re.search(r"^\| real images ", report, re.M)
     assert str(folder) not in report
     assert str(data) not in report
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", report)
-    assert pictures == ["distances.png", "curves.png", "samples-2.png", "pair.png"]
+    assert pictures == ["distances.png", "curves.png", "samples-4.png", "pair.png"]
     assert all((folder / picture).is_file() for picture in pictures)
     run_example(monkeypatch, "compare.py", *arguments)
     assert "adanat" not in capsys.readouterr().err
