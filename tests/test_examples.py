@@ -1,13 +1,11 @@
-"""The scripts in examples/ and the commands in the README run."""
+"""The scripts in examples/ run; what README.md and the pages show is in ``test_pages.py``."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
 
-from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.sources import open_source
@@ -33,24 +29,6 @@ from tests.image_files import write_imagenet64
 from tests.warm_adanat import warm_adanat
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
-ADANAT = [line for line in COMMANDS if line.startswith("adanat ")]
-ON_THE_EMBEDDED_MODEL = [
-    line
-    for line in ADANAT
-    if line.startswith(("adanat sample", "adanat info")) and not re.search("runs/|models/|/data/|you/", line)
-]
-
-
-def with_adanat_on_path(folder: Path, **variables: str) -> dict[str, str]:
-    """An environment in which `adanat` is this checkout's, run by this Python."""
-    script = folder / "bin" / "adanat"
-    script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m adanat_cli "$@"\n')
-    script.chmod(0o755)
-    path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **variables}
 
 
 def run_example(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> dict[str, Any]:
@@ -226,45 +204,6 @@ def test_the_bench_prints_speed_and_memory(monkeypatch: pytest.MonkeyPatch, caps
     assert memory > 10
     # 256 features and 1,000 logits of 4 bytes, besides a header.
     assert disk == pytest.approx(4 * 1256 / 1024, rel=0.02)
-
-
-@pytest.mark.parametrize("line", ON_THE_EMBEDDED_MODEL)
-def test_readme_commands_on_the_embedded_model_run(line: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        line, shell=True, capture_output=True, text=True, env=with_adanat_on_path(tmp_path), cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("line", [line for line in ADANAT if line.startswith("adanat edit")])
-def test_readme_edits_run_on_pictures_of_these_names(line: str, tmp_path: Path) -> None:
-    from PIL import Image, ImageDraw
-
-    picture, mask = Image.linear_gradient("L").resize((96, 64)).convert("RGB"), Image.new("L", (96, 64))
-    ImageDraw.Draw(mask).ellipse((30, 10, 60, 40), fill=255)
-    for folder, image in (("photos", picture), ("masks", mask)):
-        (tmp_path / folder).mkdir()
-        image.save(tmp_path / folder / "a.png")
-    picture.save(tmp_path / "photo.png")
-    mask.save(tmp_path / "mask.png")
-    done = subprocess.run(
-        line, shell=True, capture_output=True, text=True, env=with_adanat_on_path(tmp_path), cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("line", ADANAT)
-def test_readme_commands_use_options_that_exist(line: str) -> None:
-    words = shlex.split(line)[1:]
-    options = {word for word in words if word.startswith("-")}
-    shown = CliRunner().invoke(app, [words[0], "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
-    for option in options:
-        assert re.search(rf"(?<![\w-]){option}(?![\w-])", shown), f"{option} is not an option of {words[0]}"
-
-
-def test_pictures_in_the_readme_exist() -> None:
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (ROOT / picture).is_file()
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def test_no_room_holds_more_than_a_fifth_of_the_package() -> None:
     assert max(lines.values()) <= lines.total() / 5
 
 
-def test_the_walks_of_the_readme_lead_to_what_they_name() -> None:
-    walks = (PACKAGE.parent / "README.md").read_text().partition("## Read and change it")[2]
+def test_the_walks_of_the_page_on_the_code_lead_to_what_they_name() -> None:
+    walks = (PACKAGE.parent / "examples" / "reading_the_code.md").read_text()
     steps = re.findall(r"`([\w.]+)`\s+\(`([\w/]+\.py)`\)", walks)
     assert len(steps) >= 9
     for name, file in steps:

@@ -74,7 +74,7 @@ def _section(name: str, command: Any) -> Iterator[str]:
 
 
 def _argument(parameter: Any) -> str:
-    shown = _flags(parameter)
+    shown = _flags(parameter).rstrip("….")
     repeated = "..." if parameter.nargs == -1 else ""
     return f"{shown}{repeated}" if parameter.required else f"[{shown.strip('[]')}]{repeated}"
 
@@ -83,8 +83,8 @@ def _item(parameter: Any) -> str:
     names = " / ".join(", ".join(f"`{name}`" for name in part) for part in _spellings(parameter))
     facts = [] if parameter.param_type_name == "argument" else [_kind(parameter)]
     facts += ["required"] if parameter.required else []
-    default = _default(parameter).replace("none (", "(").strip("()") if parameter.default is not None else ""
-    facts += [] if default in ("", "none", "False") or parameter.required else [f"default {default}"]
+    default = re.sub(r"^none \((.*)\)$", r"\1", _default(parameter))
+    facts += [] if default in ("none", "False") or parameter.required else [f"default {default}"]
     shown = ", ".join(fact for fact in facts if fact)
     return f"* {names}{f' ({_markdown(shown)})' if shown else ''}: {_markdown(parameter.help or '-')}"
 
