@@ -24,6 +24,8 @@ class ProcessesLeft(SystemExit):
 def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
     """Run ``adanat`` with these arguments in N processes, and leave with their exit code.
 
+    What only prints runs here: a plan, which is that of N processes.
+
     Args:
         num_processes: N, processes on this machine; 1 returns, so that the command runs here.
         command: name of the command, such as "evaluate".
@@ -40,7 +42,11 @@ def launch(num_processes: int, command: str, arguments: Sequence[str]) -> None:
         num_processes == 1 or command in COMMANDS,
         f"adanat {command} works in one process; leave --nproc out. It is for {', '.join(COMMANDS)}.",
     )
-    if num_processes == 1 or _ALONE & set(arguments):
+    if num_processes == 1:
+        return
+    if _ALONE & set(arguments):
+        if "--dry-run" in arguments:
+            os.environ["WORLD_SIZE"] = str(num_processes)  # it plans for so many
         return
     require(
         already() == 1,

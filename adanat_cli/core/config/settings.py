@@ -95,6 +95,8 @@ class NATSettings:
         shape: fields of the NAT's shape that a file or a resumed run gives; the preset gives the others.
         start: model whose NAT it starts from; "" for random weights, or those that a resumed run started from.
         accumulate: gradient accumulation steps; 0 for as few as the memory of a process allows.
+        gradient_checkpointing: whether backward computes the activations of blocks again.
+        fsdp: whether processes share the weights and what belongs to them.
         note: a line that says where its settings come from; "" for none.
         track: trackers that its numbers are also sent to.
         record: what the file of ``--config`` says of the run that it is of.
@@ -108,6 +110,8 @@ class NATSettings:
     model: str = ""
     classes: tuple[str, ...] = ()
     accumulate: int = 0
+    gradient_checkpointing: bool = False
+    fsdp: bool = False
     device: str = ""
     half: bool = False
     text_encoder: str = ""
@@ -124,6 +128,7 @@ class PolicySettings:
 
     Attributes:
         data: real images; the run sets their split and classes.
+        accumulate: gradient accumulation steps of PPO.
         policy: fields of the policy's configuration that differ from the defaults, or from the policy to start from.
         start: model whose policy it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
@@ -146,6 +151,7 @@ class PolicySettings:
     half: bool = False
     preference_model: str = ""
     text_encoder: str = ""
+    accumulate: int = 1
     workers: int = 2
     device: str = ""
     note: str = ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from adanat_cli.core.config import shared
-from adanat_cli.core.config.acting import ADVERSARIAL, PREFERENCE
+from adanat_cli.core.config.acting import ADVERSARIAL, PREFERENCE, REWARDS
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, option, part
 from adanat_cli.core.config.policy import PolicyConfig
@@ -76,6 +76,18 @@ class PretrainNATRequest:
         min=1,
         panel="Training",
     )
+    gradient_checkpointing: bool = option(
+        False,
+        help="Compute the activations of transformer blocks again in the backward pass instead of keeping them: less "
+        "memory, a third more operations.",
+        panel="Training",
+    )
+    fsdp: bool = option(
+        False,
+        help="Share weights, gradients, optimizer state and average out over the processes (FSDP2) instead of keeping "
+        "all in each, for NATs that do not fit; checkpoints stay the same.",
+        panel="Training",
+    )
     half: bool = shared.half()
     config: Path | None = shared.config()
     track: tuple[str, ...] = shared.track()
@@ -131,6 +143,14 @@ class TrainPolicyRequest:
     )
     training: Asked = part(PolicyTrainingConfig)
     ppo: Asked = part(PPOConfig)
+    accumulate: int = option(
+        1,
+        help="Gradient accumulation steps of PPO.",
+        min=1,
+        panel="Training",
+        acts_on=REWARDS,
+        purpose="cuts PPO's minibatches",
+    )
     workers: int = shared.workers()
     config: Path | None = shared.config()
     track: tuple[str, ...] = shared.track()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from adanat_cli.core.config import NATConfig
 
@@ -112,13 +113,16 @@ class UViT(nn.Module):
 
     The names in its state dict are those of the authors' checkpoints.
 
+    Attributes:
+        gradient_checkpointing: whether backward keeps the input of each block only, and computes the rest again.
+
     Source: U-ViT (arXiv 2209.12152), in the variant of AutoNAT (arXiv 2406.05478) and AdaNAT (arXiv 2409.00342).
     """
 
     def __init__(self, config: NATConfig) -> None:
         """Build with fresh weights, drawn from PyTorch's global generator."""
         super().__init__()
-        self.config = config
+        self.config, self.gradient_checkpointing = config, False
         width, half = config.width, config.depth // 2
 
         def block(skip: bool = False) -> Block:
@@ -170,12 +174,25 @@ class UViT(nn.Module):
         x = torch.cat([self.context_embed(condition), self.token_emb(token_ids)], dim=1)
         skips = []
         for block in self.in_blocks:
-            x = block(x)
+            x = self._through(block, x)
             skips.append(x)
-        x = self.mid_block(x)
+        x = self._through(self.mid_block, x)
         for block in self.out_blocks:
-            x = block(x, skips.pop())
+            x = self._through(block, x, skips.pop())
         return self.norm(x[:, -token_ids.shape[1] :])
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks, in the order in which they run."""
+        return [*self.in_blocks, self.mid_block, *self.out_blocks]
+
+    def _through(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """Run a block, which draws no random numbers."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return kept
+        output: Tensor = block(*inputs)
+        return output
 
     def head(self, features: Tensor) -> Tensor:
         """Return (..., K) logits of any selection of (..., D) features.

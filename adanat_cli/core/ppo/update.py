@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -26,7 +26,11 @@ class Processes(Protocol):
 
     @property
     def num_processes(self) -> int:
-        """Number of processes; each has its own rows."""
+        """Number of processes; each has its own rows, of as many trajectories."""
+
+    @property
+    def process_index(self) -> int:
+        """Number of this process, whose trajectories follow those of the ones before."""
 
     def backward(self, loss: Tensor) -> object:
         """Compute gradients."""
@@ -38,7 +42,7 @@ class Processes(Protocol):
 class OneProcess:
     """No other processes."""
 
-    num_processes = 1
+    num_processes, process_index = 1, 0
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients."""
@@ -167,8 +171,11 @@ def update(
     config: PPOConfig,
     generator: torch.Generator,
     processes: Processes | None = None,
+    pieces: int = 1,
 ) -> dict[str, float]:
     """Improve policy and critic over all epochs of one rollout.
+
+    Minibatches are drawn from the rows of all processes, so that their number changes nothing.
 
     Args:
         agent: the agent, perhaps wrapped for several processes.
@@ -178,8 +185,9 @@ def update(
         features_of: looks features up, or recomputes them.
         std: standard deviation of the raw actions in the rollout.
         config: settings of PPO.
-        generator: on the CPU; shuffles rows.
+        generator: on the CPU; shuffles rows, alike in all processes.
         processes: processes that share ``config.minibatch``; None for this one alone.
+        pieces: parts to cut a process's share of a minibatch into, whose gradients add up.
 
     Returns:
         Means over all optimizer steps: loss, policy_loss, value_loss, kl, clip_fraction, gradient_norm; and
@@ -193,19 +201,77 @@ def update(
     advantages = targets - values
     if config.normalize_advantages:
         advantages = normalize(advantages, processes.gather(advantages))
-    size = -(-config.minibatch // processes.num_processes) if config.minibatch else len(raw)
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
     stats: list[Tensor] = []
+    rows = _Rows(raw, old_log_probs, advantages, targets, timesteps, features_of)
     for _ in range(config.epochs):
-        for rows in torch.randperm(len(raw), generator=generator).to(raw.device).split(size):
-            output = AgentOutput(*agent(features_of(rows), timesteps[rows]))
-            loss = losses(output, raw[rows], old_log_probs[rows], advantages[rows], targets[rows], std, config)
+        for mine, total in _minibatches(num_steps, batch, config.minibatch, generator, processes):
             optimizer.zero_grad(set_to_none=True)
-            processes.backward(loss.total)
+            parts = mine.to(raw.device).tensor_split(pieces)
+            terms = [_backward(agent, rows, part, total, std, config, processes) for part in parts]
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_norm or float("inf"))
             optimizer.step()
-            stats.append(torch.stack([loss.total.detach(), *loss[1:], norm]))
+            stats.append(torch.cat([torch.stack(terms).sum(0), norm[None]]))
     names = ("loss", "policy_loss", "value_loss", "kl", "clip_fraction", "gradient_norm")
     means = dict(zip(names, torch.stack(stats).mean(0).tolist(), strict=True))
-    unexplained = (targets - values).var() / (targets.var() + _EPSILON)
+    expected, reached = processes.gather(values), processes.gather(targets)
+    unexplained = (reached - expected).var() / (reached.var() + _EPSILON)
     return {**means, "explained_variance": 1 - float(unexplained), "entropy": entropy(std, raw.shape[-1])}
+
+
+class _Rows(NamedTuple):
+    """What PPO learns from, by row of this process's rollout; see ``losses``."""
+
+    raw: Tensor
+    old_log_probs: Tensor
+    advantages: Tensor
+    targets: Tensor
+    timesteps: Tensor
+    features_of: FeaturesOf
+
+
+def _backward(
+    agent: AgentCall, rows: _Rows, picked: Tensor, total: int, std: float, config: PPOConfig, processes: Processes
+) -> Tensor:
+    """Add the gradients of some rows of a minibatch.
+
+    Args:
+        agent: the agent, perhaps wrapped for several processes.
+        rows: this process's.
+        picked: (R,), which of them.
+        total: rows of the whole minibatch, over all processes.
+        std: standard deviation of the raw actions in the rollout.
+        config: settings of PPO.
+        processes: processes that share the minibatch.
+
+    Returns:
+        (5,), the terms of ``Losses``, which sum to the minibatch's over the pieces, as means over processes.
+    """
+    weight = processes.num_processes * len(picked) / total  # gradients are averaged over processes
+    if not len(picked):  # this process takes part with any row, which does not count
+        picked = picked.new_zeros(1)
+    output = AgentOutput(*agent(rows.features_of(picked), rows.timesteps[picked]))
+    taken = (rows.raw[picked], rows.old_log_probs[picked], rows.advantages[picked], rows.targets[picked])
+    loss = losses(output, *taken, std, config)
+    processes.backward(loss.total * weight)
+    return torch.stack([loss.total.detach(), *loss[1:]]) * weight
+
+
+def _minibatches(
+    num_steps: int, batch: int, size: int, generator: torch.Generator, processes: Processes
+) -> Iterator[tuple[Tensor, int]]:
+    """Shuffle the rows of all processes, and yield this one's of each minibatch with the number of all.
+
+    Args:
+        num_steps: T.
+        batch: B, trajectories of one process.
+        size: rows of a minibatch over all processes; 0 for all.
+        generator: on the CPU, in the same state in all processes.
+        processes: whose rows they are.
+    """
+    everywhere = batch * processes.num_processes
+    order = torch.randperm(num_steps * everywhere, generator=generator)
+    for picked in order.split(size or len(order)):
+        steps, trajectories = picked // everywhere, picked % everywhere
+        rows = steps * batch + trajectories % batch
+        yield rows[trajectories // batch == processes.process_index], len(picked)

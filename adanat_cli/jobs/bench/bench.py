@@ -16,7 +16,7 @@ from adanat_cli.jobs.bench.subject import Subject, load_subject
 from adanat_cli.jobs.bench.training import measure_policy, measure_tokenizing, measure_training
 from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.reporter import Reporter
-from adanat_cli.jobs.train.nat_update import count_parameters
+from adanat_cli.jobs.train.nat_cost import count_parameters
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Row = dict[str, Any]

@@ -72,9 +72,15 @@ def make_accelerator(device_name: str, batch_size: int, option: str = "--batch-s
         option: the option that sets it, for the message.
 
     Raises:
-        AdaNATError: if the device is absent, or the batch cannot be split over the processes.
+        AdaNATError: if the device is absent, the batch cannot be split over the processes, or accelerate is told to
+            shard networks itself.
     """
     settle_group()
+    require(
+        os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true",
+        "accelerate launch was given --use_fsdp, or its configuration says so; leave it out there, and give `adanat "
+        "pretrain-nat` --fsdp.",
+    )
     device = pick_device(device_name)
     if device.type == "cuda" and device.index is not None and num_processes() == 1:
         torch.cuda.set_device(device)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from accelerate import Accelerator
 from PIL.Image import Image
 from torch import Tensor
@@ -58,14 +59,23 @@ class Trainer(Resumable):
 
     Attributes:
         step: number of updates done.
+        is_sharded: whether each process has a part of the networks, so that all must take part in saving them.
     """
 
     step = 0
+    is_sharded = False
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         super().load_state_dict(state)
         self.step = state["step"]
+
+    def whole_state(self) -> dict[str, Any]:
+        """The state to save; of a sharded trainer, all processes call it, and the main one gets it."""
+        return self.state_dict()
+
+    def gather(self) -> None:
+        """Bring what is measured and exported together on the main process, where it is sharded; all call it."""
 
 
 class Run:
@@ -182,6 +192,9 @@ class TrainingLoop(Resumable, ABC):
     def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""
 
+    def gather(self) -> None:
+        """Bring together what ``observe`` needs, where processes share it."""
+
     @abstractmethod
     def export(self) -> None:
         """Write the model as it is now."""
@@ -240,14 +253,14 @@ class TrainingLoop(Resumable, ABC):
                 self.log(task)
                 with self.untimed():
                     self._observe_and_save(task, interrupt)
-        if self.accelerator.is_main_process:
-            self.export()
+        self._export()
         self.accelerator.wait_for_everyone()
         return self.result() if self.accelerator.is_main_process else {}
 
     def _observe_and_save(self, task: Task, interrupt: Interrupt) -> None:
         """Observe; save if it is due or a signal came, and then leave."""
         main, num_logged, observed = self.accelerator.is_main_process, self.folder.num_logged(), True
+        self.gather()
         try:
             # The other processes continue until the main process, which alone saves, has left.
             with interrupt.at_once() if main else nullcontext():
@@ -256,21 +269,36 @@ class TrainingLoop(Resumable, ABC):
             if not interrupt.raised:
                 raise
             observed = False
-        stop = interrupt.raised and main
-        if not stop and not self.due(self.save_every):
+        if self.trainer.is_sharded:
+            interrupt.number = self._agreed(interrupt.number)
+        is_asked = interrupt.raised and (main or self.trainer.is_sharded)
+        if not is_asked and not self.due(self.save_every):
             return
         self.check()
-        if not main:
+        if not main and not self.trainer.is_sharded:
             return
         with interrupt.saving():
-            state = {**self.trainer.state_dict(), **self.state_dict(), _OBSERVED: observed}
-            self.folder.save(self.trainer.step, state, None if observed else num_logged)
-        if interrupt.raised:
+            state = {**self.trainer.whole_state(), **self.state_dict(), _OBSERVED: observed}
+            if main:
+                self.folder.save(self.trainer.step, state, None if observed else num_logged)
+        if is_asked:
             self.reporter.log(f"Saved at {self._progress()}.")
-        if self.exports_with_states and (interrupt.raised or self.trainer.step < self.num_updates):
-            self.export()  # after the last update ``train`` does
-        if interrupt.raised:
+        if self.exports_with_states and (is_asked or self.trainer.step < self.num_updates):
+            self._export()  # after the last update ``train`` does
+        if is_asked:
             raise interrupt.end()
+
+    def _export(self) -> None:
+        """Write the model as it is now, on the main process."""
+        self.trainer.gather()
+        if self.accelerator.is_main_process:
+            self.export()
+
+    def _agreed(self, number: int) -> int:
+        """The signal that any process has got; 0 for none."""
+        signals = torch.tensor(number, device=self.accelerator.device)
+        torch.distributed.all_reduce(signals, op=torch.distributed.ReduceOp.MAX)
+        return int(signals)
 
     def _progress(self) -> str:
         return f"{self.unit.removesuffix('s')} {self.trainer.step} of {self.num_updates}"
@@ -306,6 +334,11 @@ class MeteredLoop(TrainingLoop):
     @abstractmethod
     def show(self) -> tuple[dict[str, float], Image]:
         """Measure the averaged weights into ``measured``; returns what of it is logged, and a picture."""
+
+    def gather(self) -> None:
+        """Bring the averaged weights together where they are due to be measured."""
+        if self.due(self.config.sample_every):
+            self.trainer.gather()
 
     def means(self) -> dict[str, float]:
         """What was measured since the last log."""

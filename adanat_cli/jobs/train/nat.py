@@ -34,6 +34,7 @@ from adanat_cli.jobs.resolve.text_encoders import (
     usual_encoder,
 )
 from adanat_cli.jobs.runtime.devices import Job, device_memory, make_accelerator, pick_device, settle_precision
+from adanat_cli.jobs.runtime.group import num_processes
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import NO_CAPTION, CaptionConditions, ClassConditions, Conditions
@@ -42,8 +43,9 @@ from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
+from adanat_cli.jobs.train.nat_cost import count_parameters, update_memory
 from adanat_cli.jobs.train.nat_start import class_rows, first_weights, fit_to_tokens, start_shape
-from adanat_cli.jobs.train.nat_update import STATS, NATTrainer, count_parameters, update_memory
+from adanat_cli.jobs.train.nat_update import STATS, NATTrainer
 from adanat_cli.jobs.train.start import Start, find_start
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
@@ -93,7 +95,10 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         conditions = CaptionConditions(first, tokens, encoder, accelerator.device)
     else:
         conditions = ClassConditions(torch.from_numpy(np.unique(tokens.labels[train_rows])), tokens.info.class_names)
-    trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode, weights)
+    trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode, weights, request.fsdp)
+    trainer.nat.gradient_checkpointing = request.gradient_checkpointing
+    if request.fsdp and not trainer.is_sharded:
+        run.reporter.warn("--fsdp shares the NAT out over processes, but this is the only one, which holds it whole.")
     if run.is_new:
         if line:
             run.reporter.log(line)
@@ -134,9 +139,13 @@ def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str
     )
     if request.accumulate:
         return request.accumulate
-    num_parameters, pieces = count_parameters(shape), 1
+    shards, pieces = num_processes() if request.fsdp else 1, 1
     half = device_memory(pick_device(request.device)) / 2
-    while pieces < share and 0 < half < update_memory(shape, num_parameters, -(-share // pieces), precision):
+
+    def needed() -> int:
+        return update_memory(shape, -(-share // pieces), precision, shards, request.gradient_checkpointing)
+
+    while pieces < share and 0 < half < needed():
         pieces *= 2
     return min(pieces, share)
 
@@ -206,7 +215,7 @@ class NATLoop(MeteredLoop):
         exported.write(
             "nat",
             self.trainer.nat.config.to_dict(),
-            self.trainer.ema.state_dict(),
+            self.trainer.averaged.state_dict(),
             dtype=torch.float16 if self.request.half else None,
             image_size=self.tokens.info.image_size,
             provenance={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.train.averages import Ema
 from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.nat_batches import TokenBatch, Update, dropout_seed
+from adanat_cli.jobs.train.sharding import gathered, plain, shard, spread, spread_optimizer
 
 STATS = ("loss", "accuracy", "gradient_norm")
 """What an update measures, in this order."""
@@ -36,6 +38,7 @@ class NATTrainer(Trainer):
         codes: Tensor | None = None,
         condition: Callable[[Tensor], Tensor] = lambda labels: labels,
         weights: Mapping[str, Tensor] | None = None,
+        fsdp: bool = False,
     ) -> None:
         """Draw fresh weights from the seed, the same in every process, or take given ones.
 
@@ -46,6 +49,7 @@ class NATTrainer(Trainer):
             codes: (K, C), the tokenizer's code vectors, for ``config.code_init``.
             condition: maps labels (B,) to what the NAT reads: themselves, or text states (B, L, D) of captions.
             weights: state dict to start from, as is the average; None for fresh weights.
+            fsdp: whether several processes share weights, gradients, moments and average instead of each having all.
         """
         self.config, self._accelerator, self._condition = config, accelerator, condition
         torch.manual_seed(config.seed)
@@ -54,13 +58,19 @@ class NATTrainer(Trainer):
             nat.start_from_codes(codes, config.code_init)
         if weights is not None:
             nat.load_state_dict(weights)
-        self.nat = nat.to(accelerator.device)
+        self.nat, self.is_sharded = nat, fsdp and accelerator.num_processes > 1
+        objective = MaskedTokenLoss(nat, config.label_smoothing)
+        if self.is_sharded:
+            self._loss = shard(objective, nat.blocks, accelerator.device)
+        else:
+            nat.to(accelerator.device)
+            self._loss = accelerator.prepare_model(objective)
         self.ema = Ema(self.nat, config.ema_decay)
         with torch.device("meta"):
             self.averaged = UViT(shape).eval()
-        # Shares the average's memory, so it is always up to date.
-        self.averaged.load_state_dict(self.ema.state_dict(), assign=True)
-        self._loss = accelerator.prepare_model(MaskedTokenLoss(self.nat, config.label_smoothing))
+        if not self.is_sharded:
+            # Shares the average's memory, so it is always up to date; else see ``gather``.
+            self.averaged.load_state_dict(self.ema.state_dict(), assign=True)
         self.optimizer = torch.optim.AdamW(
             self.nat.parameters(),
             lr=config.learning_rate,
@@ -82,13 +92,14 @@ class NATTrainer(Trainer):
         scale = accelerator.num_processes / update.num_hidden
         sums = torch.zeros(2, device=accelerator.device)
         for index, batch in enumerate(update.batches):
-            more = index < last
+            # Gradients that are not shared out at once would be kept whole, which sharding is to avoid.
+            more = index < last and not self.is_sharded
             with accelerator.no_sync(self._loss) if more else contextlib.nullcontext():
                 with self._autocast():
                     result = MaskedTokens(*self._loss(*self._inputs(batch)))
                 accelerator.backward(result.loss * scale)
             sums += torch.stack([result.loss.detach(), result.num_correct]) * scale
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.nat.parameters() if p.grad is not None])
+        norm = plain(torch.nn.utils.get_total_norm([p.grad for p in self.nat.parameters() if p.grad is not None]))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -96,6 +107,31 @@ class NATTrainer(Trainer):
         self.ema.update(self.nat, self.step)
         self.step += 1
         return torch.cat([sums, norm[None]])
+
+    def gather(self) -> None:
+        """Bring a sharded average together on the main process, in ``averaged``."""
+        if self.is_sharded:
+            main = self._accelerator.is_main_process
+            whole = gathered(self.ema.state_dict(), keep=main)
+            if main:
+                device = self._accelerator.device
+                self.averaged.load_state_dict({name: part.to(device) for name, part in whole.items()}, assign=True)
+
+    def whole_state(self) -> dict[str, Any]:
+        """The state that is saved, which is the same sharded or not."""
+        state = self.state_dict()
+        return gathered(state, keep=self._accelerator.is_main_process) if self.is_sharded else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state, of which a sharded training takes this process's part."""
+        if self.is_sharded:
+            own = self.state_dict()
+            parts = {
+                part: {name: spread(tensor, own[part][name]) for name, tensor in state[part].items()}
+                for part in ("nat", "ema")
+            }
+            state = {**state, **parts, "optimizer": spread_optimizer(state["optimizer"], self.nat.parameters())}
+        super().load_state_dict(state)
 
     @torch.no_grad()
     def measure(self, batch: TokenBatch, size: int = 128) -> dict[str, float]:
@@ -122,19 +158,3 @@ class NATTrainer(Trainer):
     def _autocast(self) -> torch.autocast:
         device = self._accelerator.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
-
-
-def count_parameters(shape: NATConfig) -> int:
-    """Number of weights of a NAT, which is not built in memory."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in UViT(shape).parameters())
-
-
-def update_memory(shape: NATConfig, num_parameters: int, rows: int, precision: str) -> int:
-    """Rough bytes of an update: weights, gradients, two moments and the average, and what backward keeps."""
-    size = 2 if precision == "bf16" else 4
-    # Per block and token: two norms' inputs and outputs, q, k, v, attention, hidden layer before and after GELU.
-    per_block = (9 + 2 * shape.mlp_ratio) * shape.width * size
-    sequence = rows * (shape.num_tokens + max(shape.text_length, 1))
-    logits = 3 * 4 * rows * shape.num_tokens * shape.codebook_size
-    return 20 * num_parameters + (shape.depth + 1) * per_block * sequence + logits

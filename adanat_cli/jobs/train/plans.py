@@ -25,11 +25,12 @@ from adanat_cli.core.rewards.recognition import require_recognition
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
-from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.devices import pick_device, require_multiple
+from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
 from adanat_cli.jobs.runtime.group import num_processes
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
+from adanat_cli.jobs.train.nat_cost import count_parameters, forward_operations, state_bytes, update_memory
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
-from adanat_cli.jobs.train.nat_update import count_parameters, update_memory
 from adanat_cli.jobs.train.policy import check_processes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
@@ -219,9 +220,9 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     pick_device(request.device)
     start = find_start(request.start, "nat", request.output)
     model, shape = _nat_shape(request, start)
-    num_parameters = count_parameters(shape)
-    pieces = pieces_of(request, shape, request.training.batch_size, request.training.precision)
-    rows = -(-request.training.batch_size // pieces)
+    num_parameters, config, processes = count_parameters(shape), request.training, num_processes()
+    require_multiple(config.batch_size, processes, "--batch-size", f"{processes} processes")
+    pieces = pieces_of(request, shape, config.batch_size // processes, config.precision)
     return {
         "dataset": hide_secrets(request.dataset),
         "tokens": str(request.tokens),
@@ -230,14 +231,42 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
         "nat": shape.to_dict(),
         **(_start(start, request) if start else {}),
         **_difference(request, {"nat": shape.to_dict(), **(start.recorded() if start else {})}),
-        "training": request.training.to_dict(),
+        "training": config.to_dict(),
         "num_parameters": num_parameters,
         "tokens_per_image": shape.num_tokens,
-        "tokens_per_update": shape.num_tokens * request.training.batch_size,
+        "tokens_per_update": shape.num_tokens * config.batch_size,
+        "num_processes": processes,
         "accumulate": pieces,
-        "megabytes_on_one_process": update_memory(shape, num_parameters, rows, request.training.precision) // 2**20,
+        **_nat_cost(request, shape, -(-config.batch_size // processes // pieces)),
+        "megabytes_of_states_on_disk": state_bytes(num_parameters) // 2**20,
         **({"note": request.note} if request.note else {}),
         **missing_parts(request.dataset, request.model or request.start, request.tokens),
+    }
+
+
+def _nat_cost(request: NATSettings, shape: NATConfig, rows: int) -> dict[str, Any]:
+    """Memory of a process as asked for, and in all four ways; operations of an update, and hours on GPUs.
+
+    Backward takes twice the operations of forward, and gradient checkpointing a second forward. ``auto`` is bf16, as on
+    GPUs.
+    """
+    config, processes = request.training, num_processes()
+
+    def megabytes(fsdp: bool, again: bool) -> int:
+        format_ = "fp32" if config.precision == "fp32" else "bf16"
+        return update_memory(shape, rows, format_, processes if fsdp else 1, again) // 2**20
+
+    ways = {"all in each": (False, False), "--gradient-checkpointing": (False, True)}
+    if processes > 1:
+        ways |= {"--fsdp": (True, False), "--fsdp --gradient-checkpointing": (True, True)}
+    passes = 4 if request.gradient_checkpointing else 3
+    update = passes * forward_operations(shape) * config.batch_size
+    return {
+        "images_per_pass": rows,
+        "megabytes_on_one_process": megabytes(request.fsdp, request.gradient_checkpointing),
+        "megabytes_by_way": {name: megabytes(*way) for name, way in ways.items()},
+        "tera_flops_per_update": round(update / 1e12, 3),
+        "gpu_hours": gpu_hours(**{"fp32" if config.precision == "fp32" else "bf16": update * config.steps}),
     }
 
 

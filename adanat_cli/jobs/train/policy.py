@@ -133,6 +133,7 @@ class PolicyLoop(TrainingLoop):
             reward,
             self._real,
             accelerator,
+            request.accumulate,
         )
         if start and not start.is_resumed and (first := load_policy(start.folder, shape.num_steps)):
             trainer.agent.policy.load_state_dict(first.state_dict())

@@ -46,6 +46,7 @@ class PolicyTrainer(Trainer):
         reward: PolicyReward,
         real: Callable[[int], Iterator[Batch]],
         accelerator: Accelerator,
+        pieces: int = 1,
     ) -> None:
         """Draw fresh weights from the seed, the same in every process.
 
@@ -60,12 +61,13 @@ class PolicyTrainer(Trainer):
             real: opens batches of real images (B, 3, H, W) uint8 and labels (pooled embeddings of captions), from a
                 batch on, for the reward to learn from.
             accelerator: devices and processes.
+            pieces: parts to cut a process's share of a minibatch into.
         """
         self.model, self.conditions, self.training = model, conditions, training
         self.ppo, self.discriminator = ppo, discriminator
         self.reward, self._open_real, self._accelerator = reward, real, accelerator
         self._real: Iterator[Batch] | None = None
-        self.rollout_bytes = 0
+        self.rollout_bytes, self._pieces = 0, pieces
         torch.manual_seed(training.seed)
         self.agent = Agent(shape).to(accelerator.device)
         self._agent_pass = accelerator.prepare_model(self.agent)
@@ -105,6 +107,7 @@ class PolicyTrainer(Trainer):
             self.ppo,
             self._generator(Stream.POLICY_MINIBATCHES),
             self._accelerator,
+            self._pieces,
         )
         begin("reward learns")
         reward_stats = self._learn(rollout, labels, discriminator.updates)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import DiscriminatorConfig, PPOConfig
+from adanat_cli.core.config import DiscriminatorConfig
 from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.data.records import PendingImage
 from adanat_cli.core.data.sources import TableSource
@@ -102,25 +102,28 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
     assert same(toy / "stopped", toy / "run")
 
 
-def test_two_processes_train_the_policy_of_one(toy: Path) -> None:
+def test_two_processes_train_the_policy_of_one_with_its_statistics(toy: Path) -> None:
     """With the FID reward, whose batches do not depend on the split; the discriminator's do."""
     script = """
 import sys
 from pathlib import Path
 from tests.policy_toy import policy_request
-from adanat_cli.core.config import PPOConfig
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-whole = PPOConfig(minibatch=0, epochs=2)
-train_policy(policy_request(Path(sys.argv[1]), "two", reward="fid", ppo=whole), SilentReporter())
+train_policy(policy_request(Path(sys.argv[1]), "two", reward="fid", rollout="fp32"), SilentReporter())
 """
     run_two(script, toy)
-    whole = PPOConfig(minibatch=0, epochs=2)
-    train_policy(policy_request(toy, "one", reward="fid", ppo=whole), SilentReporter())
-    one, two = state(toy / "one"), state(toy / "two")
-    assert one["fixed_distance"] == pytest.approx(two["fixed_distance"], rel=1e-5)
-    for name, tensor in one["agent"].items():
-        torch.testing.assert_close(two["agent"][name], tensor, rtol=0, atol=2e-3, msg=name)
+    train_policy(policy_request(toy, "one", reward="fid", rollout="fp32"), SilentReporter())
+    train_policy(policy_request(toy, "pieces", reward="fid", rollout="fp32", accumulate=3), SilentReporter())
+    for name in ("two", "pieces"):
+        for line, expected in zip(logged(toy / name), logged(toy / "one"), strict=True):
+            assert line == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+        for weight, tensor in state(toy / "one")["agent"].items():
+            torch.testing.assert_close(state(toy / name)["agent"][weight], tensor, rtol=0, atol=1e-4, msg=weight)
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_features_computed_again_train_as_stored_ones(toy: Path) -> None:
