@@ -48,11 +48,12 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     if "comparisons" not in values:
         yield from _plan(values)
         return
-    from adanat_cli.jobs.reproduce.compare import table, unjudged
+    from adanat_cli.jobs.reproduce.compare import HEAD, tables, unjudged
 
-    head, body = table(values["comparisons"])
-    if body:
-        yield from drawn(head, body)
+    if values["comparisons"]:
+        for title, body in tables(values["comparisons"]).items():
+            yield f"{title}:"
+            yield from drawn(HEAD, body)
         yield from unjudged(values["comparisons"])
         yield from textwrap.wrap(values["derivation"], _WIDTH)
     else:

@@ -17,8 +17,10 @@ from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer, load_clip_scorer
 from adanat_cli.jobs.evaluate.extractors import check_protocol, load_extractor
+from adanat_cli.jobs.evaluate.gallery import Gallery, galleries
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
+from adanat_cli.jobs.evaluate.page import of_evaluation, write_page
 from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
 from adanat_cli.jobs.evaluate.report import draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
@@ -37,8 +39,13 @@ USUAL_NUM_SAMPLES = {"class": 50_000, "text": 30_000}
 """Number of images of published distances, by the condition of the model; in text to image, mostly 30,000 captions."""
 
 
-def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
+def evaluate(request: EvaluateRequest, reporter: Reporter, shown: list[Gallery] | None = None) -> dict[str, Any]:
     """Measure a model's images or reconstructions, or the images of a folder or file, against a reference.
+
+    Args:
+        request: what to measure.
+        reporter: receives progress and messages.
+        shown: takes the first images of each set, for a report of the caller's.
 
     Returns:
         Where the results are, one row per schedule and seed, and their summary over the seeds; empty on processes other
@@ -80,7 +87,12 @@ def evaluate(request: EvaluateRequest, reporter: Reporter) -> dict[str, Any]:
             request, output, reference_file, reference_name, reference, extractor, *clip, processes, reporter
         )
         rows = evaluation.run(subjects)
-        return _finish(request, folder, output, rows, reporter) if processes.is_main else {}
+        if not processes.is_main:
+            return {}
+        seen = galleries(subjects, reporter)
+        if shown is not None:
+            shown += seen
+        return _finish(request, folder, output, rows, seen, reporter)
 
 
 def _with_prompts(request: EvaluateRequest) -> EvaluateRequest:
@@ -130,15 +142,23 @@ def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
 
 
 def _finish(
-    request: EvaluateRequest, folder: ModelFolder | None, output: Path, rows: list[Row], reporter: Reporter
+    request: EvaluateRequest,
+    folder: ModelFolder | None,
+    output: Path,
+    rows: list[Row],
+    shown: list[Gallery],
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Draw and record the rows; returns where they are."""
     values: dict[str, Any] = {"evaluation": str(output / "evaluation.json"), "results": rows, "plot": None}
     values["summary"] = [asdict(line) for line in lines_of(rows)]
+    title, plot = f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images", None
     if len({row["settings"].get("num_steps") for row in rows}) > 1:
         plot = output / "plots" / "distance.png"
-        draw_distances(plot, rows, f"{_name(request, folder)}, {rows[0]['settings']['num_images']:,} images")
+        draw_distances(plot, rows, title)
         values["plot"] = str(plot)
+    values["report"] = str(output / "report.html")
+    write_page(output / "report.html", f"Evaluation: {title}", [], [*of_evaluation(rows, shown, plot)])
     if request.record and folder is not None and not record(folder, rows):
         reporter.log(f"{folder.path / 'README.md'} was not written by this toolkit and was left unchanged.")
     return values

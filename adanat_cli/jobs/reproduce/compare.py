@@ -22,12 +22,13 @@ _SHARES = {"precision", "recall", "coverage", "accuracy", "top1", "top5", "among
 _SAME = 1e-6
 """Two numbers that differ by less than this share are those of the same images, summed in another order."""
 
+HEAD = ("metric", "verdict", "expected", "here", "difference", "tolerance")
 DERIVATION = (
     f"Tolerance: {ERRORS:g} standard errors of the difference of two sets of images (the jackknife over {NUM_GROUPS} "
     "groups of those measured), half a unit in the last published digit, and for shares one image. Where the numbers "
-    "of images differ, a Fréchet distance is compared with the one expected of as many images, after its bias as the "
-    "jackknife estimates it, and half of that correction is added; Inception Score, recall, coverage, and distances of "
-    "fewer images than features are not judged then."
+    "of images differ, a Fréchet distance is compared with the one expected of as many images (after the arrow), by "
+    "its bias as the jackknife estimates it, and half of that correction is added; Inception Score, recall, coverage, "
+    "and distances of fewer images than features are not judged then."
 )
 """How tolerances follow, in words."""
 
@@ -107,28 +108,24 @@ def unjudged(comparisons: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     yield from (f"Not judged, {why}: {', '.join(names)}" for why, names in reasons.items())
 
 
-def table(comparisons: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Column heads and cells of comparisons, for people."""
-    head = ["protocol", "measured", "metric", "expected", "here", "difference", "tolerance", "verdict"]
-    body = []
+def tables(comparisons: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """What was measured -> cells below ``HEAD``, for people."""
+    found: dict[str, list[list[str]]] = {}
     for one in comparisons:
         name, form = COLUMNS[one["metric"]]
-        expected, measured, correction = one["expected"], one["measured"], one["correction"]
-        difference = "—" if measured is None else f"{measured - expected - (correction or 0):+{form}}"
-        shown = f"{expected:{form}}" + (f" {correction:+{form}}" if correction else "")
-        body.append(
+        expected, measured, correction = one["expected"], one["measured"], one["correction"] or 0.0
+        shown = f"{expected:{form}}" + (f" → {expected + correction:{form}}" if correction else "")
+        found.setdefault(f"{one['schedule']}, {one['num_steps']} steps, protocol {one['protocol']}", []).append(
             [
-                one["protocol"],
-                f"{one['schedule']}, {one['num_steps']} steps",
                 name,
+                one["verdict"],
                 shown,
                 "—" if measured is None else f"{measured:{form}}",
-                difference,
+                "—" if measured is None else f"{measured - expected - correction:+{form}}",
                 "—" if one["tolerance"] is None else f"{one['tolerance']:{form}}",
-                one["verdict"],
             ]
         )
-    return head, body
+    return found
 
 
 def _is_straight(metric: str, num_images: int, row: Mapping[str, Any]) -> bool:

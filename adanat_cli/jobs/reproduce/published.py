@@ -14,6 +14,7 @@ from adanat_cli.core.config.share_requests import PullRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
 from adanat_cli.jobs.evaluate.evaluate import evaluate
+from adanat_cli.jobs.evaluate.gallery import Gallery
 from adanat_cli.jobs.reproduce.compare import Expected, compare
 from adanat_cli.jobs.reproduce.needs import Need, model_folder, reference_file
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -49,9 +50,9 @@ def fetch(request: ReproduceRequest, output: Path, needs: list[Need], reporter: 
 
 
 def measure_published(
-    request: ReproduceRequest, output: Path, reporter: Reporter
+    request: ReproduceRequest, output: Path, shown: list[Gallery], reporter: Reporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure the figures of a benchmark, all of whose files are here.
+    """Measure the figures of a benchmark, all of whose files are here; ``shown`` takes the first images.
 
     Returns:
         The rows of the evaluation, and the comparisons; empty on processes other than the main one.
@@ -82,6 +83,7 @@ def measure_published(
             spread=("fid",),
         ),
         reporter,
+        shown,
     )
     rows: list[dict[str, Any]] = made.get("results", [])
     by_steps = {row["settings"]["num_steps"]: row for row in rows}

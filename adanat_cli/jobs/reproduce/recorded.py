@@ -13,6 +13,7 @@ from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.reading import sha256_of
 from adanat_cli.jobs.evaluate.evaluate import evaluate
+from adanat_cli.jobs.evaluate.gallery import Gallery
 from adanat_cli.jobs.evaluate.tables import COLUMNS
 from adanat_cli.jobs.reproduce.compare import Expected, compare
 from adanat_cli.jobs.runtime.reporter import Reporter
@@ -75,9 +76,14 @@ def recorded_results(folder: ModelFolder, request: ReproduceRequest) -> tuple[li
 
 
 def measure_again(
-    name: str, recorded: list[Recorded], request: ReproduceRequest, output: Path, reporter: Reporter
+    name: str,
+    recorded: list[Recorded],
+    request: ReproduceRequest,
+    output: Path,
+    shown: list[Gallery],
+    reporter: Reporter,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure recorded results again.
+    """Measure recorded results again; ``shown`` takes the first images.
 
     Returns:
         The rows of the evaluations, and the comparisons; empty on processes other than the main one.
@@ -90,7 +96,7 @@ def measure_again(
         if len(groups) > 1:
             reporter.log(f"{group.schedule}, protocol {group.protocol} ({number} of {len(groups)}).")
         steps = {one.num_steps: one for one in members}
-        made = evaluate(_evaluation(name, group, members, request, output), reporter)
+        made = evaluate(_evaluation(name, group, members, request, output), reporter, shown)
         for row in made.get("results", []):
             one = steps[row["settings"]["num_steps"]]
             rows.append(row)

@@ -13,10 +13,12 @@ from adanat_cli.core.config.published import PUBLISHED
 from adanat_cli.core.config.reproduce import ReproduceRequest
 from adanat_cli.core.errors import require
 from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
+from adanat_cli.jobs.evaluate.gallery import Gallery
 from adanat_cli.jobs.reproduce.compare import DERIVATION, outside
 from adanat_cli.jobs.reproduce.needs import Need, needs_of, with_facts
 from adanat_cli.jobs.reproduce.published import fetch, measure_published, steps_of
 from adanat_cli.jobs.reproduce.recorded import Recorded, check_networks, measure_again, recorded_results
+from adanat_cli.jobs.reproduce.report import write_report
 from adanat_cli.jobs.resolve.models import nat_config, resolve_model
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter, Task
@@ -44,8 +46,9 @@ def reproduce(request: ReproduceRequest, reporter: Reporter) -> dict[str, Any]:
     folder, recorded, left = _recorded(request)
     check_networks(recorded)
     output = _output(request, folder.title)
-    rows, comparisons = measure_again(folder.name, recorded, request, output, reporter)
-    return _finish(request, output, rows, comparisons, left) if rows else {}
+    shown: list[Gallery] = []
+    rows, comparisons = measure_again(folder.name, recorded, request, output, shown, reporter)
+    return _finish(request, output, rows, comparisons, shown, left) if rows else {}
 
 
 def plan(request: ReproduceRequest, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001 - as ``reproduce``
@@ -106,8 +109,9 @@ def _published(request: ReproduceRequest, processes: Processes, reporter: Report
     with processes.state.main_process_first():
         if processes.is_main:
             fetch(request, output, needs, reporter)
-    rows, comparisons = measure_published(request, output, reporter)
-    return _finish(request, output, rows, comparisons, {}, needs) if rows else {}
+    shown: list[Gallery] = []
+    rows, comparisons = measure_published(request, output, shown, reporter)
+    return _finish(request, output, rows, comparisons, shown, {}, needs) if rows else {}
 
 
 def _planned(request: ReproduceRequest, needs: list[Need]) -> dict[str, Any]:
@@ -149,6 +153,7 @@ def _finish(
     output: Path,
     rows: list[dict[str, Any]],
     comparisons: list[dict[str, Any]],
+    shown: Sequence[Gallery],
     left: dict[str, str],
     needs: Sequence[Need] = (),
 ) -> dict[str, Any]:
@@ -163,8 +168,10 @@ def _finish(
         "files": [need.to_json() for need in needs],
         "results": rows,
     }
-    write_json(output / "reproduction.json", values)
-    return values | {"missing": [], "report": str(output / "reproduction.json")}
+    path = output / "reproduction.json"
+    write_json(path, values)
+    write_report(output / "report.html", values, shown)
+    return values | {"missing": [], "reproduction": str(path), "report": str(output / "report.html")}
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adanat_cli.jobs.reproduce.compare import ERRORS, Expected, compare, outside, table, unjudged
+from adanat_cli.jobs.reproduce.compare import ERRORS, HEAD, Expected, compare, outside, tables, unjudged
 
 
 def row(
@@ -53,7 +53,9 @@ def test_what_depends_on_the_number_of_images_is_judged_of_equal_numbers_only(
     one = compare(Expected(metric, 0.9, 100, "recorded"), row(metric, 0.1, num_images=num_images))
     assert one["verdict"] == verdict
     assert list(unjudged([one])) == (
-        [] if verdict == "outside" else [f"Not judged, it depends on the number of images: {table([one])[1][0][2]}"]
+        []
+        if verdict == "outside"
+        else ["Not judged, it depends on the number of images: " + {"recall": "recall", "fid": "FID"}[metric]]
     )
 
 
@@ -71,7 +73,11 @@ def test_what_is_not_measured_says_why_and_what_lies_outside_is_named() -> None:
     assert "fewer than 20" in compare(Expected("kid", 0.1, 100, "recorded"), bare)["why"]
     far = compare(Expected("kid", 0.1, 100, "recorded"), row("kid", 0.2))
     assert outside([one, far]) == ["KID of cosine, 4 steps (small)"]
-    head, body = table([one, far])
-    assert body[0] == ["small", "cosine, 4 steps", "KID", "0.10000", "—", "—", "—", "not judged"]
-    assert body[1][3:] == ["0.10000", "0.20000", "+0.10000", "0.00000", "outside"]
-    assert len(head) == 8
+    found = tables([one, far])
+    assert list(found) == ["cosine, 4 steps, protocol small"]
+    (first, second) = found["cosine, 4 steps, protocol small"]
+    assert first == ["KID", "not judged", "0.10000", "—", "—", "—"]
+    assert second == ["KID", "outside", "0.10000", "0.20000", "+0.10000", "0.00000"]
+    assert len(HEAD) == len(first)
+    corrected = compare(Expected("fid", 8.0, 400, "recorded"), row("fid", 9.5, error=0.1, bias=2.0))
+    assert tables([corrected])["cosine, 4 steps, protocol small"][0][2:5] == ["8.000 → 9.500", "9.500", "+0.000"]
