@@ -31,28 +31,30 @@ p, li, dd { margin: .35rem 0; overflow-wrap: anywhere; }
 ul { padding-left: 1.2rem; }
 .dim, figcaption, footer { color: var(--dim); font-size: .85rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
 thead th { border-top: 0; background: var(--band); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--back); }
 thead th:first-child { background: var(--band); }
 td.equal, td.within { color: var(--good); } td.outside { color: var(--bad); font-weight: 700; }
+td.unjudged { color: var(--dim); }
 .images { display: grid; grid-template-columns: repeat(6, 1fr); gap: .6rem .5rem; }
 .images figure { margin: 0; } .images img { width: 100%; display: block; border-radius: .25rem; }
-.small img { image-rendering: pixelated; }
 figcaption { line-height: 1.25; margin-top: .2rem; overflow-wrap: anywhere; }
 .plot { overflow-x: auto; margin-bottom: 1rem; }
 .plot img { max-width: 100%; background: #fff; border-radius: .4rem; display: block; }
 svg { max-width: 28rem; width: 100%; height: auto; display: block; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .faint { fill: var(--dim); }
 @media (max-width: 40rem) {
-  .images { grid-template-columns: repeat(3, 1fr); } .plot img { min-width: 36rem; max-width: none; } }
+  .images { grid-template-columns: repeat(3, 1fr); } .plot img { min-width: 30rem; max-width: none; }
+  table { font-size: .8rem; } th, td { padding: .35rem; } }
 details { margin: .5rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--band); padding: .75rem; border-radius: .4rem; font-size: .8rem; }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: .75rem; }
 """
 # Should a name slip through unescaped, this still keeps it from running or loading anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_UNMARKED: Mapping[str, str] = {}
 
 
 def text(value: object) -> str:
@@ -93,12 +95,12 @@ def heading(words: str) -> str:
     return f"<h3>{text(words)}</h3>"
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]], marked: Sequence[str] = ()) -> str:
-    """A table that scrolls sideways where the screen is narrow; cells that say one of ``marked`` get its colour."""
+def table(head: Sequence[str], body: Sequence[Sequence[str]], marked: Mapping[str, str] = _UNMARKED) -> str:
+    """A table that scrolls sideways where the screen is narrow; ``marked``: content of a cell -> its class."""
     heads = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
 
     def cell(content: str) -> str:
-        mark = f' class="{text(content)}"' if content in marked else ""
+        mark = f' class="{text(marked[content])}"' if content in marked else ""
         return f"<td{mark}>{text(content)}</td>"
 
     rows = "".join(f"<tr>{''.join(map(cell, line))}</tr>" for line in body)
@@ -123,8 +125,7 @@ def images(gallery: Gallery) -> str:
         source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
         caption = f"<figcaption>{text(label)}</figcaption>" if label else ""
         figures.append(f'<figure><img alt="{text(label or gallery.name)}" src="{source}">{caption}</figure>')
-    small = " small" if all(kind == "image/png" for kind, _ in gallery.pictures) else ""
-    return f'{heading(gallery.name)}<div class="images{small}">{"".join(figures)}</div>'
+    return f'{heading(gallery.name)}<div class="images">{"".join(figures)}</div>'
 
 
 def details(summary: str, values: Mapping[str, Any] | Sequence[Any]) -> str:

@@ -12,7 +12,8 @@ from adanat_cli.jobs.evaluate.in_words import how_measured
 from adanat_cli.jobs.evaluate.tables import COLUMNS, Row, cells
 from adanat_cli.jobs.reproduce.compare import HEAD, tables, unjudged
 
-_VERDICTS = ("equal", "within", "outside")
+_VERDICTS = {"equal": "equal", "within": "within", "outside": "outside", "not judged": "unjudged"}
+"""Verdict -> class of its cell."""
 
 
 def write_report(path: Path, values: Mapping[str, Any], shown: Sequence[Gallery]) -> None:
@@ -24,7 +25,7 @@ def write_report(path: Path, values: Mapping[str, Any], shown: Sequence[Gallery]
         shown: images of each set, some of them twice.
     """
     comparisons, rows = values["comparisons"], values["results"]
-    numbers = {verdict: sum(one["verdict"] == verdict for one in comparisons) for verdict in (*_VERDICTS, "not judged")}
+    numbers = {verdict: sum(one["verdict"] == verdict for one in comparisons) for verdict in _VERDICTS}
     counted = ", ".join(f"{number} {verdict}" for verdict, number in numbers.items() if number)
     lead = [
         f"{len(comparisons)} figures measured again: {counted}."

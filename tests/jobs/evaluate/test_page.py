@@ -77,7 +77,7 @@ def test_a_name_is_text_wherever_it_stands(tmp_path: Path) -> None:
     gallery = Gallery(EVIL, [("image/png", b"")], [EVIL])
     parts = [
         page.heading(EVIL),
-        page.table([EVIL], [[EVIL]], [EVIL]),
+        page.table([EVIL], [[EVIL]], {EVIL: EVIL}),
         page.notes([EVIL]),
         page.images(gallery),
         page.details(EVIL, {EVIL: EVIL}),

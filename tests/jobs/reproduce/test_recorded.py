@@ -163,3 +163,14 @@ reproduce(request, SilentReporter())
     run_two(script, toy / "model", tmp_path)
     kept = json.loads((tmp_path / "reproduction.json").read_text())
     assert {one["verdict"] for one in kept["comparisons"]} == {"equal"}
+
+
+def test_the_report_shows_verdicts_and_the_images_of_both_schedules_once(toy: Path, tmp_path: Path) -> None:
+    values = again(toy, tmp_path, num_samples=40)
+    content = Path(values["report"]).read_text(encoding="utf-8")
+    assert f"{len(values['comparisons'])} figures measured again" in content
+    assert content.count("<circle") == sum(one["tolerance"] is not None for one in values["comparisons"])
+    assert content.count("data:image/png") == 3 * 12
+    assert 'class="within"' in content
+    assert 'class="unjudged"' in content
+    assert "Tolerance: 4.1 standard errors" in content
