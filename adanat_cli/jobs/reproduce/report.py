@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_report(path: Path, values: Mapping[str, Any], shown: Sequence[Gallery]
     left = [f"Not measured again: {words} ({why})" for words, why in values["left_out"].items()]
     sections = []
     if comparisons:
-        judged = [one for one in comparisons if one["tolerance"]]
+        judged = [one for one in comparisons if one["tolerance"] is not None]
         dots = page.band([_name(one) for one in judged], [_share(one) for one in judged]) if judged else ""
         below = page.notes([*unjudged(comparisons), values["derivation"], *left])
         compared = (
@@ -62,5 +63,7 @@ def _name(one: Mapping[str, Any]) -> str:
 
 
 def _share(one: Mapping[str, Any]) -> float:
-    share: float = (one["measured"] - one["expected"] - one["correction"]) / one["tolerance"]
-    return share
+    difference: float = one["measured"] - one["expected"] - one["correction"]
+    if one["verdict"] == "equal":
+        return 0.0
+    return difference / one["tolerance"] if one["tolerance"] else math.copysign(math.inf, difference)
