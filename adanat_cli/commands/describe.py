@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from adanat_cli.commands.results import result_lines
 from adanat_cli.commands.wording import UNBROKEN, lines_of
 
 _WIDTH, _INDENT = 110, 12 * " "
@@ -36,8 +37,7 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"Match       {pair}: {answer}"
     if not values["results"]:
         yield "Results     none measured"
-    for result in values["results"]:
-        yield f"Result      {', '.join(f'{key} {value}' for key, value in result.items())}"
+    yield from result_lines(values["results"])
     for name, about in values.get("known", {}).items():
         yield f"Name        {name}: {about}"
 

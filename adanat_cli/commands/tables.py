@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from adanat_cli.core.errors import printable
 
@@ -33,7 +34,7 @@ def _turned(head: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[list[st
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     table = Table(*head)
     for line in body:
-        table.add_row(*map(printable, line))
+        table.add_row(*(Text(printable(cell)) for cell in line))  # as plain text: brackets of a name are no markup
     text = io.StringIO()
-    Console(file=text, width=20 * len(head)).print(table)
+    Console(file=text, width=max(100, 20 * len(head))).print(table)
     return text.getvalue().rstrip().split("\n")

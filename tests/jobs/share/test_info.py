@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from adanat_cli.commands import info
 from adanat_cli.commands.describe import model_lines
+from adanat_cli.commands.results import result_lines
 from adanat_cli.commands.wording import lines_of
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig, PolicyConfig, VQGANConfig
@@ -52,7 +53,7 @@ def test_it_tells_what_the_folder_holds(model: ModelFolder) -> None:
     assert values["classes"] == {"0": "tench", "2": "pug"}
     assert values["matches"] == {"nat and tokenizer": "yes", "policies/steps-8 and nat": "not recorded"}
     text = "\n".join(model_lines(values))
-    for words in ("vqgan, 8 codes, 16 x 16 grid", "3 classes", "8 steps", "0 tench, 2 pug", "metric fid, value 12.5"):
+    for words in ("vqgan, 8 codes, 16 x 16 grid", "3 classes", "8 steps", "0 tench, 2 pug", "against digits", "12.500"):
         assert words in text
 
 
@@ -111,4 +112,32 @@ def test_plans_and_provenances_are_folded_between_settings() -> None:
         "settings:",
         "  ppo: clip 0.2",
         "  seed: 0",
+    ]
+
+
+def test_recorded_results_are_tables_and_strange_ones_stand_alone() -> None:
+    how = {"protocol": "efficientnet", "num_images": 1000, "dataset": "birds", "seed": 1, "nat": "abc"}
+    results = [
+        {"metric": "top1", "value": 0.25, **how, "schedule": "cosine", "num_steps": 4},
+        {"metric": "real_top1", "value": 0.5, **how, "schedule": "cosine", "num_steps": 4},
+        {"metric": "fid", "value": 8.0, **how, "schedule": "cosine", "num_steps": 4, "guidance": 2.0},
+        {"metric": "fid", "value": 7.0, **how, "schedule": "cosine", "num_steps": 4, "seed": 2},
+        {"metric": "reconstruction_psnr", "value": 20.5, "reconstructed": "[red]birds (val)", "num_images": 9},
+        {"metric": "charm", "value": "much"},
+    ]
+    lines = list(result_lines(results))
+    assert lines[0] == "Result      metric charm, value much"
+    heads = [line for line in lines if line.startswith("Results")]
+    assert heads == [
+        "Results     protocol efficientnet, 1,000 images, against birds, seed 1",
+        "Results     protocol efficientnet, 1,000 images, against birds, seed 2",
+        "Results     9 images",
+    ]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows == [
+        ["cosine, 4 steps", "—", "0.250"],
+        ["cosine, 4 steps, guidance 2.0", "8.000", "—"],
+        ["real images", "—", "0.500"],
+        ["cosine, 4 steps", "7.000"],
+        ["reconstructed [red]birds (val)", "20.50"],
     ]
