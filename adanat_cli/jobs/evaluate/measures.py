@@ -16,6 +16,7 @@ from adanat_cli.core.metrics.manifold import NUM_DENSITY_NEIGHBORS, NUM_NEIGHBOR
 from adanat_cli.core.metrics.recognition import Recognition, recognition
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.core.metrics.scores import inception_score, kernel_distance, signal_to_noise
+from adanat_cli.jobs.runtime.reporter import Task
 
 NEIGHBORS = {
     "precision": NUM_NEIGHBORS,
@@ -234,17 +235,27 @@ and another column in the store."""
 
 
 def measure(
-    measured: Measured, measures: Mapping[tuple[str, ...], Measure] = MEASURES
+    measured: Measured, measures: Mapping[tuple[str, ...], Measure] = MEASURES, task: Task | None = None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return metrics by name, None where one cannot be computed, and the reasons for those."""
+    """Return metrics by name, None where one cannot be computed, and the reasons for those.
+
+    Args:
+        measured: what is measured.
+        measures: the metrics.
+        task: shows which metric is computed.
+    """
     values: dict[str, float | None] = {}
     absent: dict[str, str] = {}
     for names, function in measures.items():
+        if task is not None:
+            task.advance(0, phase=names[0])
         try:
             values |= _finite(function, measured)
         except AbsentError as reason:
             values |= dict.fromkeys(names)
             absent |= dict.fromkeys(names, str(reason))
+        if task is not None:
+            task.advance(1)
     return values, absent
 
 

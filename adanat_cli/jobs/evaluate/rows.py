@@ -21,7 +21,7 @@ from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, 
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageSet, SampleFile, parts_of
-from adanat_cli.jobs.evaluate.measures import MOST_HELD, NEIGHBORS, Measured, measure
+from adanat_cli.jobs.evaluate.measures import MEASURES, MOST_HELD, NEIGHBORS, Measured, measure
 from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
 from adanat_cli.jobs.evaluate.report import Results
 from adanat_cli.jobs.evaluate.spread import spreads
@@ -121,7 +121,6 @@ class Evaluation:
         store, speed = self._extract(subject.title, subject.folder_name, subject.images, subject.num_images)
         if not self.processes.is_main:
             return None
-        self.reporter.log(f"Computing the metrics of {subject.title}.")
         skipped = subject.images.check_read(store) if isinstance(subject.images, Reconstructions) else {}
         device = self.processes.device if self.processes.device.type == "cuda" else torch.device("cpu")
         measured = Measured(
@@ -135,7 +134,8 @@ class Evaluation:
             subject.images.missing_prompts or self.missing_clip,
             device,
         )
-        values, absent = measure(measured)
+        with self.reporter.task(f"Computing the metrics of {subject.title}", len(MEASURES), "metrics") as task:
+            values, absent = measure(measured, task=task)
         cost: dict[str, Any] = {"images_per_second": speed, "num_processes": self.processes.num}
         if isinstance(subject.images, GeneratedImages):
             cost["tera_flops_per_image"] = subject.images.tera_flops()

@@ -51,13 +51,15 @@ def draw_pictures(folder: ModelFolder, output: Path, num_images: int, device: st
             raise
         reporter.warn(f"No samples are drawn for the card. {error}")
         return CardDetails(absent="the text encoder was not at hand when this card was written.")
-    reporter.log("Drawing samples for the card.")
     settled, _ = settle_schedule(choice, folder)
-    images = sampler.images(sampler.schedule(settled), conditions, _SEED, range(num_images))
-    save_png(output / "samples.png", image_grid(images, min(_COLUMNS, num_images)))
-    policies = {
-        policy_component(num_steps): _draw_policy(sampler, conditions, num_steps, output) for num_steps in steps
-    }
+    policies = {}
+    with reporter.task("Drawing samples for the card", 1 + len(steps), "pictures") as task:
+        images = sampler.images(sampler.schedule(settled), conditions, _SEED, range(num_images))
+        save_png(output / "samples.png", image_grid(images, min(_COLUMNS, num_images)))
+        task.advance(1)
+        for num_steps in steps:
+            policies[policy_component(num_steps)] = _draw_policy(sampler, conditions, num_steps, output)
+            task.advance(1)
     return CardDetails(samples="samples.png", policies=policies, prompts=prompts[:num_images])
 
 

@@ -16,7 +16,6 @@ import yaml
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.commands.evaluate import _absent
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.generation.halton import num_revealed
@@ -25,6 +24,7 @@ from adanat_cli.core.generation.tables import write_table
 from adanat_cli.jobs.evaluate import evaluate as job
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
+from adanat_cli.jobs.evaluate.in_words import not_measured
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule
 from adanat_cli.jobs.sample.conditions import ClassConditions
 from adanat_cli.jobs.sample.sampler import Sampler
@@ -104,7 +104,7 @@ def test_a_model_of_one_class_has_no_accuracy(toy: Path) -> None:
 
 def test_what_any_row_lacks_is_said() -> None:
     rows = [{"absent": {"sfid": "no moments"}}, {"absent": {"sfid": "no moments", "fid": "too large", "kid_std": "x"}}]
-    assert _absent(rows) == {"no moments": ["sfid"], "too large": ["fid"]}
+    assert list(not_measured(rows)) == ["Not measured: no moments: sfid", "Not measured: too large: fid"]
 
 
 def test_several_steps_and_schedules_make_one_table_and_a_plot(toy: Path, tmp_path: Path) -> None:
