@@ -7,7 +7,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,9 @@ def remove_store(folder: Path) -> None:
     """Remove a store unless it is marked to be kept, and the folder above it if that is empty then."""
     if (folder / _KEPT).exists():
         return
+    for part in folder.glob("part-*"):  # what describes them goes last, or a kill in between would leave them nameless
+        with suppress(OSError):
+            part.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     above = folder.parent
     if above.is_dir() and not any(above.iterdir()):

@@ -23,7 +23,6 @@ from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.policy.network import PolicyNetwork
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.sample import edit as editing_run
 from adanat_cli.jobs.sample.edit import edit
 from adanat_cli.jobs.sample.sample import sample
 from tests.policy_toy import make_policy_toy
@@ -269,31 +268,6 @@ def test_without_an_output_each_run_finds_a_folder_of_its_own(
     save(image, photo(16, 16, 1))  # the same name, another picture
     request = EditRequest(image, box=BOX, num_steps=1, model=model, device="cpu")
     assert [*found, edit(request, SilentReporter())["output"]] == ["edits", "edits-2", "edits", "edits-3"]
-
-
-def test_a_killed_run_leaves_nothing_half_written_and_is_completed(
-    model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = run(model, images, tmp_path / "whole", box=BOX, batch_size=1)["files"]
-    save_png, left = editing_run.save_png, [2]
-
-    def killed(path: Path, image: Any, facts: Any = None) -> None:
-        if not left[0]:
-            path.with_name(f".{path.name}.1.part").write_text("half")
-            raise KeyboardInterrupt
-        left[0] -= 1
-        save_png(path, image, facts)
-
-    monkeypatch.setattr(editing_run, "save_png", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(model, images, tmp_path / "out", box=BOX, batch_size=1)
-    monkeypatch.undo()
-    assert sorted(file.name for file in (tmp_path / "out").glob("0*.png")) == [Path(file).name for file in whole[:2]]
-    again = run(model, images, tmp_path / "out", box=BOX, batch_size=1)["files"]
-    assert [Path(file).read_bytes() for file in again] == [Path(file).read_bytes() for file in whole]
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(
-        [*(Path(file).name for file in whole), "grid.png", "samples.jsonl"]
-    )
 
 
 @pytest.mark.parametrize(("fields", "expected"), [({"classes": ("1",)}, {"class": "1"}), ({}, {})])

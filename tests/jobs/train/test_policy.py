@@ -22,18 +22,16 @@ from adanat_cli.core.config import DiscriminatorConfig
 from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.data.records import PendingImage
 from adanat_cli.core.data.sources import TableSource
-from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.jobs.resolve.models import load_policy, resolve_model
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_setup import check_request, open_images, prepare
-from adanat_cli.jobs.train.policy_update import PolicyTrainer
 from tests.evaluation_toy import Said
 from tests.jobs.train.test_nat import At
 from tests.policy_toy import make_policy_toy, policy_request, same, state
-from tests.processes import run_two, start
+from tests.processes import run_two
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +73,6 @@ def test_the_exported_model_samples_with_its_policy(toy: Path, tmp_path: Path) -
         output=tmp_path, model=str(model.path), num_images=4, num_steps=3, image_format="npz", device="cpu"
     )
     assert sample(request, SilentReporter())["schedule"] == "learned"
-
-
-def test_a_killed_run_goes_on_to_the_same_state(toy: Path) -> None:
-    script = """
-import os, signal, sys
-from pathlib import Path
-from tests.policy_toy import policy_request
-from tests.jobs.train.test_nat import At
-from adanat_cli.jobs.train.policy import train_policy
-train_policy(policy_request(Path(sys.argv[1]), "killed"), At(3, lambda: os.kill(os.getpid(), signal.SIGKILL)))
-"""
-    process = start(script, toy)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, errors
-    assert state(toy / "killed")["step"] == 2
-    train_policy(policy_request(toy, "killed"), SilentReporter())
-    assert same(toy / "killed", toy / "run")
 
 
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
@@ -152,26 +133,6 @@ def test_every_way_of_training_ends_in_a_policy(toy: Path, tmp_path: Path, chang
     policy = load_policy(resolve_model(result["model"]), 3)
     assert policy is not None
     assert policy.config.kind == changes.get("kind", "adaptive")
-
-
-def test_divergence_stops_with_one_line_and_keeps_the_last_good_state(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    update = PolicyTrainer.update
-
-    phases: list[str] = []
-
-    def spoiled(self: PolicyTrainer, begin: Any) -> dict[str, float]:
-        stats = update(self, phases.append)
-        return {**stats, "loss": float("nan")} if self.step == 3 else stats
-
-    monkeypatch.setattr(PolicyTrainer, "update", spoiled)
-    with pytest.raises(AdaNATError, match="diverged at update 3: loss is not a number") as caught:
-        train_policy(policy_request(toy, "diverged"), SilentReporter())
-    assert "\n" not in str(caught.value)
-    assert state(toy / "diverged")["step"] == 2
-    learning = ["rollout", "reward", "PPO", "reward learns"]
-    assert phases == ["rollout", "warming up the discriminator", *learning[1:], *learning, *learning]
 
 
 def test_install_puts_the_policy_into_the_model_itself(tmp_path: Path) -> None:

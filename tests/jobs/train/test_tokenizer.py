@@ -27,7 +27,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.plans import plan_tokenizer
 from adanat_cli.jobs.train.tokenizer import TokenizerTrainer, train_tokenizer
 from tests.evaluation_toy import Said
-from tests.processes import run_two, start
+from tests.processes import run_two
 
 SHAPE = VQAEConfig(image_size=16, codebook_size=16, code_width=8, channels=(16,))
 TRAINING = TokenizerTrainingConfig(
@@ -41,23 +41,6 @@ TRAINING = TokenizerTrainingConfig(
     log_every=2,
     precision="fp32",
 )
-
-SCRIPT = """
-import os, signal
-from pathlib import Path, PosixPath
-from adanat_cli.core.config import *
-from adanat_cli.core.config.config_file import Record
-from adanat_cli.jobs.runtime.reporter import SilentReporter
-from adanat_cli.jobs.train.tokenizer import TokenizerTrainer
-from adanat_cli.jobs.train.tokenizer import TokenizerSettings, train_tokenizer
-
-update = TokenizerTrainer.update
-def watched(self, images):
-    {kill}
-    return update(self, images)
-TokenizerTrainer.update = watched
-train_tokenizer({request!r}, SilentReporter())
-"""
 
 
 @pytest.fixture
@@ -92,18 +75,6 @@ def test_a_short_training_exports_what_it_trained(request_: TokenizerSettings) -
         for part in (weights(request_), start)
     )
     assert left < 0.05 * moved
-
-
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(request_: TokenizerSettings, tmp_path: Path) -> None:
-    train_tokenizer(request_, SilentReporter())
-    broken = replace(request_, output=tmp_path / "broken")
-    killed = start(SCRIPT.format(kill="if self.step == 10: os.kill(os.getpid(), signal.SIGKILL)", request=broken))
-    _, errors = killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL, errors
-    assert not (broken.output / "model").exists()
-    train_tokenizer(broken, SilentReporter())
-    for name, tensor in weights(request_).items():
-        torch.testing.assert_close(weights(broken)[name], tensor, rtol=0, atol=0, msg=name)
 
 
 def projected(request: TokenizerSettings, **changes: Any) -> TokenizerSettings:

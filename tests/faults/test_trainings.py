@@ -24,6 +24,7 @@ from adanat_cli.jobs.train.nat import NATLoop, pretrain_nat
 from adanat_cli.jobs.train.policy import PolicyLoop, train_policy
 from adanat_cli.jobs.train.run_folder import RunFolder
 from adanat_cli.jobs.train.tokenizer import TokenizerLoop, train_tokenizer
+from tests.faults.commands import assert_same, files
 from tests.full_disk import full_disk
 from tests.image_files import write_class_folder
 from tests.jobs.train.test_nat import At
@@ -73,24 +74,6 @@ def half(toy: Path, new: Path) -> Path:
 
 def go_on(run: Path, reporter: Any = None, **changes: Any) -> dict[str, Any]:
     return pretrain_nat(make_request(run.parent, run.name, **{**EVERY, **changes}), reporter or SilentReporter())
-
-
-def files(run: Path) -> dict[str, bytes]:
-    """Every file of a run, without how fast it went; TensorBoard's log, where that is installed, holds times."""
-    found = {}
-    for file in sorted(path for path in run.rglob("*") if path.is_file() and path.parent.name != "tensorboard"):
-        content = file.read_bytes()
-        if file.name == "metrics.jsonl":
-            lines = [json.loads(line) for line in content.splitlines()]
-            content = json.dumps([{**line, "images_per_second": 0} for line in lines]).encode()
-        found[str(file.relative_to(run))] = content
-    return found
-
-
-def assert_same(run: Path, unbroken: Path) -> None:
-    one, two = files(run), files(unbroken)
-    assert one.keys() == two.keys()
-    assert [name for name in one if one[name] != two[name]] == []
 
 
 def flip_a_bit(file: Path) -> None:
