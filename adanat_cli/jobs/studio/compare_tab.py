@@ -53,7 +53,7 @@ class CompareTab(Tab):
     def _compare(self, *values: Any) -> Iterator[Updates]:
         *fields, ways, curves, kept = values
         folder, warnings = self.room.folder(), list[str]()
-        yield {**self.begun(kept), self.status: pictures.progress("Comparing", None, 0), self.curves: None}
+        yield {self.status: pictures.progress("Comparing", None, 0)}
         try:
             require(bool(ways), "No schedule is chosen; choose one or more.")
             ways = [way for way in WAYS if way in ways]
@@ -62,6 +62,7 @@ class CompareTab(Tab):
         except AdaNATError as problem:
             yield {self.status: pictures.error(plain(problem, folder))}
             return
+        yield {**self.begun(kept), self.curves: None}
         yield from self._drawn(prepared, ways, folder, [*dict.fromkeys(warnings)])
 
     def _prepared(
@@ -115,7 +116,7 @@ class CompareTab(Tab):
             yield {self.table: pictures.columns(ways, shown, labels, errors, len(ways))}
         heads = [way for way, one in zip(ways, prepared, strict=True) if isinstance(one, Drawing)]
         total = sum(drawing.total for drawing in drawings)
-        words = f"{total} images from seed {drawings[0].seed}: {total / seconds:.2g} images/s."
+        words = f"{total} images from seed {drawings[0].seed}: {total / seconds:.2f} images/s."
         yield {
             **self.finished(Kept(drawings, heads, folder), words, warnings),
             self.curves: curves_of_all(drawings, heads),

@@ -33,7 +33,7 @@ class DrawTab(Tab):
             info="automatic: learned where the model has a policy for this number of steps, else cosine",
         )
         self.add_buttons("Draw")
-        self.gallery = gr.HTML(elem_id="gallery", elem_classes="plain")
+        self.gallery = gr.HTML(elem_id="gallery", elem_classes="plain", js_on_load=script("gallery.js"))
         gr.Markdown("#### The four values of every step")
         first = curves_of_table(AUTOMATIC, ())
         self.curves = gr.HTML(
@@ -56,14 +56,14 @@ class DrawTab(Tab):
     def _draw(self, *values: Any) -> Iterator[Updates]:
         *fields, way, curves, kept = values
         folder, warnings, rows = self.room.folder(), list[str](), rows_of(curves)
-        yield {**self.begun(kept), self.status: pictures.progress("Drawing", None, 0)}
+        yield {self.status: pictures.progress("Drawing", None, 0)}
         try:
             asked = self.form.read(*fields)
             sampler = self.room.models.get(asked.model)
             request = asked.sample_request(sampler, way, rows, folder)
             drawing = SampleDrawing(self.room.settled(request, bool(asked.prompts)), sampler, warnings)
             labels, words = list(map(drawing.label, range(drawing.total))), drawing.line.removesuffix(".")
-            yield {self.status: pictures.progress(words, None, 0), self.gallery: pictures.gallery([], labels, False)}
+            yield {**self.begun(kept), self.gallery: pictures.gallery([], labels, False)}
             for frame in drawing.frames():
                 yield {
                     self.status: pictures.progress(words, frame, drawing.total),
@@ -72,9 +72,10 @@ class DrawTab(Tab):
         except AdaNATError as problem:
             yield {self.status: pictures.error(plain(problem, folder))}
             return
-        done = f"{words}: {drawing.total / frame.seconds:.2g} images/s."
+        done = f"{words}: {drawing.total / frame.seconds:.2f} images/s."
         yield {
             **self.finished(Kept([drawing], [way], folder), done, warnings),
+            self.gallery: pictures.gallery(frame.images, labels, True, "Click an image to edit it."),
             self.curves: curves_of(drawing, way),
         }
 

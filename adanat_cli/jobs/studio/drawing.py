@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from adanat_cli.core.config.edit import EditRequest
@@ -20,7 +19,7 @@ from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.sample.conditions import Asked
 from adanat_cli.jobs.sample.edit import edits_of
-from adanat_cli.jobs.sample.edit_files import EditFile
+from adanat_cli.jobs.sample.edit_files import EditFile, picture_and_mask
 from adanat_cli.jobs.sample.editing import Fitted, paste, paste_cut
 from adanat_cli.jobs.sample.pictures import Pixels
 from adanat_cli.jobs.sample.sample import prepared, settle_sample
@@ -140,6 +139,10 @@ class Drawing(ABC):
         """Write what shows all images together."""
 
     @abstractmethod
+    def stem(self, index: int) -> str:
+        """The name of an image's file without its suffix."""
+
+    @abstractmethod
     def write_trace(self, index: int) -> None:
         """Write the trace of one of the first images."""
 
@@ -196,6 +199,10 @@ class SampleDrawing(Drawing):
         """Write the grid."""
         self.run.write_grid(np.stack(images))
 
+    def stem(self, index: int) -> str:
+        """The name of an image's file without its suffix."""
+        return self.run.stem(index)
+
     def write_trace(self, index: int) -> None:
         """Write the trace of one of the first images."""
         self.run.write_traces([index], self.traces[0].alone(index))
@@ -238,11 +245,15 @@ class EditDrawing(Drawing):
         pasted = [paste(self._fitted, square, self.sampler.config.grid) for square in drawn]
         self._shown += self.run.shown(batch, self._files, pasted)
         paths = self.run.write_results(batch, self._files, drawn, pasted)
-        return [np.asarray(Image.open(path)) for path in paths]
+        return [picture_and_mask(path, None)[0] for path in paths]
 
     def end(self, images: Sequence[Pixels]) -> None:
         """Write the grid."""
         self.run.write_grid(self._shown)
+
+    def stem(self, index: int) -> str:
+        """The name of an image's file without its suffix."""
+        return self.run.stem(index)
 
     def write_trace(self, index: int) -> None:
         """Write the trace of one of the first images."""

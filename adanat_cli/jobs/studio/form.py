@@ -46,7 +46,7 @@ class Asked:
         Raises:
             AdaNATError: if the schedule cannot be had, or there are too many images.
         """
-        self._check(self.num_images)
+        self._check(sampler)
         schedule = schedule_options(way, sampler.folder, self.num_steps, rows, folder)
         return SampleRequest(num_images=self.num_images, output=folder, **self._shared(), **schedule)
 
@@ -56,7 +56,7 @@ class Asked:
         Raises:
             AdaNATError: as ``sample_request``, or if box or extension cannot be read.
         """
-        self._check(self.num_images)
+        self._check(sampler)
         schedule = schedule_options(way, sampler.folder, self.num_steps, rows, folder)
         places: dict[str, Any] = {"box": read_box(files.box)} if files.box else {}
         if files.extend:
@@ -81,10 +81,11 @@ class Asked:
             "seed": self.seed,
         }
 
-    def _check(self, number: int) -> None:
+    def _check(self, sampler: Sampler) -> None:
+        sampler.check_steps(self.num_steps)  # before a table by hand would be of another number
         require(
-            number <= MOST_IMAGES,
-            f"--num-images is {number}; the studio draws at most {MOST_IMAGES} at once, `adanat sample` more.",
+            self.num_images <= MOST_IMAGES,
+            f"--num-images is {self.num_images}; the studio draws at most {MOST_IMAGES} at once, `adanat sample` more.",
         )
 
 

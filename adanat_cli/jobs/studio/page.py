@@ -8,6 +8,7 @@ import gradio as gr
 
 from adanat_cli.jobs.studio.compare_tab import CompareTab
 from adanat_cli.jobs.studio.draw_tab import DrawTab
+from adanat_cli.jobs.studio.edit_tab import EditTab
 from adanat_cli.jobs.studio.form import Form
 from adanat_cli.jobs.studio.room import Room
 
@@ -24,7 +25,7 @@ def theme() -> Any:
         neutral_hue="slate",
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-    )
+    ).set(body_text_color_subdued="*neutral_500", block_info_text_color="*neutral_500")
 
 
 def build_page(room: Room, model: str) -> gr.Blocks:
@@ -42,10 +43,12 @@ def build_page(room: Room, model: str) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 form = Form(room.models, model)
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
+            with gr.Column(scale=3, min_width=320), gr.Tabs() as tabs:
                 with gr.Tab("Draw", id="draw"):
                     drawn = DrawTab(room, form)
                 with gr.Tab("Compare", id="compare"):
                     CompareTab(room, form, drawn)
+                with gr.Tab("Edit", id="edit"):
+                    EditTab(room, form, drawn, tabs)
     page.queue(max_size=_MOST_WAITING, default_concurrency_limit=8)
     return page

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 
 from adanat_cli.core.errors import printable
@@ -17,14 +18,14 @@ _LARGE, _QUALITY = 128, 85
 """Images with longer sides are shown as JPEG while they are drawn: a page that redraws often has to be quick."""
 
 
-def gallery(images: Sequence[Pixels], labels: Sequence[str], is_final: bool) -> str:
-    """Figures of images with their labels; grey ones for labels whose images are not begun."""
+def gallery(images: Sequence[Pixels], labels: Sequence[str], is_final: bool, note: str = "") -> str:
+    """Figures of images with their labels, and a note below; grey ones for labels whose images are not begun."""
     figures = [
         _figure(_picture(images[index], is_final) if index < len(images) else "", label)
         for index, label in enumerate(labels)
     ]
     few = " few" if len(labels) <= _FEW else ""
-    return f'<div class="gallery{few}" data-done="{int(is_final)}">{"".join(figures)}</div>'
+    return f'<div class="gallery{few}" data-done="{int(is_final)}">{"".join(figures)}</div>{_note(note)}'
 
 
 _FEW = 4
@@ -79,18 +80,19 @@ def progress(words: str, frame: Frame | None, total: int, share: float | None = 
 
 def _bar(share: float, words: str) -> str:
     filled = f'<div style="width:{share:.1%}"></div>'
-    return f'<div class="bar" role="progressbar" aria-valuenow="{share:.0%}">{filled}</div>{message(words)}'
+    bar = f'<div class="bar" role="progressbar" aria-valuenow="{100 * share:.0f}">{filled}</div>'
+    return f"{bar}{message(words, state='working')}"
 
 
-def message(words: str, warnings: Sequence[str] = ()) -> str:
-    """A line on what happened, and lines with warnings."""
+def message(words: str, warnings: Sequence[str] = (), state: str = "done") -> str:
+    """A line on what happened, and lines with warnings; scripts can read the state."""
     lines = "".join(f'<p class="warning">Warning: {_line(warning)}</p>' for warning in warnings)
-    return f'<p class="said" role="status">{_line(words)}</p>{lines}'
+    return f'<p class="said" role="status" data-state="{state}">{_line(words)}</p>{lines}'
 
 
 def error(words: str) -> str:
     """The line that the terminal would show."""
-    return f'<p class="error" role="alert">Error: {_line(words)}</p>'
+    return f'<p class="error" role="alert" data-state="error">Error: {_line(words)}</p>'
 
 
 def working(share: float, words: str) -> str:
@@ -98,13 +100,17 @@ def working(share: float, words: str) -> str:
     return _bar(share, words)
 
 
-def source_of(pixels: Pixels) -> str:
+def source_of(image: Image.Image) -> str:
     """An image as a data URL, pixel by pixel."""
-    return _picture(pixels, is_final=True)
+    return _picture(np.asarray(image), is_final=True)
+
+
+def _note(words: str) -> str:
+    return f'<p class="note">{_line(words)}</p>' if words else ""
 
 
 def _figure(source: str, label: str) -> str:
-    return f"<figure>{_image(source, label)}<figcaption>{_line(label)}</figcaption></figure>"
+    return f"<figure tabindex=0>{_image(source, label)}<figcaption>{_line(label)}</figcaption></figure>"
 
 
 def _image(source: str, label: str) -> str:

@@ -141,7 +141,7 @@ def curves_of(drawing: Drawing, way: str) -> dict[str, Any]:
     actions = drawing.actions
     series = _series(way, actions)
     if way == BY_HAND:
-        note = "These values are yours. Draw to see their effect."
+        note = "The values by hand, the same for all images. Drag a point to change them further."
     elif series["samples"]:
         note = (
             "Thin lines: the values of each image; thick: their mean. Drag a point, and all images follow the mean "

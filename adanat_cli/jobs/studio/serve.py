@@ -65,8 +65,8 @@ def _serve(request: StudioRequest, reporter: Reporter, port: int, folder: Path) 
         css=script("style.css"),
     )
     url = f"http://{HOST}:{port}"
-    reporter.log(f"The studio is open at {url} (Ctrl-C ends it).")
     try:
+        reporter.log(f"The studio is open at {url} (Ctrl-C ends it).")
         threading.Event().wait()
     except KeyboardInterrupt:
         pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,20 +24,27 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def studio() -> Iterator[str]:
-    """The address of a studio with the embedded model, in a process of its own."""
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio with the embedded model, in a process of its own, which Ctrl-C ends."""
     pytest.importorskip("gradio", reason="the studio needs Gradio: pip install 'adanat[ui]'")
-    command = [sys.executable, "-m", "adanat_cli", "studio", "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+    folder = tmp_path_factory.mktemp("studio")
+    command = [sys.executable, "-m", "adanat_cli", "studio", "--port", "0", "--device", "cpu", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as server:
         try:
             assert server.stderr is not None
             said = server.stderr.readline()
             address = re.search(r"http://127\.0\.0\.1:\d+", said)
-            assert address, said
+            assert address, said + server.stderr.read()
             yield address[0]
+            server.send_signal(signal.SIGINT)
+            result, errors = server.communicate(timeout=60)
         finally:
-            server.terminate()
+            server.kill()
+    assert (server.returncode, errors) == (0, "")
+    assert json.loads(result)["url"] == address[0]
+    assert list(folder.glob("adanat-studio-*")) == [], "nothing is left behind"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 // arrow keys on them, or by the numbers below. props.value is
 // {series: [{name, samples: [n][T][4], table: [T][4]}], editable, note}; a change sets it and triggers "input".
 const NAMES = ["re-masking ratio", "sampling temperature", "re-masking temperature", "guidance scale"];
-const WIDTH = 300, HEIGHT = 170, LEFT = 34, RIGHT = 10, TOP = 10, BOTTOM = 24;
+const HEIGHT = 150, LEFT = 30, RIGHT = 10, TOP = 10, BOTTOM = 24;
 const LEAST = [0, 0.01, 0, 0], MOST = [0.999, Infinity, Infinity, Infinity];
 
 const svg = (tag, attributes, parent) => {
@@ -37,9 +37,8 @@ function limits(value, action) {
   return [Math.min(0, ...all), nice(Math.max(action === 1 ? 1.5 : 1, ...all))];
 }
 
-function plot(parent, value, action) {
-  const box = html("div", { class: "plot" }, parent);
-  html("div", { class: "plot-title" }, box, NAMES[action]);
+function plot(box, value, action) {
+  const WIDTH = Math.max(170, box.clientWidth || 220); // pixels, so that letters have one size everywhere
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${NAMES[action]} by step` }, box);
   const steps = Math.max(...value.series.flatMap(rows).map((table) => table.length));
   const [low, high] = limits(value, action);
@@ -151,6 +150,7 @@ function draw() {
     const changed = JSON.parse(JSON.stringify(value));
     changed.series[0].samples = [];
     changed.edited = true;
+    changed.note = "Changed by hand: draw to see the effect. The values are the same for all images.";
     props.value = changed;
     draw();
     if (focus) element.querySelector(focus)?.focus();
@@ -158,8 +158,13 @@ function draw() {
   };
   if (value.series.length) {
     const plots = html("div", { class: "plots" }, root);
-    NAMES.forEach((_, action) => {
-      const drawn = plot(plots, value, action);
+    const boxes = NAMES.map((name) => {
+      const box = html("div", { class: "plot" }, plots);
+      html("div", { class: "plot-title" }, box, name);
+      return box;
+    });
+    boxes.forEach((box, action) => {
+      const drawn = plot(box, value, action);
       if (editable) handles(drawn, value, commit);
     });
   }
@@ -169,3 +174,11 @@ function draw() {
 
 watch("value", draw);
 draw();
+let known = 0;
+new ResizeObserver(() => {
+  const width = element.clientWidth;
+  if (width && width !== known && !element.querySelector(".handle:active")) {
+    known = width;
+    draw();
+  }
+}).observe(element);

@@ -36,7 +36,7 @@ function draw() {
   const choose = (name) => {
     tool = name;
     for (const key of ["box", "brush"]) buttons[key].setAttribute("aria-pressed", key === name);
-    size.style.visibility = name === "brush" ? "visible" : "hidden";
+    size.style.display = name === "brush" ? "" : "none";
   };
   const publish = (change) => {
     props.value = { ...props.value, ...change };
