@@ -34,12 +34,14 @@ class Said(SilentReporter):
 
 
 class Stops(SilentReporter):
-    """Acts as a task that calls a function after some images."""
+    """Acts as a task that calls a function after some images; other tasks do not count."""
 
     def __init__(self, after: int, act: Any) -> None:
         self.after, self.act, self.seen = after, act, 0
 
-    def task(self, *arguments: Any, **fields: Any) -> Any:
+    def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Any:
+        if unit != "images":
+            return super().task(description, total, unit, done)
         stops = self
 
         class Counted(type(SilentReporter().task("", None))):  # type: ignore[misc]

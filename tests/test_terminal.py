@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.commands import console, describe
+from adanat_cli.commands import console, describe, tables, wording
 from adanat_cli.commands.examples import EXAMPLES
 from adanat_cli.core.errors import AdaNATError, nearest
 from adanat_cli.jobs.resolve.models import resolve_model
@@ -154,3 +154,20 @@ def test_a_log_says_each_count_once(capsys: pytest.CaptureFixture[str], monkeypa
         "Measuring: 1/2 rows",
         "Measuring: 2/2 rows",
     ]
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(200, 29), (25, 20), (19, 14)])
+def test_a_table_fits_the_terminal(columns: int, widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "terminal_width", lambda: columns)
+    lines = tables.drawn(("measured", "FID", "recall"), [["[red]", "8.123", "0.461"]])
+    assert max(map(len, lines)) == widest
+    assert all(cell in "\n".join(lines) for cell in ("[red]", "FID", "8.123", "recall", "0.461"))
+    assert columns > 19 or lines == ["[red]", "  FID 8.123,", "  recall 0.461"]
+
+
+def test_text_folds_at_the_terminal_and_nowhere_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wording.line_width() == 110
+    monkeypatch.setattr(wording.sys.stdout, "isatty", lambda: True, raising=False)
+    for columns, width in ((60, 60), (300, 110), (20, 40)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert wording.line_width() == width

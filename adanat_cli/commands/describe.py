@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from adanat_cli.commands.results import result_lines
-from adanat_cli.commands.wording import UNBROKEN, lines_of
+from adanat_cli.commands.wording import UNBROKEN, line_width, lines_of
 
-_WIDTH, _INDENT = 110, 12 * " "
+_INDENT = 12 * " "
 
 
 def model_lines(values: dict[str, Any]) -> Iterator[str]:
@@ -39,7 +39,7 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
         yield "Results     none measured"
     yield from result_lines(values["results"])
     for name, about in values.get("known", {}).items():
-        yield f"Name        {name}: {about}"
+        yield from textwrap.wrap(f"Name        {name}: {about}", line_width(), subsequent_indent=_INDENT)
 
 
 def _classes(classes: dict[str, str]) -> Iterator[str]:
@@ -52,7 +52,7 @@ def _classes(classes: dict[str, str]) -> Iterator[str]:
     # A name stays on one line, as it is typed.
     listed = ", ".join(f"{label} {short_name(name)}".replace(" ", UNBROKEN) for label, name in classes.items())
     text = f"Classes     {len(classes)}: {listed}"
-    lines = textwrap.wrap(text, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False)
+    lines = textwrap.wrap(text, line_width(), subsequent_indent=_INDENT, break_on_hyphens=False)
     yield from (line.replace(UNBROKEN, " ") for line in lines)
 
 
@@ -64,7 +64,7 @@ def benchmark_lines(values: dict[str, Any]) -> Iterator[str]:
     yield f"Benchmark   {values['name']}: {values['image_size']} x {values['image_size']} pixels, {condition}"
     home = "--data-dir" if values["source"] == values["name"] else f"{values['source']} or --data-dir"
     yield f"Images      {values['num_images']:,} to train on, from {home}:"
-    yield from textwrap.wrap(values["layout"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    yield from textwrap.wrap(values["layout"], line_width(), initial_indent=_INDENT, subsequent_indent=_INDENT)
     yield "Transform   ADM's: halve by box means, one bicubic step to the short side, centre crop, half flipped"
     yield f"Tokenizer   VQGAN, {values['codebook_size']} codes, {grid} grid, {counts['tokenizer']:,} parameters"
     yield f"NAT         {values['nat_size']}, {counts['nat']:,} parameters, {values['nat_steps']:,} updates"

@@ -9,11 +9,10 @@ from typing import Any
 
 from adanat_cli.commands import job, options
 from adanat_cli.commands.tables import drawn
+from adanat_cli.commands.wording import line_width
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.reproduce import ReproduceRequest
 from adanat_cli.core.errors import AdaNATError
-
-_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
             yield f"{title}:"
             yield from drawn(HEAD, body)
         yield from unjudged(values["comparisons"])
-        yield from textwrap.wrap(values["derivation"], _WIDTH)
+        yield from textwrap.wrap(values["derivation"], line_width())
     else:
         from adanat_cli.jobs.evaluate.tables import cells
 

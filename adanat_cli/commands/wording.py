@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_WIDTH, UNBROKEN = 110, "\N{NO-BREAK SPACE}"
+UNBROKEN = "\N{NO-BREAK SPACE}"
+_MOST, _LEAST = 110, 40
+
+
+def line_width() -> int:
+    """Columns of a line of text: as many as the terminal has that reads it, between 40 and 110."""
+    columns = shutil.get_terminal_size((_MOST, 0)).columns if sys.stdout.isatty() else _MOST
+    return max(_LEAST, min(_MOST, columns))
 
 
 def short(value: Any) -> str:
@@ -32,7 +41,7 @@ def lines_of(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
             text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else short(value)
         folded = textwrap.wrap(
             f"{indent}{name}: {text or 'none'}",
-            _WIDTH,
+            line_width(),
             subsequent_indent=f"{indent}  ",
             break_long_words=False,
             break_on_hyphens=False,
