@@ -173,6 +173,15 @@ def test_a_wrong_index_is_said_in_one_line(model: ModelFolder, content: str, wor
     assert "\n" not in str(caught.value)
 
 
+def test_an_index_is_parsed_once_and_anew_when_it_has_changed(model: ModelFolder) -> None:
+    model.write("nat", {}, TENSORS)
+    before = model.index
+    assert ModelFolder(model.path).index is before
+    model.write("tokenizer", {}, TENSORS)
+    assert before.components == ("nat",)
+    assert ModelFolder(model.path).index.components == ("tokenizer", "nat")
+
+
 def damage_weights(path: Path) -> None:
     file = path / "nat" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])

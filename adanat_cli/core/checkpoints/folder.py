@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adanat_cli.core.checkpoints.files import atomic_path, fingerprint, sync, temporary_name, write_json
 from adanat_cli.core.checkpoints.header import Header, read_header
-from adanat_cli.core.checkpoints.index import COMPONENT, POLICY, ModelIndex, component_order, parse_index
+from adanat_cli.core.checkpoints.index import COMPONENT, POLICY, ModelIndex, component_order, read_index
 from adanat_cli.core.checkpoints.lock import locked
 from adanat_cli.core.checkpoints.portable import portable
 from adanat_cli.core.checkpoints.staging import CONFIG_FILE, WEIGHTS_FILE, read_weights, staged
@@ -113,7 +113,7 @@ class ModelFolder:
                 f"{self.path} is not a model folder: it has no {INDEX_FILE}; give a folder that has one, or make one "
                 "with `adanat import`."
             )
-        return parse_index(read_json(file), file)
+        return read_index(read_bytes(file), file)
 
     def has(self, component: str) -> bool:
         """Whether the model has this component."""
