@@ -38,7 +38,7 @@ def opened(browser: Any, studio: str, width: int = 1280) -> Any:
 
 
 @pytest.fixture(scope="module")
-def page(studio: str, browser: Any) -> Iterator[Any]:
+def page(browser: Any, studio: str) -> Iterator[Any]:
     """The page, which also notes its requests, and the errors of its scripts."""
     one = opened(browser, studio)
     yield one
