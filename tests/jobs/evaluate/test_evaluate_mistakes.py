@@ -173,7 +173,7 @@ EVERYWHERE = {
     "keep_features",
     "part_size",
 }
-UNFELT = {"batch_size", "workers", "device"}
+UNFELT = {"batch_size", "workers", "device", "spread"}
 
 
 def test_of_every_option_it_is_said_where_it_acts() -> None:
