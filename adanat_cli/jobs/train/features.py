@@ -29,7 +29,7 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import images_at_once
-from adanat_cli.jobs.runtime.reporter import Reporter, Task
+from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.runtime.seeding import FeatureStream, stream_seed
 from adanat_cli.jobs.sample.pictures import Pixels
 
@@ -259,16 +259,16 @@ def measure_accuracy(
 def feature_moments(
     network: FeatureNetwork,
     images: ImageSource | Images,
+    num_workers: int = 2,
     accelerator: Accelerator | None = None,
-    task: Task | None = None,
 ) -> Moments:
     """Moments of the features of all images, in memory that does not grow with their number.
 
     Args:
         network: in evaluation mode, on its device.
         images: a source, whose unreadable images are left out, or images in memory.
+        num_workers: threads that decode a source.
         accelerator: processes that share a source; each returns the moments of all of it; None for this process alone.
-        task: counts the images of this process.
 
     Raises:
         AdaNATError: if images have another size than the network's, or too many cannot be read.
@@ -276,13 +276,11 @@ def feature_moments(
     moments, size = Moments(), _batch_size(network)
     if isinstance(images, ImageSource):
         start, stop = _share(images, accelerator)
-        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, 2, start, stop))
+        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers, start, stop))
     else:
         parts = (images[start : start + size] for start in range(0, len(images), size))
     for part in parts:
         moments.add(features_of_images(network, part))
-        if task is not None:
-            task.advance(len(part))
     if accelerator is None or accelerator.num_processes == 1:
         return moments
     width = network.config.feature_width  # moments do not know it where a share is empty

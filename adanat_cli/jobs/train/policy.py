@@ -154,9 +154,7 @@ class PolicyLoop(TrainingLoop):
         super().start()
         if self.best.policy:
             return
-        num_images = -(-self.request.training.eval_images // self.run.accelerator.num_processes)
-        with self.reporter.task("Measuring the fixed schedule", num_images, "images") as measuring:
-            self.fixed_distance = self._distance(base_schedule(self.shape), measuring)
+        self.fixed_distance = self._distance(base_schedule(self.shape))
         # A base that is raised to a floor is no longer quite the fixed schedule.
         is_fixed = self.shape.residual and not self.shape.base_floor and not self.begun
         distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
@@ -209,10 +207,9 @@ class PolicyLoop(TrainingLoop):
             "measured_on": measured_on(self.setup.held_out),
         }
 
-    def _distance(self, schedule: PolicySchedule | TableSchedule, task: Task | None = None) -> float:
+    def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
         config = self.request.training
-        seed = stream_seed(Stream.POLICY_EVALUATION, config.seed)
-        return self.evaluator.distance(schedule, seed, config.eval_images, task)
+        return self.evaluator.distance(schedule, stream_seed(Stream.POLICY_EVALUATION, config.seed), config.eval_images)
 
     def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""

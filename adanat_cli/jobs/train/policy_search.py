@@ -164,11 +164,9 @@ class SearchLoop(TrainingLoop):
         )
         table, facts = self.trainer.found()
         seed = stream_seed(Stream.POLICY_EVALUATION, training.seed)
-        with self.run.reporter.task("Measuring the table", 2 * training.eval_images, "images") as measuring:
-            reached, fixed = (
-                held_out.distance(schedule, seed, training.eval_images, measuring)
-                for schedule in (table, base_schedule(self.shape))
-            )
+        reached, fixed = (
+            held_out.distance(schedule, seed, training.eval_images) for schedule in (table, base_schedule(self.shape))
+        )
         found = self.shape.replace(
             kind="table",
             schedule="autonat" if isinstance(table, AutoNATSchedule) else "table",

@@ -76,10 +76,7 @@ class Setup:
         return self._moments(self.held_out)
 
     def _moments(self, images: ImageSource) -> FrechetReference:
-        num_images = images.num_images and -(-images.num_images // self.accelerator.num_processes)
-        with self.networks.reporter.task("Features of real images", num_images, "images") as task:
-            moments = feature_moments(self.features, images, accelerator=self.accelerator, task=task)
-        return FrechetReference(moments.gaussian())
+        return FrechetReference(feature_moments(self.features, images, accelerator=self.accelerator).gaussian())
 
 
 def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
