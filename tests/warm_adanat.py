@@ -25,13 +25,17 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _ADDRESS, _STARTED, _ENDED = "WARM_ADANAT", struct.Struct("<i"), struct.Struct("<id")
+_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables by which processes of a group find each other; a client hands them on."""
 _CLIENT = """#!{python} -SE
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    asked = json.dumps({{"words": sys.argv, "folder": os.getcwd()}}).encode()
+    group = {{name: os.environ[name] for name in {group!r} if name in os.environ}}
+    asked = json.dumps({{"words": sys.argv, "folder": os.getcwd(), "environ": group}}).encode()
     socket.send_fds(server, [asked], [0, 1, 2])
-    server.recv(4)
+    pid = int.from_bytes(server.recv(4), "little")
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number))
     ended = server.recv(12)[:4]
 sys.exit(int.from_bytes(ended, "little", signed=True) & 255 if ended else 1)
 """
@@ -43,7 +47,7 @@ def warm_adanat() -> Iterator[dict[str, str]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:  # of a short name, as addresses of sockets have to be
         address, script = f"{folder}/socket", Path(folder) / "adanat"
-        script.write_text(_CLIENT.format(python=sys.executable, address=address))
+        script.write_text(_CLIENT.format(python=sys.executable, address=address, group=_GROUP))
         script.chmod(0o755)
         command = [sys.executable, "-c", "from tests.warm_adanat import serve; serve()", address]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:

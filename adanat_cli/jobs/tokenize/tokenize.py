@@ -28,6 +28,8 @@ from adanat_cli.jobs.resolve.classes import find_classes
 from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts, resolve_model
 from adanat_cli.jobs.resolve.text_encoders import load_encoder, recorded_name, usual_encoder
 from adanat_cli.jobs.runtime.devices import Processes, images_at_once, start_processes
+from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
+from adanat_cli.jobs.runtime.operations import operations
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
@@ -96,7 +98,10 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
         config = tokenizer_config(folder.config("tokenizer"), str(folder.path))
     data = _data(request, config)
     with torch.device("meta"):
-        num_parameters = sum(parameter.numel() for parameter in build_tokenizer(config).parameters())
+        tokenizer = build_tokenizer(config)
+        num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
+        image = torch.zeros(1, 3, data.image_size, data.image_size)
+        encoding = operations(lambda: tokenizer.encode(image)) * (1 + request.options.flips)
     num_tokens = (data.image_size // config.downsampling) ** 2
     text = {}
     if request.encode_captions and benchmark and benchmark.text_width:
@@ -110,13 +115,23 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
         "options": dataclasses.asdict(request.options),
         "num_parameters": num_parameters,
         "tokens_per_image": num_tokens,
-        "bytes_per_image": 2 * num_tokens * (1 + request.options.flips),
-        **({"num_images": benchmark.num_images} if benchmark and data.split == "train" else {}),
+        "bytes_per_image": (size := 2 * num_tokens * (1 + request.options.flips)),
+        "tera_flops_per_image": round(encoding / 1e12, 4),
+        **(_amounts(benchmark.num_images, size, encoding) if benchmark and data.split == "train" else {}),
         **text,
         "images_at_once": at_once,
         # The widest layers hold about 400 floats per pixel.
         "megabytes_at_once": (4 * num_parameters + 1600 * at_once * data.image_size**2) // 2**20,
         **missing_parts(request.dataset, request.model),
+    }
+
+
+def _amounts(num_images: int, size: int, encoding: int) -> dict[str, Any]:
+    """What all images of a benchmark take: bytes on disk at most, before compression, and hours on GPUs."""
+    return {
+        "num_images": num_images,
+        "megabytes_on_disk_at_most": num_images * size // 2**20,
+        "gpu_hours": gpu_hours(tf32=encoding * num_images),
     }
 
 

@@ -14,6 +14,7 @@ from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
 from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
+from adanat_cli.core.config.tokenizer import TokenizerConfig
 from adanat_cli.core.data.token_shards import read_header, shard_files
 from adanat_cli.core.errors import AdaNATError, hide_secrets
 from adanat_cli.core.nat.uvit import UViT
@@ -32,6 +33,7 @@ from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
 from adanat_cli.jobs.train.nat_cost import count_parameters, forward_operations, state_bytes, update_memory
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.policy import check_processes
+from adanat_cli.jobs.train.policy_cost import PolicyCost, row_bytes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
 from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
@@ -65,7 +67,9 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     config = request.training
     kept = KEPT[config.rollout]
     row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40
-    rollout = row * config.trajectories * request.num_steps
+    rows = config.trajectories * request.num_steps // num_processes()
+    rollout, passed = row * rows, request.ppo.minibatch // num_processes() or rows
+    learning = -(-passed // request.accumulate) * row_bytes(agent, nat) if request.kind in ("adaptive", "static") else 0
     sizes = {
         "num_nat_parameters": _count(network),
         "num_policy_parameters": _count(agent.policy),
@@ -88,12 +92,29 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         **sizes,
         "tokens_per_image": nat.num_tokens,
         "rows_per_update": config.trajectories * request.num_steps,
+        "num_processes": num_processes(),
         "rollout_megabytes": round(rollout / 2**20, 1),
+        **_policy_hours(request, nat, agent),
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
-        "megabytes_on_one_process": _policy_memory(request, nat, image_size, sizes, rollout + 3 * states) // 2**20,
+        "ppo_megabytes": learning // 2**20,
+        "megabytes_on_one_process": _policy_memory(request, nat, image_size, sizes, rollout + 3 * states, learning)
+        // 2**20,
         **({"note": request.note} if request.note else {}),
         **({"missing": missing} if missing else {}),
     }
+
+
+def _policy_hours(request: PolicySettings, nat: NATConfig, agent: Agent) -> dict[str, Any]:
+    """Hours on GPUs of what learns by PPO, and of generating as many images as are usually measured."""
+    benchmark = BENCHMARKS.get(request.dataset)
+    if benchmark and is_absent(request.dataset, request.model):
+        tokenizer: TokenizerConfig = benchmark.tokenizer()
+    else:
+        folder, _ = check_request(request)
+        tokenizer = tokenizer_config(folder.config("tokenizer"), str(folder.path))
+    cost = PolicyCost.of(request, nat, agent, tokenizer, _has_discriminator(request))
+    hours = {} if request.kind in ("search", "tuned") else {"gpu_hours": cost.hours(request)}
+    return {**hours, "gpu_hours_of_50000_images": cost.hours_of_a_measurement(request)}
 
 
 def _difference(request: TokenizerSettings | NATSettings | PolicySettings, settings: dict[str, Any]) -> dict[str, str]:
@@ -143,10 +164,13 @@ def _missing(request: PolicySettings, is_here: bool) -> list[str]:
     return missing
 
 
-def _policy_memory(request: PolicySettings, nat: NATConfig, image_size: int, sizes: dict[str, int], kept: int) -> int:
-    """Rough bytes: weights, those of Adam where they train, what is kept, and the larger of two passes.
+def _policy_memory(
+    request: PolicySettings, nat: NATConfig, image_size: int, sizes: dict[str, int], kept: int, learning: int
+) -> int:
+    """Rough bytes: weights, those of Adam where they train, what is kept, and the largest of three passes.
 
-    One is a guided pass of the NAT, the other an update of heads on EfficientNet.
+    One is a guided pass of the NAT, one PPO's over its share of a minibatch (``learning``), and one an update of heads
+    on EfficientNet.
     """
     trained = sizes["num_policy_parameters"] + sizes["num_critic_parameters"]
     trained += sizes.get("num_trained_discriminator_parameters", 0)
@@ -154,7 +178,7 @@ def _policy_memory(request: PolicySettings, nat: NATConfig, image_size: int, siz
     rows = 2 * request.training.batch_size * (nat.num_tokens + max(nat.text_length, 1))
     block = (9 + 2 * nat.mlp_ratio + nat.depth // 2) * nat.width  # of one block, and the long skips
     logits = 8 * request.training.batch_size * nat.num_tokens * nat.codebook_size
-    passes, judge = 4 * rows * block + 4 * logits, request.discriminator
+    passes, judge = max(4 * rows * block + 4 * logits, learning), request.discriminator
     if _has_discriminator(request) and judge.backbone == "efficientnet":
         seen = seen_by_efficientnet(image_size, judge.resolution)
         passes = max(passes, _JUDGED * judge.batch_size * seen**2)
