@@ -22,6 +22,7 @@ from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, s
 from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.sample.behind import Behind
 from adanat_cli.jobs.sample.conditions import Asked, read_prompts, unused_conditions
 from adanat_cli.jobs.sample.labelled_grid import labelled_grid
 from adanat_cli.jobs.sample.npz import check_room, npz_writer
@@ -171,18 +172,21 @@ class SampleRun:
             add_to_record(request.output, [NPZ])
             files.append(str(request.output / NPZ))
         archive = npz_writer(request.output / NPZ, total, size, self.conditions) if as_npz else nullcontext()
-        with archive as append, reporter.task("Sampling", total, "images") as task:
+        with archive as append, reporter.task("Sampling", total, "images") as task, Behind() as behind:
             for first in range(0, total, request.batch_size):
                 indices = range(first, min(first + request.batch_size, total))
                 trace = Trace(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
                 images = self.sampler.images(schedule, self.conditions, request.seed, indices, trace)
                 if append:
-                    append(images)
+                    behind.do(append, images)
                 else:
-                    files += self.write_pngs(indices, images)[: max(0, _MAX_LISTED - first)]
+                    paths = [str(request.output / f"{self.stem(index)}.png") for index in indices]
+                    files += paths[: max(0, _MAX_LISTED - first)]
+                    behind.do(self.write_pngs, indices, images)
                 if first < _MAX_GRID:
                     shown.append(images[: _MAX_GRID - first].copy())
                 if trace:
+                    behind.wait()  # both add to the record
                     traces += self.write_traces(indices[: trace.num_images], trace)
                 task.advance(len(indices))
         return {"files": files, "grid": self.write_grid(np.concatenate(shown)), "traces": traces}
@@ -193,13 +197,12 @@ class SampleRun:
             return name == NPZ
         return is_numbered(name, self.request.num_images, self.stem)
 
-    def write_pngs(self, indices: Sequence[int], images: Pixels) -> list[str]:
-        """Write the images of a batch; returns their paths."""
+    def write_pngs(self, indices: Sequence[int], images: Pixels) -> None:
+        """Write the images of a batch."""
         names = [f"{self.stem(index)}.png" for index in indices]
         add_to_record(self.request.output, names)
         for index, name, image in zip(indices, names, images, strict=True):
             save_png(self.request.output / name, image, self._facts(index))
-        return [str(self.request.output / name) for name in names]
 
     def _facts(self, index: int) -> dict[str, Any]:
         """What the file of an image says of it: enough to generate it again."""
