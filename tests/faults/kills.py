@@ -122,21 +122,17 @@ class Breaking:
         assert seconds < SECONDS_TO_SAVE
         return code, changes.count("x"), seconds
 
-    def survive(self, name: str, kills: int = 0) -> Outcome:
-        """End a command in every way in turn; each run is begun anew when it is done.
-
-        Args:
-            name: the command.
-            kills: how often it is ended at least; 0 tries each way once, in one run.
+    def survive(self, name: str, kills: int) -> Outcome:
+        """End a command so often, in every way in turn; each run is begun anew when it is done.
 
         Raises:
             AssertionError: if a run ends with other files than an unbroken one.
         """
         unbroken, changes = self._unbroken(name)
         outcome, attempt = Outcome(), 0
-        while outcome.ended.total() < kills or not outcome.num_compared:
+        while outcome.ended.total() < kills:
             broken = self._new_folder("broken", name) / unbroken.name
-            while outcome.ended.total() < (kills or len(WAYS)) and (kills or attempt < len(WAYS)):
+            while outcome.ended.total() < kills:
                 attempt += 1
                 if self._end(name, broken, outcome, WAYS[attempt % len(WAYS)], changes):
                     break

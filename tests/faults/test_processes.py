@@ -1,4 +1,4 @@
-"""One process of a group that dies ends the others at once, with what was saved."""
+"""Signals end a command whatever a library makes of them, and a dead process of a group ends the others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adanat_cli.core.checkpoints.trees import load_tree
+from adanat_cli.jobs.runtime.interrupts import deferred_interrupts, ended_by_signals
 from tests.nat_toy import make_request
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,24 @@ def ranks_of(launcher: int) -> dict[int, int]:
         if parent == launcher and "RANK" in variables:
             found[int(variables["RANK"])] = int(folder.name)
     return found
+
+
+def swallow_the_end() -> None:
+    """Act as a library in C++ does, which makes an error of its own of whatever its callbacks raise."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("went on")
+    except SystemExit:
+        raise ValueError("could not determine the shape") from None
+
+
+def test_a_signal_ends_a_command_with_its_code_even_if_a_library_swallows_it() -> None:
+    with pytest.raises(SystemExit) as left, ended_by_signals():
+        swallow_the_end()
+    assert left.value.code == 143
+    with pytest.raises(SystemExit) as left, deferred_interrupts() as interrupt, interrupt.at_once():
+        swallow_the_end()
+    assert left.value.code == 143
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")

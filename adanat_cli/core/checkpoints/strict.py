@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -45,14 +46,20 @@ def check_weights(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor],
     _check(_without_values(build), tensors, source)
 
 
-def _without_values(build: Callable[[], Module]) -> Module:
-    """Build on the meta device, whose tensors take no memory."""
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let what is built in the block have tensors of the meta device, which take no memory."""
     with torch.device("meta"), _SkipInitialization():
+        yield
+
+
+def _without_values(build: Callable[[], Module]) -> Module:
+    with without_values():
         return build()
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Skip functions that fill tensors in place.
+    """Skip functions that fill tensors.
 
     On meta tensors they have no effect, but make PyTorch load its compiler, which takes a second.
     """
@@ -63,6 +70,8 @@ class _SkipInitialization(TorchFunctionMode):
         name, keywords = getattr(func, "__name__", ""), kwargs or {}
         if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
             return args[0] if args else keywords["tensor"]  # torch.nn.init passes its tensor by keyword
+        if func is torch.randn:
+            func = torch.empty
         return func(*args, **keywords)
 
 

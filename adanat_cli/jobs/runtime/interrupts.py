@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from adanat_cli.jobs.runtime.group import num_processes
+from adanat_cli.core.errors import AdaNATError
 
 PATIENCE = 12.0
 """Seconds after an outside signal until a run is ended that has not reached a point to save. Schedulers kill 10 to 30
@@ -92,9 +92,11 @@ def deferred_interrupts() -> Iterator[Interrupt]:
     previous = {number: signal.signal(number, interrupt.note) for number in (signal.SIGINT, *_outside())}
     try:
         yield interrupt
-    except RuntimeError as error:
-        if interrupt.raised and num_processes() > 1:
-            raise interrupt.end() from error  # another process has left, so the group is broken
+    except AdaNATError:
+        raise
+    except Exception as error:
+        if interrupt.raised:  # a library has swallowed the end, or another process has left and the group is broken
+            raise interrupt.end() from error
         raise
     finally:
         for number, handler in previous.items():
@@ -107,8 +109,10 @@ def ended_by_signals() -> Iterator[None]:
 
     In a group of processes, also leave as on SIGTERM once the launcher is gone.
     """
+    asked: list[int] = []
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
         raise ending(number)
 
     heard, over = _outside(), threading.Event()
@@ -122,6 +126,10 @@ def ended_by_signals() -> Iterator[None]:
         threading.Thread(target=_end_with, args=(os.getppid(), over), daemon=True).start()
     try:
         yield
+    except Exception as error:
+        if asked:  # libraries that are not written in Python turn the end into errors of their own
+            raise ending(asked[0]) from error
+        raise
     finally:
         over.set()
         signal.set_wakeup_fd(before)

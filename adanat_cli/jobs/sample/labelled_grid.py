@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,11 @@ def labelled_grid(images: Pixels, labels: Sequence[str], columns: int = 0) -> Im
 
 def _font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings: it has more letters than Pillow's own font."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", _FONT_SIZE)
+    package = find_spec("matplotlib")  # loading it would take longer than drawing
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(file, _FONT_SIZE)
 
 
 def _fit(label: str, width: int, font: ImageFont.FreeTypeFont) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import BENCHMARKS, PolicyConfig, nat_preset
 from adanat_cli.core.data.captions import EVALUATION_SEED, evaluation_captions
 from adanat_cli.core.errors import AdaNATError, require
@@ -28,7 +27,7 @@ def describe_benchmark(name: str) -> dict[str, Any]:
         raise AdaNATError(f"Benchmark {name!r} is not known; expected one of {', '.join(BENCHMARKS)}.")
     benchmark = BENCHMARKS[name]
     nat = nat_preset(benchmark.nat_size, **benchmark.nat())
-    with torch.device("meta"):
+    with without_values():
         networks = {
             "tokenizer": build_tokenizer(benchmark.tokenizer()),
             "nat": UViT(nat),

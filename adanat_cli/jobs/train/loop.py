@@ -265,7 +265,7 @@ class TrainingLoop(Resumable, ABC):
             # The other processes continue until the main process, which alone saves, has left.
             with interrupt.at_once() if main else nullcontext():
                 self.observe(task)
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException:  # libraries that are not written in Python turn the end into errors of their own
             if not interrupt.raised:
                 raise
             observed = False

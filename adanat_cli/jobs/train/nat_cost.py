@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.nat.uvit import Block, UViT
 from adanat_cli.jobs.runtime.operations import operations
@@ -15,7 +16,7 @@ _KEPT_STATES = 3
 
 def count_parameters(shape: NATConfig) -> int:
     """Number of weights of a NAT, which is not built in memory."""
-    with torch.device("meta"):
+    with without_values():
         return sum(parameter.numel() for parameter in UViT(shape).parameters())
 
 
@@ -46,7 +47,7 @@ def update_memory(
     num_parameters, size = count_parameters(shape), 2 if precision == "bf16" else _FLOAT
     states = 5 * _FLOAT * num_parameters
     if num_shards > 1:
-        with torch.device("meta"):
+        with without_values():
             block = sum(
                 weight.numel() for weight in Block(shape.width, shape.num_heads, shape.mlp_ratio, True).parameters()
             )

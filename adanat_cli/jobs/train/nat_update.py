@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import NATConfig, NATTrainingConfig
 from adanat_cli.core.nat.objective import MaskedTokenLoss, MaskedTokens
 from adanat_cli.core.nat.uvit import UViT
@@ -66,7 +67,7 @@ class NATTrainer(Trainer):
             nat.to(accelerator.device)
             self._loss = accelerator.prepare_model(objective)
         self.ema = Ema(self.nat, config.ema_decay)
-        with torch.device("meta"):
+        with without_values():
             self.averaged = UViT(shape).eval()
         if not self.is_sharded:
             # Shares the average's memory, so it is always up to date; else see ``gather``.

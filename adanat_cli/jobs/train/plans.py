@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from adanat_cli.core.checkpoints.folder import policy_component
+from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, NATConfig, PixelConfig, nat_preset, tokenizer_config
 from adanat_cli.core.config.settings import NATSettings, PolicySettings, TokenizerSettings
@@ -56,7 +56,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     request = fit_to_condition(request, nat)
     start = find_start(request.start, policy_component(request.num_steps), request.output)
     shape = policy_shape(request, nat, fingerprint, start)
-    with torch.device("meta"):
+    with without_values():
         agent, network = Agent(shape), UViT(nat)
         discriminator = None
         if _has_discriminator(request):
@@ -198,7 +198,7 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     pick_device(request.device)
     require_backbones(*request.training.backbones)
     start = find_start(request.start, "tokenizer", request.output)
-    with torch.device("meta"):
+    with without_values():
         num_parameters = _count(build_tokenizer(request.tokenizer))
     settings = {"tokenizer": request.tokenizer.to_dict(), **(start.recorded() if start else {})}
     return {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> nn.Module:
@@ -28,6 +26,9 @@ def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device) 
 
     Source: PyTorch FSDP (arXiv 2304.11277), in its second edition, ``fully_shard``.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for part in (*blocks, module):
         fully_shard(part, mesh=mesh)
@@ -45,16 +46,18 @@ def gathered(tree: Any, keep: bool) -> Any:
         return {key: gathered(value, keep) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [gathered(value, keep) for value in tree]
-    if isinstance(tree, DTensor):
+    if _is_spread(tree):
         whole = plain(tree.detach())  # one at a time, so that a device never holds them all
         return whole.cpu() if keep else None
     return tree
 
 
-def spread(whole: Tensor, like: Tensor) -> Tensor:
+def spread(whole: Tensor, like: Any) -> Tensor:
     """Take this process's part of a tensor that all have, as that of another is spread; none is sent."""
-    if not isinstance(like, DTensor):
+    if not _is_spread(like):
         return whole
+    from torch.distributed.tensor import distribute_tensor
+
     on_device = whole.to(like.device, like.dtype)
     return distribute_tensor(on_device, like.device_mesh, like.placements, src_data_rank=None)
 
@@ -73,9 +76,13 @@ def spread_optimizer(state: dict[str, Any], parameters: Iterable[Tensor]) -> dic
     return {**state, "state": moments}
 
 
-def plain(total: Tensor) -> Tensor:
+def plain(total: Any) -> Tensor:
     """A number that was computed of spread tensors, such as a norm, as a plain tensor."""
-    if isinstance(total, DTensor):
-        whole: Tensor = total.full_tensor()
-        return whole
-    return total
+    whole: Tensor = total.full_tensor() if _is_spread(total) else total
+    return whole
+
+
+def _is_spread(value: Any) -> bool:
+    """Whether a value is a part of a tensor; the module for these, which takes a second to load, is loaded then."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)

@@ -41,8 +41,8 @@ class At(SilentReporter):
         self.left, self.action = step, action
 
     def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
-        self._task = super().task(description, total, unit, done)
-        return self
+        task = super().task(description, total, unit, done)
+        return task if unit.startswith(("image", "img")) else self  # of a measurement, not of the training
 
     def __enter__(self) -> Task:
         return self

@@ -1,0 +1,90 @@
+"""Commands begin at once, in processor time beside that of the libraries that they need."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from adanat_cli.core.config import data_config
+from adanat_cli.core.data import records
+from adanat_cli.core.data.sources import open_source
+from tests.image_files import png
+from tests.policy_toy import make_policy_toy
+
+ROOT = Path(__file__).parents[1]
+
+
+def cpu_seconds(*words: object, cwd: Path = ROOT) -> float:
+    """Processor time of Python with these arguments, the least of two."""
+    seconds = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=environment, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(seconds)
+
+
+def test_help_takes_little_more_than_the_library_that_draws_it() -> None:
+    assert cpu_seconds("-m", "adanat_cli", "--help") < 3 * cpu_seconds("-c", "import typer.rich_utils")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_toy(tmp_path_factory.mktemp("startup"))
+
+
+SLOW = {"torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "sympy", "matplotlib", "datasets", "timm"}
+SAMPLE = "sample -m model --class 1 -n 1 --steps 1 --device cpu -o {out}"
+
+
+def test_a_sample_takes_little_more_than_loading_pytorch(toy: Path) -> None:
+    own = cpu_seconds("-m", "adanat_cli", *SAMPLE.format(out="timed").split(), cwd=toy)
+    assert own < 1.7 * cpu_seconds("-c", "import torch")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        SAMPLE.format(out="sample"),
+        "train-policy -m model -d images --steps 3 --reward fid --dry-run",
+        "train-tokenizer -d images --image-size 16 --dry-run",
+    ],
+    ids=lambda line: line.split()[0],
+)
+def test_what_draws_one_image_or_only_plans_loads_no_compiler(toy: Path, line: str) -> None:
+    script = (
+        "import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as left: assert not left.code, left.code\n"
+        f"slow = {SLOW}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", script, *line.split()]
+    done = subprocess.run(words, cwd=toy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_large_folder_is_opened_without_reading_an_image_in_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in range(4):
+        (tmp_path / f"class {label}").mkdir()
+        (tmp_path / f"class {label}" / "0000.png").write_bytes(png(label, 16))
+        for number in range(1, 1000):
+            os.link(tmp_path / f"class {label}" / "0000.png", tmp_path / f"class {label}" / f"{number:04d}.png")
+    monkeypatch.setattr(records, "read_pixels", lambda *_: pytest.fail("it read an image"))
+    tracemalloc.start()
+    source = open_source(data_config(str(tmp_path), image_size=16))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source.num_images == 4000
+    assert kept / 4000 < 400  # bytes a file: 160 MB for a million were measured
