@@ -54,12 +54,11 @@ def test_a_sample_takes_little_more_than_loading_pytorch(toy: Path) -> None:
     "line",
     [
         SAMPLE.format(out="sample"),
-        "train-policy -m model -d images --steps 3 --reward fid --dry-run",
         "train-tokenizer -d images --image-size 16 --dry-run",
     ],
     ids=lambda line: line.split()[0],
 )
-def test_what_draws_one_image_or_only_plans_loads_no_compiler(toy: Path, line: str) -> None:
+def test_what_draws_one_image_or_plans_without_counting_operations_loads_no_compiler(toy: Path, line: str) -> None:
     script = (
         "import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *sys.argv[1:]]\n"
         "try: main()\n"
