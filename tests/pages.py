@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "examples").glob("*.md")), ROOT / "examples" / "imagenet64" / "README.md")
 
 SHORT = {
-    "sample": "-n 2",
-    "edit": "-n 2",
+    "sample": "-n 2 --precision fp32",
+    "edit": "-n 2 --precision fp32",
     "tokenize": "--workers 0",
     "train-tokenizer": "--updates 2 --batch-size 4 --precision fp32",
     "pretrain-nat": "--updates 2 --batch-size 8 --precision fp32",
@@ -41,7 +41,8 @@ SHORT = {
 """Command -> options that make it short; of an option that is given twice, the last counts."""
 
 SHORTER = {
-    "train-policy (?!.*--reward|.*--kind)": "--discriminator pyramid --discriminator-updates 1 --discriminator-batch 4",
+    "train-policy (?!.*--reward|.*--kind)": "--recipe default --discriminator pyramid --discriminator-updates 1 "
+    "--discriminator-batch 4",
     "stats .*--install": "--updates 2",
     "bench --size large": "--size nano",
 }
@@ -103,7 +104,7 @@ def way(command: str) -> Way:
 
 def shortened(command: str) -> str:
     """The command with fewer updates and images, before its redirection."""
-    line, arrow, file = command.partition(" > ")
+    line, arrow, file = command.replace("--steps 4,8", "--steps 4").partition(" > ")
     extra = [SHORT[shlex.split(line)[1]], *(more for part, more in SHORTER.items() if re.search(part, line))]
     return " ".join(part for part in (line, *extra, arrow + file) if part)
 
