@@ -37,6 +37,7 @@ SHORT = {
     "stats": "-n 12",
     "bench": "--steps 2 --batch-size 1 --repetitions 1",
     "info": "",
+    "reproduce": "-n 20",
 }
 """Command -> options that make it short; of an option that is given twice, the last counts."""
 
@@ -48,8 +49,8 @@ SHORTER = {
 }
 """Line -> options beside those of its command."""
 
-PARSED = r"models/|/data/|\.pth|\.ckpt|mscoco|runs/coco|VIRTUAL_|\byou/|adanat (pull|push)"
-"""Lines that need the Hub, published weights, or a reference of others: their options are read and no more."""
+PARSED = r"models/|/data/|\.pth|\.ckpt|mscoco|runs/coco|VIRTUAL_|\byou/|adanat (pull|push|studio)"
+"""Lines that need the Hub, published weights, a reference of others or a browser: their options are read, no more."""
 
 PLANNED = r"imagenet256 .*(--tokens|--tokenizer|--data-dir)|\bDATA\b"
 """Lines that need ImageNet: those of commands that have --dry-run print their plan."""
