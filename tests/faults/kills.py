@@ -86,7 +86,7 @@ class Breaking:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], seed: int) -> None:
         """Make the toy."""
-        self.folder, self._environment, self._random = folder, environment, random.Random(seed)
+        self.folder, self._environment, self._seed = folder, environment, seed
         make_toy(folder, self.run)
 
     def run(self, command: Command, output: str, end: End | None = None) -> tuple[int, int, float]:
@@ -128,6 +128,7 @@ class Breaking:
         Raises:
             AssertionError: if a run ends with other files than an unbroken one.
         """
+        self._random = random.Random(f"{self._seed} {name}")
         unbroken, changes = self._unbroken(name)
         outcome, attempt = Outcome(), 0
         while outcome.ended.total() < kills:
