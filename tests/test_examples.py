@@ -51,6 +51,7 @@ def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_s
         "TOKENIZER": "--updates 2 --adversarial-start 1 --batch-size 4 --precision fp32",
         "NAT": "--size nano --updates 2 --batch-size 8 --precision fp32",
         "FURTHER": "--updates 1 --batch-size 8 --precision fp32",
+        "DECODER": "--updates 1 --adversarial-start 1 --batch-size 4 --precision fp32",
         "FEATURES": "--updates 2",
         "POLICY": "--reward fid --updates 1 --trajectories 8 --eval-images 8 --batch-size 8",
         "EVALUATION": "-n 6 --steps 4 --schedule learned",
@@ -60,7 +61,7 @@ def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_s
         script = [str(ROOT / "examples" / "imagenet64" / "train.sh"), str(data), str(folder)]
         done = subprocess.run(script, capture_output=True, text=True, env={**environment, **short}, check=False)
     assert done.returncode == 0, done.stderr
-    model = ModelFolder(folder / "nat" / "model")
+    model = ModelFolder(folder / "decoder" / "model")
     assert model.index.components == ("tokenizer", "nat", "features", "policies/steps-4", "policies/steps-8")
     for component in model.index.components:
         weights = model.read(component)[1].values()

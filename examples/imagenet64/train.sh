@@ -4,7 +4,7 @@
 #   examples/imagenet64/train.sh DATA [FOLDER]
 #
 # DATA holds train-*.parquet and validation-*.parquet with columns image and label (ImageNet-1k numbering). The model is
-# FOLDER/nat/model. The same command resumes after an interruption. Each of the variables below holds options of one
+# FOLDER/decoder/model. The same command resumes after an interruption. Each of the variables below holds options of one
 # stage, and can be set from outside, to shorten it for example.
 set -euo pipefail
 
@@ -12,15 +12,16 @@ data=${1:?give the folder of the Parquet files}
 folder=${2:-runs/imagenet64}
 : "${CLASSES:=1 107 145 207 291 301 323 387 779 839 850 873 945 950 963 970 972 973 975 978}"
 : "${TOKENIZER:=--updates 3200 --adversarial-start 400}"
-: "${NAT:=--updates 1300 --learning-rate 2e-3 --decay constant}"
-: "${FURTHER:=--updates 2800 --learning-rate 2e-3 --warmup-steps 100}"
+: "${NAT:=--updates 4000 --learning-rate 2e-3 --warmup-steps 100}"
+: "${FURTHER:=--updates 2200 --learning-rate 1.5e-3 --warmup-steps 100}"
+: "${DECODER:=--updates 700 --learning-rate 4e-4 --warmup-steps 50 --adversarial-start 50}"
 : "${FEATURES:=--updates 2000}"
 : "${POLICY:=--reward fid --updates 15 --eval-images 500}"
 : "${EVALUATION:=-n 2000 --steps 4,8 --schedule cosine --schedule learned}"
 : "${SAMPLES:=-n 100}"
 
 images=(--dataset imagenet64 --data-dir "$data")
-model=$folder/nat/model
+model=$folder/decoder/model
 
 # Tokenizer and a first NAT see all classes of the data, for 20 classes are few images.
 adanat train-tokenizer "${images[@]}" --discriminator efficientnet --decay cosine --half \
@@ -34,6 +35,10 @@ adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --model "$fol
 read -ra classes <<< "$CLASSES"
 adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --from "$folder/nat-all/model" \
     "${classes[@]/#/--class=}" --half --output "$folder/nat" $FURTHER
+
+# The decoder alone goes on, which leaves the tokens and so the NAT as they are.
+adanat train-tokenizer "${images[@]}" --from "$folder/nat/model" --freeze-encoder --discriminator efficientnet \
+    --decay cosine --half --output "$folder/decoder" $DECODER
 
 # Real images that were held out, in the features of a small network, which chooses the policies, and of
 # EfficientNet-Lite1, which takes no part in any training.
