@@ -47,7 +47,8 @@ adanat train-tokenizer "${images[@]}" --from "$folder/nat/model" --freeze-encode
 [ -e "$model/references/efficientnet.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
     --protocol efficientnet --install --output "$folder/efficientnet.npz"
 
-# Policies start from the cosine schedule with 3 times its re-masking temperature and 4 times its guidance scale.
+# Policies start from the cosine schedule with 12 times its guidance scale, and 3 (4 steps) or 4 times (8 steps) its
+# re-masking temperature.
 for steps in 4 8; do
     adanat train-policy "${images[@]}" --model "$model" --steps "$steps" --install --half \
         --base "table:$(dirname "$0")/guided-$steps.yaml" \
