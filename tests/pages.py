@@ -49,8 +49,9 @@ SHORTER = {
 }
 """Line -> options beside those of its command."""
 
-PARSED = r"models/|/data/|\.pth|\.ckpt|mscoco|runs/coco|VIRTUAL_|\byou/|adanat (pull|push|studio)"
-"""Lines that need the Hub, published weights, a reference of others or a browser: their options are read, no more."""
+PARSED = r"models/|/data/|\.pth|\.ckpt|mscoco|runs/coco|VIRTUAL_|\byou/|adanat (pull|push|studio|reproduce)"
+"""Lines that need the Hub, published weights, or a reference of others, do not end, or take minutes: their options are
+read and no more."""
 
 PLANNED = r"imagenet256 .*(--tokens|--tokenizer|--data-dir)|\bDATA\b"
 """Lines that need ImageNet: those of commands that have --dry-run print their plan."""
