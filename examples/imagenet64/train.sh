@@ -14,9 +14,9 @@ folder=${2:-runs/imagenet64}
 : "${TOKENIZER:=--updates 3200 --adversarial-start 400}"
 : "${NAT:=--updates 4000 --learning-rate 2e-3 --warmup-steps 100}"
 : "${FURTHER:=--updates 2200 --learning-rate 1.5e-3 --warmup-steps 100}"
-: "${DECODER:=--updates 700 --learning-rate 4e-4 --warmup-steps 50 --adversarial-start 50}"
+: "${DECODER:=--updates 2000 --learning-rate 4e-4 --warmup-steps 50 --adversarial-start 50}"
 : "${FEATURES:=--updates 2000}"
-: "${POLICY:=--reward fid --updates 15 --eval-images 500}"
+: "${POLICY:=--reward fid --updates 10 --eval-images 500}"
 : "${EVALUATION:=-n 2000 --steps 4,8 --schedule cosine --schedule learned}"
 : "${SAMPLES:=-n 100}"
 
