@@ -12,8 +12,8 @@ from adanat_cli.commands.wording import UNBROKEN, line_width, lines_of
 _INDENT = 12 * " "
 
 
-def model_lines(values: dict[str, Any]) -> Iterator[str]:
-    """Lay the values of ``info.describe`` out for people."""
+def model_lines(values: dict[str, Any], full: bool = False) -> Iterator[str]:
+    """Lay the values of ``info.describe`` out for people; ``full`` adds how the components were made."""
     yield f"Model       {values['model']}"
     if "fetch" in values:
         yield f"            {values['about']}"
@@ -22,13 +22,9 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
         yield f"Not here yet; fetch it with: {values['fetch']}"
         return
     yield f"Images      {values['image_size']} x {values['image_size']}"
+    yield ""
     for name, part in values["components"].items():
-        yield ""
-        yield f"{name}: {part['summary']}"
-        formats = ", ".join(part["formats"])
-        yield f"  {part['parameters']:,} parameters, {formats}, {part['bytes'] / 1e6:.1f} MB"
-        yield f"  fingerprint {part['fingerprint'][:16]}"
-        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
+        yield from textwrap.wrap(_component(name, part, values), line_width(), subsequent_indent=_INDENT)
     yield ""
     yield f"Policies    {', '.join(f'{steps} steps' for steps in values['policies']) or 'none'}"
     if values["condition"] != "text":
@@ -40,6 +36,26 @@ def model_lines(values: dict[str, Any]) -> Iterator[str]:
     yield from result_lines(values["results"])
     for name, about in values.get("known", {}).items():
         yield from textwrap.wrap(f"Name        {name}: {about}", line_width(), subsequent_indent=_INDENT)
+    if full:
+        yield from _origins(values)
+    elif values["provenance"]:
+        yield "Training    add --full for the settings of each component, and for fingerprints"
+
+
+def _component(name: str, part: dict[str, Any], values: dict[str, Any]) -> str:
+    """A component's sizes in one line, with its license where that is recorded."""
+    made = values["provenance"].get(name) or {}
+    license_ = f", license {made['license']}" if isinstance(made, dict) and made.get("license") else ""
+    sizes = f"{part['parameters']:,} parameters, {', '.join(part['formats'])}, {part['bytes'] / 1e6:.1f} MB"
+    return f"{name}: {'; '.join(filter(None, (part['summary'], sizes)))}{license_}"
+
+
+def _origins(values: dict[str, Any]) -> Iterator[str]:
+    """Fingerprint of each component, and all that is recorded of how it was made."""
+    for name, part in values["components"].items():
+        yield ""
+        yield f"{name}: fingerprint {part['fingerprint'][:16]}"
+        yield from lines_of(values["provenance"].get(name) or {}, indent="  ")
 
 
 def _classes(classes: dict[str, str]) -> Iterator[str]:

@@ -29,4 +29,4 @@ def command(request: InfoRequest, printing: options.Printing) -> None:
         from adanat_cli.jobs.share.info import describe as describe_model
 
         values = describe_model(request.model)
-        console.result(values, printing.as_json, describe.model_lines(values))
+        console.result(values, printing.as_json, describe.model_lines(values, request.full))

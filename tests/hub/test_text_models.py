@@ -150,7 +150,7 @@ def test_a_model_without_its_encoder_asks_for_it_and_its_card_says_why_it_shows_
 
 
 def test_info_tells_of_the_encoder_and_of_no_classes(home: Path) -> None:
-    text = "\n".join(model_lines(describe(str(home / "nat" / "model"))))
+    text = "\n".join(model_lines(describe(str(home / "nat" / "model")), full=True))
     assert "text: CLIP text tower of width 16, 8 tokens" in text
     assert "text of width 16 by clip" in text
     assert "captions: red; blue" in text

@@ -79,12 +79,13 @@ class EditRequest:
     mask: Path | None = option(
         None,
         help="Image as large as the one to edit: white is drawn anew, black is kept. In a folder, the mask of each "
-        "image has its name.",
+        "image has its name. With --box as well, what either names is drawn.",
     )
     box: Box | None = option(
         None,
         metavar="X,Y,W,H",
-        help="Rectangle to draw anew, in pixels of the image: its upper left corner, width and height.",
+        help="Rectangle to draw anew, in pixels of the image: its upper left corner, width and height. With "
+        "--mask as well, what either names is drawn.",
         kind=str,
         read=read_box,
     )

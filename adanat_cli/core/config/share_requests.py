@@ -126,6 +126,9 @@ class InfoRequest:
     model: str = argument(
         "", help="Model folder, name or Hub id; by default the embedded model and all known names.", show_default=False
     )
+    full: bool = option(
+        False, help="Also show how each component was made: fingerprint, origin and the settings of its training."
+    )
     dataset: str = option(
         "", "--dataset", "-d", help="Show a benchmark instead: imagenet256, imagenet512, mscoco or cc3m."
     )

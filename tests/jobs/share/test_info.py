@@ -57,6 +57,17 @@ def test_it_tells_what_the_folder_holds(model: ModelFolder) -> None:
         assert words in text
 
 
+def test_how_components_were_made_is_shown_last_and_only_if_asked_for(model: ModelFolder) -> None:
+    values = describe(str(model.path))
+    short, full = list(model_lines(values)), list(model_lines(values, full=True))
+    assert short[3].startswith("tokenizer: vqgan, 8 codes")
+    assert "--full" in short[-1]
+    assert not any("a.pth" in line for line in short)
+    assert full[: len(short) - 1] == short[:-1]
+    assert "  file: a.pth" in full[len(short) - 1 :]
+    assert any(values["components"]["nat"]["fingerprint"][:16] in line for line in full)
+
+
 def test_it_tells_when_tokenizer_and_nat_do_not_match(model: ModelFolder) -> None:
     config, tensors = model.read("tokenizer")
     model.write("tokenizer", config, {name: tensor + 1 for name, tensor in tensors.items()})
