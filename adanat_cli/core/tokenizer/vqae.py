@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -95,8 +96,9 @@ class VQAE(Tokenizer):
 
     def latents(self, images: Tensor) -> Tensor:
         """Return the (B, N, C) unit vectors of (B, 3, H, W) images in [0, 1]."""
-        autocast = torch.is_autocast_enabled(images.device.type) and not self._in_float32
-        with torch.autocast(images.device.type, enabled=autocast):
+        # Plans count operations on the meta device, which autocast does not know.
+        is_exact = self._in_float32 and not images.is_meta
+        with torch.autocast(images.device.type, enabled=False) if is_exact else nullcontext():
             h = self.encoder(2 * images - 1)
         return F.normalize(rearrange(h, "b c h w -> b (h w) c").float(), dim=-1)
 

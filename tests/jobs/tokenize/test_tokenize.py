@@ -21,7 +21,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.runtime.devices import start_processes
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
-from adanat_cli.jobs.tokenize.tokenize import TokenizeResult, run_tokenize, tokenize
+from adanat_cli.jobs.tokenize.tokenize import TokenizeResult, plan, run_tokenize, tokenize
 from tests.evaluation_toy import Said
 from tests.image_files import patch_tokenizer, png, write_class_folder
 from tests.processes import run_two
@@ -273,6 +273,21 @@ def test_a_request_joins_model_data_and_picture(images: Path, tmp_path: Path) ->
     assert np.isfinite(values["psnr"])
     assert (tmp_path / "p.png").exists()
     assert len(TokenSet.open(tmp_path / "tokens").info.tokenizer_fingerprint) == 64
+
+
+@pytest.mark.parametrize("data", ["imagenet64", "imagenet256"])
+def test_a_dry_run_counts_operations_of_networks(data: str) -> None:
+    values = plan(TokenizeRequest(data))
+    assert values["tera_flops_per_image"] > 0
+
+
+def test_a_dry_run_knows_tokenizers_without_a_network(images: Path, tmp_path: Path) -> None:
+    from adanat_cli.core.checkpoints.folder import ModelFolder
+    from adanat_cli.core.config import PixelConfig
+
+    ModelFolder(tmp_path).write("tokenizer", PixelConfig(image_size=16).to_dict(), {})
+    values = plan(TokenizeRequest(str(images), model=str(tmp_path)))
+    assert (values["num_parameters"], values["tokens_per_image"]) == (0, 256)
 
 
 def test_the_command_prints_one_json_object(images: Path, tmp_path: Path) -> None:
