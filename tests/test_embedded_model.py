@@ -30,6 +30,7 @@ def test_it_knows_imagenets_numbers_and_its_parts_belong_together() -> None:
 
 def test_its_card_is_written_from_its_index_and_tells_its_policies_and_what_was_measured() -> None:
     folder = resolve_model("")
+    assert folder.name == "imagenet64"  # in messages, wherever it is installed
     card = folder.card()
     assert card == model_card(folder), "write it again: `write_card(resolve_model(''))`"
     for words in ("# imagenet64", "license: mit", "## Policy for 4 steps", "## Policy for 8 steps", "protocol small"):

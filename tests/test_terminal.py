@@ -46,6 +46,8 @@ def test_every_help_page_ends_with_two_examples_that_the_command_understands(com
         ("adanat sample --model imagenet6", ["imagenet64"]),
         ("adanat train-tokenizer --dataset dig", ["digits"]),
         ("adanat train-policy --recipe pa", ["paper"]),
+        ("adanat reproduce imagenet", ["imagenet256", "imagenet512", "imagenet64"]),
+        ("adanat info imagenet6", ["imagenet64"]),
         ("adanat sam", ["sample"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a shell offers after an option: names of classes, models, data and schedules. Nothing heavy is loaded."""
+"""What a shell offers after an option or for an argument: names of classes, models, data and schedules. Nothing heavy is loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from adanat_cli.core.config import DATA_PRESETS, RECIPES
+from adanat_cli.core.config import BENCHMARKS, DATA_PRESETS, RECIPES
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import read_json
 
@@ -21,6 +21,12 @@ def _models(_: typer.Context) -> Offered:
 
     yield from ((path.parent.name, "comes with adanat") for path in sorted(MODELS.glob("*/model_index.json")))
     yield from ((name, known.about) for name, known in known_models().items())
+
+
+def _reproducible(context: typer.Context) -> Offered:
+    """Benchmarks, and models, of which some have a benchmark's name."""
+    yield from ((name, "published figures") for name in BENCHMARKS)
+    yield from (offered for offered in _models(context) if offered[0] not in BENCHMARKS)
 
 
 def _classes(context: typer.Context) -> Offered:
@@ -52,11 +58,13 @@ _OFFERS: dict[str, Callable[[typer.Context], Offered]] = {
     "--recipe": _words("auto", *RECIPES),
     "--discriminator": _words("dino", "efficientnet", "classifier", "pyramid"),
     "--device": _words("cpu", "cuda", "mps"),
+    "MODEL": _models,
+    "BENCHMARK": _reproducible,
 }
 
 
 def completion(flags: Iterable[str]) -> Callable[[typer.Context, str], list[tuple[str, str]]] | None:
-    """The completion of an option with these flags; None where anything can follow."""
+    """The completion of an option with these flags, or of an argument with this metavar; None where anything can follow."""
     offer = next((_OFFERS[flag] for flag in flags if flag in _OFFERS), None)
     if offer is None:
         return None

@@ -76,6 +76,8 @@ def _parameters(kinds: tuple[type[Any], ...]) -> Iterator[inspect.Parameter]:
             is_path = hint is Path or set(get_args(hint)) == {Path, NoneType}
             settings = {**({"parser": _path, "metavar": "PATH"} if is_path else {}), **one.settings}
             if one.is_argument:
+                if offered := completion((str(one.settings.get("metavar", name.upper())),)):
+                    settings["autocompletion"] = offered
                 info = typer.Argument(help=one.help, **settings)
             else:
                 if (offered := completion(one.flags)) and "autocompletion" not in settings:

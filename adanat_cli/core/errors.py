@@ -42,6 +42,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return by_folded[found[0]] if found else ""
 
 
+def not_known(what: str, word: str, known: Iterable[str], expected: str) -> str:
+    """Return the message that a word is not known, with the known one that is spelled most like it.
+
+    Args:
+        what: the word with what it stands for, such as ``--track wandbb``.
+        word: the word alone.
+        known: the known ones.
+        expected: these in words.
+    """
+    meant = nearest(word, known)
+    return f"{what} is not known; {f'did you mean {meant}? E' if meant else 'e'}xpected {expected}."
+
+
 def printable(text: str) -> str:
     """Return text on one line that cannot control a terminal: such characters are escaped as in JSON."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

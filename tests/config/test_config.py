@@ -26,6 +26,7 @@ from adanat_cli.core.config import (
 )
 from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
 from adanat_cli.core.config.share_requests import ImportRequest, PushRequest
+from adanat_cli.core.config.studio import StudioRequest
 from adanat_cli.core.errors import AdaNATError
 
 NAT = nat_preset("micro", codebook_size=64, grid=(8, 8), num_classes=10)
@@ -130,8 +131,9 @@ def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
     ("kind", "fields", "words"),
     [
         (SampleRequest, {"image_format": "jpg"}, r"image_format \(--format\) is 'jpg'; expected 'png' or 'npz'"),
-        (SampleRequest, {"precision": "fp16"}, "precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
+        (SampleRequest, {"precision": "fp16"}, "^--precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
         (StatsRequest, {"dataset": "a", "output": Path("s.npz"), "seed": -1}, "seed is -1; expected at least 0"),
+        (StudioRequest, {"port": 99999}, "^--port is 99999; expected at least 0 and at most 65,535"),
         (EvaluateRequest, {"precision": ""}, "precision is ''; expected"),
         (ImportRequest, {"files": (), "output": Path("m"), "kind": "gan"}, "kind is 'gan'; expected"),
         (PushRequest, {"source": "m", "repo": "a/b", "kind": "image"}, "kind .--tokens. is 'image'; expected"),

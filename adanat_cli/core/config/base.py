@@ -66,8 +66,11 @@ def check_fields(values: Any, noun: str = "") -> None:
     for name, hint in field_types(type(values), include_extras=True).items():  # type: ignore[arg-type]
         value = getattr(values, name)
         what = f"{noun} {name}".lstrip()
-        if flags.get(name, what) not in (what, f"--{name.replace('_', '-')}"):
-            what = f"{what} ({flags[name]})"
+        flag = flags.get(name, "")
+        if flag != f"--{name.replace('_', '-')}":
+            what = f"{what} ({flag})" if flag else what
+        elif not isinstance(values, Config):  # whose fields are keys of files as well
+            what = flag
         check_value(value, hint, what)
 
 

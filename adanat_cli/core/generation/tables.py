@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adanat_cli.core.config.schema import shown
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import AutoNATSchedule, TableSchedule
 from adanat_cli.core.reading import read_yaml
@@ -70,10 +70,12 @@ def _build(path: Path, kind: type[Table], rows: list[tuple[float, ...]]) -> Tabl
 
 def _read_lists(path: Path, keys: tuple[str, ...]) -> dict[str, list[float]]:
     """Read a YAML mapping of these keys to lists of numbers."""
+    expected = f"expected YAML with the keys {', '.join(keys)}"
+    require(path.exists(), f"Schedule file {path} does not exist; {expected}.")
     values = _read_yaml(path)
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
-    if missing:
-        raise AdaNATError(f"Schedule file {path} lacks {', '.join(missing)}; expected the keys {', '.join(keys)}.")
+    require(len(missing) < len(keys), f"{path} is not a schedule file of this kind; {expected}.")
+    require(not missing, f"Schedule file {path} lacks {', '.join(missing)}; {expected}.")
     return {key: _numbers(path, key, values[key]) for key in keys}
 
 

@@ -203,7 +203,7 @@ def _unknown(text: str, labels: Mapping[int, str], num_classes: int, owner: str)
         return f"Class {shown} is not one class but several; give each separately: {each}."
     wanted = _spaced(text)
     by_synonym = {_spaced(synonym): label for label, name in labels.items() for synonym in _synonyms(name)}
-    close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(wanted, by_synonym, n=3, cutoff=0.7)
     # One word of a name ("retriever") is below the cutoff of difflib.
     close += [synonym for synonym in by_synonym if wanted in synonym and synonym not in close]
     nearest: dict[int, str] = {}

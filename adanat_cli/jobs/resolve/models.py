@@ -28,6 +28,15 @@ DEFAULT_MODEL = "imagenet64"
 _COMPATIBLE = "put a compatible NAT and tokenizer into one folder"
 
 
+class EmbeddedFolder(ModelFolder):
+    """A model of this installation, known by name wherever that is."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in messages."""
+        return self.path.name
+
+
 def model_names() -> list[str]:
     """Names of the models that are embedded in this installation."""
     return sorted(folder.name for folder in MODELS.glob("*") if ModelFolder(folder).exists())
@@ -43,7 +52,7 @@ def resolve_model(name_or_path: str) -> ModelFolder:
     """
     name = name_or_path or DEFAULT_MODEL
     if ModelFolder(MODELS / name).exists() and Path(name).name == name:
-        return ModelFolder(MODELS / name)
+        return EmbeddedFolder(MODELS / name)
     if Path(name).is_dir():
         folder = ModelFolder(Path(name))
         _ = folder.index  # raises if it is not a model folder

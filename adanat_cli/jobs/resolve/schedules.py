@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, not_known, require
 from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.jobs.resolve.models import load_policy
@@ -75,7 +75,8 @@ def choose_schedule(
         )
         return ScheduleChoice("table", table.num_steps, *factors, table)
     if text not in ("", "learned", "cosine", "halton"):
-        raise AdaNATError(f"--schedule {text!r} is not known; expected {_KINDS}.")
+        kinds = ("learned", "cosine", "halton", "autonat:FILE", "table:FILE")
+        raise AdaNATError(not_known(f"--schedule {text!r}", text, kinds, _KINDS))
     require(
         text != "halton" or remask_temperature is None,
         "--remask-temperature has no meaning with halton, which never re-masks; its own is --sampling-temperature.",

@@ -263,7 +263,8 @@ def unused_conditions(classes: Sequence[str], prompts: Sequence[str], number: in
     """Yield a line where fewer images are drawn than classes or prompts were given."""
     for given, what in ((classes, "classes"), (prompts, "prompts")):
         if number < len(given):
-            yield f"{setting} {number} draws only the first of the {len(given)} {what}; give {setting} {len(given)}."
+            first = "the first" if number == 1 else f"the first {number}"
+            yield f"{setting} {number} draws only {first} of the {len(given)} {what}; give {setting} {len(given)}."
 
 
 def _as_text(prompt: str) -> str:

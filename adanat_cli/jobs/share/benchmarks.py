@@ -11,7 +11,7 @@ from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import BENCHMARKS, PolicyConfig, nat_preset
 from adanat_cli.core.data.captions import EVALUATION_SEED, evaluation_captions
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, not_known, require
 from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.policy import PolicyNetwork
 from adanat_cli.core.tokenizer.build import build_tokenizer
@@ -24,7 +24,7 @@ def describe_benchmark(name: str) -> dict[str, Any]:
         AdaNATError: if there is no such benchmark.
     """
     if name not in BENCHMARKS:
-        raise AdaNATError(f"Benchmark {name!r} is not known; expected one of {', '.join(BENCHMARKS)}.")
+        raise AdaNATError(not_known(f"Benchmark {name!r}", name, BENCHMARKS, f"one of {', '.join(BENCHMARKS)}"))
     benchmark = BENCHMARKS[name]
     nat = nat_preset(benchmark.nat_size, **benchmark.nat())
     with without_values():

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
-from adanat_cli.core.errors import AdaNATError, nearest, require
+from adanat_cli.core.errors import AdaNATError, not_known, require
 from adanat_cli.jobs.runtime.reporter import Reporter
 
 _TENSORBOARD, _PROJECT = "tensorboard", "adanat"
@@ -25,12 +25,8 @@ def chosen_trackers(asked: Sequence[str]) -> list[str]:
     """
     there = {str(name) for name in get_available_trackers()}
     for name in asked:
-        meant = nearest(name, LOGGER_TYPE_TO_CLASS)
-        require(
-            name in LOGGER_TYPE_TO_CLASS,
-            f"--track {name} is not known{f'; did you mean {meant}? E' if meant else '; e'}xpected "
-            f"{', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.",
-        )
+        known = sorted(LOGGER_TYPE_TO_CLASS)
+        require(name in known, not_known(f"--track {name}", name, known, ", ".join(known)))
         package = _PACKAGES.get(name, name)
         require(name in there, f"--track {name} needs {package}, which is not installed: pip install {package}")
     return list(dict.fromkeys([*([_TENSORBOARD] if _TENSORBOARD in there else []), *asked]))

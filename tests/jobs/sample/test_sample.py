@@ -192,7 +192,8 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"num_images": 0}, "--num-images is 0"),
         ({"num_steps": 0}, "--steps is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),
-        ({"schedule": "cosin"}, "'cosin' is not known; expected learned, cosine, halton"),
+        ({"schedule": "cosin"}, "'cosin' is not known; did you mean cosine. Expected learned, cosine, halton"),
+        ({"schedule": "linear"}, "'linear' is not known; expected learned, cosine, halton"),
         ({"schedule": "autonat:"}, "names no file"),
         ({"schedule": "autonat:/no/such.yaml"}, "does not exist"),
         ({"schedule": "learned", "num_steps": 5}, "no learned policy for 5 steps .it has them for 3"),
@@ -286,6 +287,7 @@ def test_a_class_is_found_however_label_lists_and_file_names_write_it(asked: str
         ("carassius", r"did you mean carassius auratus \(1\)\?$"),
         (" ", "name of a class is empty"),
         ("--", "not one of the 5"),
+        ("lemon", "not one of the 5"),  # rather than the lion, with which it shares three letters
         ("x" * 9999, "xxx…' is not one of the 5"),
     ],
 )
@@ -321,5 +323,5 @@ def test_classes_that_are_not_drawn_are_said(model: str, tmp_path: Path) -> None
             output=tmp_path / str(number), model=model, classes=("1", "3", "8"), num_images=number, num_steps=3
         )
         sample(request, words)
-        line = "--num-images 2 draws only the first of the 3 classes; give --num-images 3."
+        line = "--num-images 2 draws only the first 2 of the 3 classes; give --num-images 3."
         assert words.lines.count(line) == told
