@@ -37,7 +37,7 @@ from adanat_cli.commands import (
 from adanat_cli.commands.examples import epilog
 from adanat_cli.core.errors import AdaNATError, printable
 from adanat_cli.jobs.runtime.group import is_main_process, num_processes, settle_group
-from adanat_cli.jobs.runtime.interrupts import RESUMABLE, ended_by_signals
+from adanat_cli.jobs.runtime.interrupts import ended_by_signals, kept
 
 _ENDED = {130: "Interrupted", 129: "Ended by SIGHUP", 143: "Ended by SIGTERM"}
 """Exit code -> message. Typer sets that of Ctrl-C; the others make schedulers requeue the job."""
@@ -143,7 +143,7 @@ def main() -> None:
         if leaving.code in _ENDED:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would change the exit code of the first
         if leaving.code in _ENDED and is_main_process():
-            _print_line(f"{_ENDED[leaving.code]}. {RESUMABLE}")
+            _print_line(f"{_ENDED[leaving.code]}. {kept(sys.argv[1:])}")
         if num_processes() > 1:
             _end_process(leaving.code)
         raise

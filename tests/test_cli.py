@@ -78,6 +78,20 @@ def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str],
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sample", "-n", "9"], "draws all of them again"),
+        (["--nproc", "2", "edit", "a.png"], "draws all of them again"),
+        (["studio"], "not downloaded"),
+        (["tokenize", "--dataset", "sample"], "resumes"),
+        ([], "resumes"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_leaves(arguments: list[str], words: str) -> None:
+    assert words in interrupts.kept(arguments)
+
+
 @pytest.mark.parametrize(("name", "word"), [("SIGINT", "Interrupted."), ("SIGTERM", "Ended by SIGTERM.")])
 def test_a_signal_is_one_line_and_exits_with_its_code(name: str, word: str) -> None:
     code = (

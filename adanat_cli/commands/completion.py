@@ -1,4 +1,4 @@
-"""What a shell offers after an option or for an argument: names of classes, models, data and schedules. Nothing heavy is loaded."""
+"""What a shell offers for options and arguments: names of classes, models, data, schedules. Nothing heavy is loaded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _OFFERS: dict[str, Callable[[typer.Context], Offered]] = {
 
 
 def completion(flags: Iterable[str]) -> Callable[[typer.Context, str], list[tuple[str, str]]] | None:
-    """The completion of an option with these flags, or of an argument with this metavar; None where anything can follow."""
+    """The completion of an option with these flags, or of an argument with this metavar; None where anything goes."""
     offer = next((_OFFERS[flag] for flag in flags if flag in _OFFERS), None)
     if offer is None:
         return None

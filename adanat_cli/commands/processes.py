@@ -96,14 +96,14 @@ def _prepare(num_processes: int) -> None:
 
 def _exit_code(rank: int, code: int, num_processes: int) -> int:
     """The exit code for a process that failed; one that was ended by a signal, with a negative code, is reported."""
-    from adanat_cli.jobs.runtime.interrupts import RESUMABLE
+    from adanat_cli.jobs.runtime.interrupts import kept
 
     if code >= 0:
         return code
     print(
         f"Process {rank} of {num_processes} was ended by {signal.Signals(-code).name}"
         f"{', as the system does where memory runs out' if -code == signal.SIGKILL else ''}, and the others with it. "
-        f"{RESUMABLE}",
+        f"{kept(sys.argv[1:])}",
         file=sys.stderr,
     )
     return 128 - code  # as shells report it

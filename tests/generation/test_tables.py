@@ -81,7 +81,10 @@ def test_one_step_of_autonat_needs_no_ratio(tmp_path: Path) -> None:
         ("x" * 2**18, "is larger than"),
         ("a: \x1b", "not YAML"),
         ("{", "not YAML"),
-        ("just words", "strategy.yaml is not a schedule file of this kind; expected YAML with the keys manual_ratios, [a-z_, ]+.$"),
+        (
+            "just words",
+            "strategy.yaml is not a schedule file of this kind; expected YAML with the keys manual_ratios, [a-z_, ]+.$",
+        ),
         ("manual_ratios: [0.5]\nmanual_temp: [1]\nmanual_cfg: [1, 1]", "lacks manual_samp_temp"),
         (
             "manual_ratios: [0.5, 0.2]\nmanual_temp: [1]\nmanual_samp_temp: [1, 1]\nmanual_cfg: [1, 1]",

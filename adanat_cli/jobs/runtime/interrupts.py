@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,11 +17,22 @@ PATIENCE = 12.0
 """Seconds after an outside signal until a run is ended that has not reached a point to save. Schedulers kill 10 to 30
 seconds after the signal."""
 RESUMABLE = "What was saved is kept; the same command resumes a training, tokens or a measurement."
+_KEPT = {
+    **dict.fromkeys(("sample", "edit"), "PNGs written so far are kept; the same command draws all of them again."),
+    "studio": "Images that were not downloaded from the page are not kept.",
+}
+"""Command -> the same of it, where nothing resumes."""
 _LONGEST_SAVE = 120.0
 _GONE = 1.0
 """Seconds between two checks whether the launcher is still there."""
 _busy = threading.Event()
 """Set while a state is being saved."""
+
+
+def kept(arguments: Iterable[str]) -> str:
+    """What is left after the end of the command of these arguments; only numbers and options come before its name."""
+    command = next((word for word in arguments if not word.startswith("-") and not word.isdecimal()), "")
+    return _KEPT.get(command, RESUMABLE)
 
 
 def ending(number: int) -> BaseException:

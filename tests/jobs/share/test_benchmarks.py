@@ -81,7 +81,7 @@ def test_a_nat_that_names_no_encoder_has_its_widths() -> None:
 
 
 def test_an_unknown_benchmark_and_captions_of_classes_are_told_in_one_line() -> None:
-    with pytest.raises(AdaNATError, match="did you mean imagenet512. Expected one of imagenet256"):
+    with pytest.raises(AdaNATError, match=r"did you mean imagenet512\? Expected one of imagenet256"):
         describe_benchmark("imagenet51")
     done = CliRunner().invoke(app, ["info", "--dataset", "imagenet256", "--captions", "x.txt"])
     assert isinstance(done.exception, AdaNATError)
