@@ -20,6 +20,7 @@ _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w][\w./-]*))?", re.ASCII)
 _SECRETS = ((re.compile(r"\bhf_\w+"), "hf_…"), (re.compile(r"(?i)\bbearer\s+\S+"), "Bearer …"))
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+_OFFLINE = "HF_HUB_OFFLINE is set, and the cache does not have it; unset it and try again with a network."
 _ANSWER_SECONDS = 120.0
 """Timeout of a request; the client's own default is none."""
 
@@ -52,7 +53,8 @@ class HubId:
 
 def looks_like_hub_id(text: str) -> bool:
     """Whether a text has the form ``user/repo[@revision]`` rather than that of a path."""
-    return text.partition("@")[0].count("/") == 1 and not text.startswith((".", "/", "~"))
+    name = text.partition("@")[0]
+    return name.count("/") == 1 and not name.endswith("/") and not text.startswith((".", "/", "~"))
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def _of_disk(chain: list[BaseException]) -> str:
 
 def _of_offline(chain: list[BaseException]) -> str:
     if any(_named(error, "OfflineModeIsEnabled") for error in chain):
-        return "HF_HUB_OFFLINE is set, and the cache does not have it; unset it and try again with a network."
+        return _OFFLINE
     return ""
 
 
@@ -222,6 +224,8 @@ def _of_connection(chain: list[BaseException]) -> str:
         if _named(error, "RemoteProtocolError", "ReadError", "WriteError"):
             return "the connection was lost during the transfer; run the same command again, complete files are kept."
         if _named(error, "TransportError", "ConnectionError", "gaierror"):
+            if constants.HF_HUB_OFFLINE:  # the data library reports it as a lost connection
+                return _OFFLINE
             return (
                 f"{endpoint} cannot be reached; check network, proxy and HF_ENDPOINT, or set "
                 "HF_HUB_OFFLINE=1 to use the cache."

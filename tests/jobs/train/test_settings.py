@@ -171,6 +171,19 @@ def test_a_dry_run_refuses_a_device_that_is_not_there(own: Path) -> None:
         assert str(done.exception).startswith("Device 'abacus' cannot be used here; try cpu"), line
 
 
+@pytest.mark.parametrize("name", ["nophotos", "nophotos/", "./nophotos", "/nowhere/nophotos", "a/b/nophotos"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_images_that_are_no_folder_and_no_id_are_refused_without_the_hub(name: str, dry_run: list[str]) -> None:
+    done = CliRunner().invoke(app, ["train-tokenizer", "-d", name, "--device", "cpu", *dry_run])
+    assert str(done.exception).startswith(f"{Path(name)} does not exist; expected a folder, a file, a preset or a Hub")
+
+
+@pytest.mark.parametrize("name", ["imagenet256", "user/photos"])
+def test_a_dry_run_plans_for_images_that_are_not_here(name: str) -> None:
+    done = CliRunner().invoke(app, ["train-tokenizer", "-d", name, "--device", "cpu", "--dry-run"])
+    assert done.exit_code == 0
+
+
 def test_a_dry_run_refuses_an_odd_number_of_paired_trajectories(own: Path) -> None:
     line = ["train-policy", "-d", str(own / "shapes"), "-m", str(own / "model"), "--device", "cpu", "--dry-run"]
     done = CliRunner().invoke(app, [*line, "--recipe", "default", "--paired", "--trajectories", "3"])
