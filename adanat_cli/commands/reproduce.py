@@ -47,14 +47,14 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
     if "comparisons" not in values:
         yield from _plan(values)
         return
-    from adanat_cli.jobs.reproduce.compare import HEAD, tables, unjudged
+    from adanat_cli.jobs.reproduce.compare import HEAD, footnote, tables, unjudged, verdict
 
     if values["comparisons"]:
         for title, body in tables(values["comparisons"]).items():
             yield f"{title}:"
             yield from drawn(HEAD, body)
         yield from unjudged(values["comparisons"])
-        yield from textwrap.wrap(values["derivation"], line_width())
+        yield from textwrap.wrap(footnote(values["comparisons"]), line_width())
     else:
         from adanat_cli.jobs.evaluate.tables import cells
 
@@ -62,6 +62,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
         yield "No published figure of this benchmark is known to this version; the measured ones stand alone."
     yield from (f"Not measured again: {words} ({why})" for words, why in values["left_out"].items())
     yield f"Report: {values['report']}"
+    if values["comparisons"]:
+        yield verdict(values["comparisons"])
 
 
 def _plan(values: dict[str, Any]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,14 +24,6 @@ _SAME = 1e-6
 """Two numbers that differ by less than this share are those of the same images, summed in another order."""
 
 HEAD = ("metric", "verdict", "expected", "here", "difference", "tolerance")
-DERIVATION = (
-    f"Tolerance: {ERRORS:g} standard errors of the difference of two sets of images (the jackknife over {NUM_GROUPS} "
-    "groups of those measured), half a unit in the last published digit, and for shares one image. Where the numbers "
-    "of images differ, a Fréchet distance is compared with the one expected of as many images (after the arrow), by "
-    "its bias as the jackknife estimates it, and half of that correction is added; Inception Score, recall, coverage, "
-    "and distances of fewer images than features are not judged then."
-)
-"""How tolerances follow, in words."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,42 @@ def unjudged(comparisons: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if one["why"] and name not in reasons.setdefault(one["why"], []):
             reasons[one["why"]].append(name)
     yield from (f"Not judged, {why}: {', '.join(names)}" for why, names in reasons.items())
+
+
+def derivation(comparisons: Iterable[Mapping[str, Any]]) -> str:
+    """How tolerances follow, in words."""
+    arrow = " (after the arrow)" if any(one["correction"] for one in comparisons) else ""
+    return (
+        f"Tolerance: {ERRORS:g} standard errors of the difference of two sets of images (the jackknife over "
+        f"{NUM_GROUPS} groups of those measured), half a unit in the last published digit, and for shares one image. "
+        "Where the numbers of images differ, a Fréchet distance is compared with the one expected of as many images"
+        f"{arrow}, by its bias as the jackknife estimates it, and half of that correction is added; Inception Score, "
+        "recall, coverage, and distances of fewer images than features are not judged then."
+    )
+
+
+def footnote(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """The same in a sentence or two; ``derivation`` is the whole of it."""
+    arrow = (
+        " After an arrow: what is expected of as many images as here."
+        if any(one["correction"] for one in comparisons)
+        else ""
+    )
+    return f"Tolerance: {ERRORS:g} standard errors of the difference, and rounding; the report tells more.{arrow}"
+
+
+def verdict(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """All figures in one line, such as ``8 figures within their tolerance, 1 not judged at 100 images (FID)``."""
+    numbers = Counter("within" if one["verdict"] == "equal" else one["verdict"] for one in comparisons)
+    idle = [one for one in comparisons if one["verdict"] == "not judged"]
+    images = " or ".join(f"{number:,}" for number in sorted({one["num_measured"] for one in idle}))
+    names = ", ".join(dict.fromkeys(COLUMNS[one["metric"]][0] for one in idle))
+    parts = [
+        f"{numbers['within']} {'figure within its' if numbers['within'] == 1 else 'figures within their'} tolerance"
+    ]
+    parts += [f"{numbers['outside']} outside"] if numbers["outside"] else []
+    parts += [f"{len(idle)} not judged at {images} images ({names})"] if idle else []
+    return f"{', '.join(parts)}."
 
 
 def tables(comparisons: Iterable[Mapping[str, Any]]) -> dict[str, list[list[str]]]:

@@ -11,10 +11,10 @@ from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.config import BENCHMARKS
 from adanat_cli.core.config.published import PUBLISHED
 from adanat_cli.core.config.reproduce import ReproduceRequest
-from adanat_cli.core.errors import require
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.inception import POOL_WIDTH, SPATIAL_WIDTH
 from adanat_cli.jobs.evaluate.gallery import Gallery
-from adanat_cli.jobs.reproduce.compare import DERIVATION, outside
+from adanat_cli.jobs.reproduce.compare import derivation, outside
 from adanat_cli.jobs.reproduce.needs import Need, needs_of, with_facts
 from adanat_cli.jobs.reproduce.published import fetch, measure_published, steps_of
 from adanat_cli.jobs.reproduce.recorded import Recorded, check_networks, measure_again, recorded_results
@@ -96,7 +96,12 @@ def _recorded(request: ReproduceRequest) -> tuple[Any, list[Recorded], dict[str,
         f"{', '.join(idle)} is for published benchmarks ({', '.join(BENCHMARKS)}); {request.name} names a model, whose "
         "recorded results are measured with what it brings. Leave it out.",
     )
-    folder = resolve_model(request.name)
+    try:
+        folder = resolve_model(request.name)
+    except AdaNATError as error:
+        if Path(request.name).exists():
+            raise
+        raise AdaNATError(f"{error} Published benchmarks: {', '.join(BENCHMARKS)}.") from error
     return folder, *recorded_results(folder, request)
 
 
@@ -163,7 +168,7 @@ def _finish(
         "name": request.name,
         "comparisons": comparisons,
         "outside": outside(comparisons),
-        "derivation": DERIVATION,
+        "derivation": derivation(comparisons),
         "left_out": left,
         "files": [need.to_json() for need in needs],
         "results": rows,

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from adanat_cli.jobs.reproduce.compare import ERRORS, HEAD, Expected, compare, outside, tables, unjudged
+from adanat_cli.jobs.reproduce.compare import (
+    ERRORS,
+    HEAD,
+    Expected,
+    compare,
+    derivation,
+    footnote,
+    outside,
+    tables,
+    unjudged,
+    verdict,
+)
 
 
 def row(
@@ -81,3 +92,16 @@ def test_what_is_not_measured_says_why_and_what_lies_outside_is_named() -> None:
     assert len(HEAD) == len(first)
     corrected = compare(Expected("fid", 8.0, 400, "recorded"), row("fid", 9.5, error=0.1, bias=2.0))
     assert tables([corrected])["cosine, 4 steps, protocol small"][0][2:5] == ["8.000 → 9.500", "9.500", "+0.000"]
+
+
+def test_one_line_counts_the_verdicts_and_an_arrow_is_explained_where_there_is_one() -> None:
+    equal = compare(Expected("accuracy", 0.3, 100, "recorded"), row("accuracy", 0.3))
+    curved = compare(Expected("recall", 0.3, 400, "recorded"), row("recall", 0.3))
+    far = compare(Expected("kid", 0.1, 100, "recorded"), row("kid", 0.2))
+    assert verdict([equal]) == "1 figure within its tolerance."
+    assert verdict([equal, equal, curved]) == "2 figures within their tolerance, 1 not judged at 100 images (recall)."
+    assert verdict([equal, far]) == "1 figure within its tolerance, 1 outside."
+    corrected = compare(Expected("fid", 8.0, 400, "recorded"), row("fid", 9.5, error=0.1, bias=2.0))
+    for words in (footnote, derivation):
+        assert "arrow" not in words([equal, curved])
+        assert "arrow" in words([equal, corrected])
