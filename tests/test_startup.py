@@ -72,6 +72,30 @@ def test_what_draws_one_image_or_plans_without_counting_operations_loads_no_comp
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("sample -n 0", "--num-images is 0; expected at least 1"),
+        ("sample --batch-size 0", "--batch-size is 0; expected at least 1"),
+        ("sample --schedule cosin", "'cosin' is not known; expected learned"),
+        ("sample --schedule table:none.yaml", "none.yaml does not exist"),
+        ("edit none.png --box 1,1,2,2", "none.png does not exist; expected an image"),
+    ],
+)
+def test_a_mistake_is_answered_before_pytorch_is_loaded(line: str, complaint: str, tmp_path: Path) -> None:
+    script = (
+        "import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit as left: assert left.code, left.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    words = [sys.executable, "-c", script, *line.split()]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert complaint in done.stderr
+
+
 def test_a_large_folder_is_opened_without_reading_an_image_in_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ from adanat_cli.core.reading import json_text
 if TYPE_CHECKING:
     from adanat_cli.jobs.runtime.reporter import Task
 
+_PASSING = ("phase", "step")
+"""Fields of what is done between two advances."""
 _PLAIN_SECONDS = 15.0
 """Time between two progress lines where stderr is not a terminal."""
 
@@ -42,8 +44,13 @@ class _Meter:
     def advance(self, amount: int, fields: dict[str, Any]) -> None:
         self.done += amount
         if amount:
-            self.fields.pop("phase", None)  # it is over
+            self.end_part()
         self.fields.update(fields)
+
+    def end_part(self) -> None:
+        """Show no longer what lasted a part of one advance: it is over."""
+        for name in _PASSING:
+            self.fields.pop(name, None)
 
     @property
     def rate(self) -> float:
@@ -85,7 +92,7 @@ class _PlainTask:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._meter.fields.pop("phase", None)
+        self._meter.end_part()
         if self._meter.done > self._shown:
             self._print()
 

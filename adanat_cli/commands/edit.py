@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from adanat_cli.commands import job, options
+from adanat_cli.core.config.early import check_early
 from adanat_cli.core.config.edit import EditRequest
 
 
 @options.takes(EditRequest, options.Printing)
 def command(request: EditRequest, printing: options.Printing) -> None:
     """Draw parts of images anew: what a mask or a box covers, or what lies beyond their sides."""
+    check_early(request)
     from adanat_cli.jobs.sample.edit import edit
 
     job.run(edit, request, printing, _lines)

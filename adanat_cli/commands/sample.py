@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from adanat_cli.commands import job, options
+from adanat_cli.core.config.early import check_early
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import require
@@ -27,6 +28,7 @@ class SamplePrinting(options.Printing):
 @options.takes(SampleRequest, SamplePrinting)
 def command(request: SampleRequest, printing: SamplePrinting) -> None:
     """Generate images from classes or prompts."""
+    check_early(request)
     from adanat_cli.jobs.sample.sample import sample
 
     is_npz = request.image_format == "npz"

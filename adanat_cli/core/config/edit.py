@@ -140,6 +140,12 @@ class EditRequest:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def check_files(self) -> None:
+        """Raise an ``AdaNATError`` if image or mask are not there."""
+        files = (self.image, "an image or a folder of images"), (self.mask, "--mask FILE, or a folder of masks")
+        for path, what in files:
+            require(path is None or path.exists(), f"{path} does not exist; expected {what}.")
+
 
 @dataclass(frozen=True)
 class EditSettings(EditRequest):

@@ -113,7 +113,7 @@ class SampleRequest:
     grid: Path | None = option(
         None,
         help="File for the grid of the first 100 images, one column per class that was given.",
-        show_default="OUTPUT/grid.png",
+        show_default="OUTPUT/grid.png; grid-2.png and so on beside that of another run",
     )
     trace: bool = shared.trace()
     seed: int = shared.seed(acts_on=MODEL)

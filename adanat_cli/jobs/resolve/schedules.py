@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from adanat_cli.core.checkpoints.folder import ModelFolder, policy_component
-from adanat_cli.core.errors import AdaNATError, not_known, require
+from adanat_cli.core.config.early import schedule_file
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import CosineSchedule, HaltonSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.tables import read_autonat, read_table
 from adanat_cli.jobs.resolve.models import load_policy
 
 DEFAULT_NUM_STEPS = 8
-_KINDS = "learned, cosine, halton, autonat:FILE or table:FILE"
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,13 @@ def choose_schedule(
     require(num_steps is None or num_steps >= 1, f"--steps is {num_steps}; expected at least 1.")
     factors = (sampling_temperature, remask_temperature, guidance_scale)
     _check_factors(*factors)
-    kind, _, file = text.partition(":")
-    if kind in ("autonat", "table"):
-        require(bool(file), f"--schedule {text} names no file; expected {kind}:FILE.")
-        table = read_autonat(Path(file)) if kind == "autonat" else read_table(Path(file))
+    if file := schedule_file(text):
+        table = read_autonat(file) if text.startswith("autonat:") else read_table(file)
         require(
             num_steps in (None, table.num_steps),
             f"--steps is {num_steps}, but {file} is a schedule of {table.num_steps} steps; leave --steps out.",
         )
         return ScheduleChoice("table", table.num_steps, *factors, table)
-    if text not in ("", "learned", "cosine", "halton"):
-        kinds = ("learned", "cosine", "halton", "autonat:FILE", "table:FILE")
-        raise AdaNATError(not_known(f"--schedule {text!r}", text, kinds, _KINDS))
     require(
         text != "halton" or remask_temperature is None,
         "--remask-temperature has no meaning with halton, which never re-masks; its own is --sampling-temperature.",

@@ -20,6 +20,7 @@ from adanat_cli.core.config.settings import settled_as
 from adanat_cli.core.data.described import plural
 from adanat_cli.core.errors import require
 from adanat_cli.core.generation.schedules import Schedule
+from adanat_cli.core.generation.step import StepCallback
 from adanat_cli.jobs.resolve.models import read_config, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import pick_device
@@ -35,6 +36,7 @@ from adanat_cli.jobs.sample.sample_folder import (
     Run,
     add_to_record,
     check_folder,
+    claim_grid,
     class_ids,
     first_free,
     is_numbered,
@@ -42,7 +44,7 @@ from adanat_cli.jobs.sample.sample_folder import (
     start_record,
 )
 from adanat_cli.jobs.sample.sampler import Sampler
-from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, write_trace
+from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, telling, write_trace
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED, _MAX_LISTED = 100, 16, 8, 100_000
 
@@ -227,7 +229,7 @@ class EditRun:
                 indices = range(first, min(first + request.batch_size, total))
                 trace = Trace(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
                 fitted = self.fitted(indices)
-                drawn = self._draw(schedule, indices, fitted, trace)
+                drawn = self._draw(schedule, indices, fitted, telling(task, self.choice.num_steps, trace))
                 pictures = (fitted[self._place(index)[0]] for index in indices)
                 pasted = [paste(*pair, self.edits.sampler.config.grid) for pair in zip(pictures, drawn, strict=True)]
                 files += self.write_results(indices, fitted, drawn, pasted)[: max(0, _MAX_LISTED - first)]
@@ -251,11 +253,12 @@ class EditRun:
         return fit(self.edits.sampler, file.open(self.edits.request), str(file.image))
 
     def _draw(
-        self, schedule: Schedule, indices: Sequence[int], fitted: dict[EditFile, Fitted], trace: Trace | None
+        self, schedule: Schedule, indices: Sequence[int], fitted: dict[EditFile, Fitted], on_step: StepCallback
     ) -> Pixels:
         files, variations = zip(*map(self._place, indices), strict=True)
         pictures = [fitted[file] for file in files]
-        return draw(self.edits.sampler, schedule, self.conditions, self.edits.request.seed, pictures, variations, trace)
+        seed = self.edits.request.seed
+        return draw(self.edits.sampler, schedule, self.conditions, seed, pictures, variations, on_step)
 
     def write_results(
         self, indices: Sequence[int], fitted: dict[EditFile, Fitted], drawn: Pixels, pasted: Sequence[Pixels]
@@ -305,8 +308,7 @@ class EditRun:
 
     def write_grid(self, shown: Sequence[tuple[str, Pixels]]) -> str:
         """Write the first images and results together, a row for each image unless it has many results."""
-        grid, columns = self.edits.request.output / "grid.png", self.edits.request.variations + 1
-        add_to_record(self.edits.request.output, [grid.name])
+        grid, columns = claim_grid(self.edits.request.output), self.edits.request.variations + 1
         labels, pictures = zip(*shown, strict=True)
         save_png(grid, labelled_grid(np.stack(pictures), labels, columns if columns <= _MAX_COLUMNS else 0))
         return str(grid)

@@ -107,9 +107,8 @@ def find_files(request: EditRequest) -> list[EditFile]:
     Raises:
         AdaNATError: if there is no picture, or one has no mask.
     """
+    request.check_files()
     image, mask = request.image, request.mask
-    for path, what in ((image, "an image or a folder of images"), (mask, "--mask FILE, or a folder of masks")):
-        require(path is None or path.exists(), f"{path} does not exist; expected {what}.")
     images = [image] if not image.is_dir() else _images(image)
     if image.is_dir() and (image / RECORD).exists():  # of `adanat sample`, with a grid beside the images
         images = [file for file in images if not is_picture(file.name)]

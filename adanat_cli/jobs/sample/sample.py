@@ -31,13 +31,14 @@ from adanat_cli.jobs.sample.sample_folder import (
     NPZ,
     add_to_record,
     check_folder,
+    claim_grid,
     first_free,
     is_numbered,
     run_of,
     start_record,
 )
 from adanat_cli.jobs.sample.sampler import Sampler
-from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, write_trace
+from adanat_cli.jobs.sample.trace import TRACE_SUFFIXES, Trace, telling, write_trace
 
 _MAX_GRID, _MAX_COLUMNS, _MAX_TRACED, _MAX_LISTED = 100, 16, 8, 100_000
 
@@ -176,7 +177,8 @@ class SampleRun:
             for first in range(0, total, request.batch_size):
                 indices = range(first, min(first + request.batch_size, total))
                 trace = Trace(_MAX_TRACED - first) if request.trace and first < _MAX_TRACED else None
-                images = self.sampler.images(schedule, self.conditions, request.seed, indices, trace)
+                on_step = telling(task, self.choice.num_steps, trace)
+                images = self.sampler.images(schedule, self.conditions, request.seed, indices, on_step)
                 if append:
                     behind.do(append, images)
                 else:
@@ -217,8 +219,7 @@ class SampleRun:
 
     def write_grid(self, images: Pixels) -> str:
         """Write the first images together; a few classes or prompts have a column each."""
-        grid = self.request.grid or self.request.output / "grid.png"
-        add_to_record(self.request.output, ["grid.png"])
+        grid = self.request.grid or claim_grid(self.request.output)
         columns = len(self.request.classes) or len(self.request.prompts)
         labels = [self.conditions.name(index) for index in range(len(images))]
         save_png(grid, labelled_grid(images, labels, columns if 2 <= columns <= _MAX_COLUMNS else 0))

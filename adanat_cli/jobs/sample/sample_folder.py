@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +30,7 @@ NPZ = "samples.npz"
 _IRRELEVANT = {"output", "num_images", "prompts_file", "grid", "trace", "batch_size", "device", "overwrite"}
 """Fields of a request that do not change image i."""
 _SHOWN = 60
+_GRID = re.compile(r"grid(-[1-9]\d{0,8})?\.png", re.ASCII)
 _MAX_DIGITS = 18
 
 
@@ -140,7 +143,15 @@ def of_last_run(folder: Path, names: Sequence[str]) -> tuple[list[str], str]:
 
 def is_picture(name: str) -> bool:
     """Whether a file name is that of a picture beside the images: the grid or a trace."""
-    return name == "grid.png" or name.endswith(("_trace.png", "_trace.gif"))
+    return bool(_GRID.fullmatch(name)) or name.endswith(("_trace.png", "_trace.gif"))
+
+
+def claim_grid(folder: Path) -> Path:
+    """Record the first of grid.png, grid-2.png, … that is free, once ``start_record`` has removed the run's earlier."""
+    names = (f"grid{f'-{number}' if number > 1 else ''}.png" for number in itertools.count(1))
+    name = next(name for name in names if not (folder / name).exists())
+    add_to_record(folder, [name])
+    return folder / name
 
 
 def _is_of(folder: Path, asked: Run) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from adanat_cli.core.checkpoints.files import atomic_path, write_json
 from adanat_cli.core.generation.actions import ACTION_NAMES, Action
 from adanat_cli.core.generation.state import DecodingState
+from adanat_cli.core.generation.step import StepCallback
 from adanat_cli.core.tokenizer.base import Tokenizer
+from adanat_cli.jobs.runtime.reporter import Task
 from adanat_cli.jobs.sample.labelled_grid import enlarge
 from adanat_cli.jobs.sample.pictures import Pixels, plot_text, save_figure
 from adanat_cli.jobs.sample.sampler import decode_tokens
@@ -78,6 +81,18 @@ class Trace:
             }
             for number, (action, token_ids, mask) in enumerate(self._steps, start=1)
         ]
+
+
+def telling(task: Task, num_steps: int, trace: Trace | None) -> StepCallback:
+    """An ``on_step`` callback for one batch: shows the step beside a bar, and keeps it in a trace if there is one."""
+    numbers = itertools.count(1)
+
+    def on_step(state: DecodingState, action: Action) -> None:
+        task.advance(0, step=f"{next(numbers)}/{num_steps}")
+        if trace is not None:
+            trace(state, action)
+
+    return on_step
 
 
 def write_trace(

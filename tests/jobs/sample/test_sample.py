@@ -12,6 +12,7 @@ from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
 from adanat_cli.commands import sample as sample_command
+from adanat_cli.commands.console import ConsoleReporter
 from adanat_cli.core.checkpoints.folder import Component, ModelFolder
 from adanat_cli.core.config import NATConfig, PolicyConfig, VQAEConfig
 from adanat_cli.core.config.requests import SampleRequest
@@ -225,6 +226,17 @@ def test_a_mistake_gets_one_clear_line_before_any_weights_are_read(
     with pytest.raises(AdaNATError, match=complaint) as caught:
         sample(request, SilentReporter())
     assert "\n" not in str(caught.value)
+
+
+def test_every_step_of_a_batch_is_shown(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("adanat_cli.commands.console._PLAIN_SECONDS", -1.0)
+    request = SampleRequest(output=tmp_path, model=model, num_images=3, num_steps=2, batch_size=2, device="cpu")
+    sample(request, ConsoleReporter())
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Sampling")]
+    steps = [line.rpartition("step ")[2] if "step " in line else line.split()[1] for line in shown]
+    assert steps == ["1/2", "2/2", "2/3", "1/2", "2/2", "3/3"]
 
 
 def test_the_grid_takes_the_place_of_no_image(model: str, tmp_path: Path) -> None:

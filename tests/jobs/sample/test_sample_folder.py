@@ -102,6 +102,21 @@ def test_the_same_command_repeats_and_a_longer_run_contains_it(model: str, tmp_p
     assert len(names(tmp_path)) == 6
 
 
+def test_each_run_keeps_its_grid_and_a_repeated_one_rewrites_its_own(model: str, tmp_path: Path) -> None:
+    first = Path(draw(model, tmp_path)["grid"])
+    before = first.read_bytes()
+    second = Path(draw(model, tmp_path, classes=("2",))["grid"])
+    assert (first.name, second.name) == ("grid.png", "grid-2.png")
+    assert first.read_bytes() == before
+    assert second.read_bytes() != before
+    for classes, grid in ((("1",), first), (("2",), second), (("1",), first)):
+        assert draw(model, tmp_path, classes=classes)["grid"] == str(grid)
+    assert first.read_bytes() == before
+    assert len(measured(tmp_path)) == 4
+    drawn = draw(model, tmp_path, classes=("3",), overwrite=True)
+    assert [path.name for path in tmp_path.glob("grid*")] == [Path(drawn["grid"]).name] == ["grid.png"]
+
+
 def test_a_class_is_the_same_however_it_is_spelt(tmp_path: Path) -> None:
     for words in ("golden_retriever", "n02099601", "+207", "GoldenRetriever"):
         draw("imagenet64", tmp_path, classes=(words,), num_images=1, num_steps=2)
