@@ -77,7 +77,7 @@ def test_what_draws_one_image_or_plans_without_counting_operations_loads_no_comp
     [
         ("sample -n 0", "--num-images is 0; expected at least 1"),
         ("sample --batch-size 0", "--batch-size is 0; expected at least 1"),
-        ("sample --schedule cosin", "'cosin' is not known; expected learned"),
+        ("sample --schedule linear", "'linear' is not known; expected learned"),
         ("sample --schedule table:none.yaml", "none.yaml does not exist"),
         ("edit none.png --box 1,1,2,2", "none.png does not exist; expected an image"),
     ],
