@@ -184,6 +184,7 @@ def test_a_mistake_says_what_the_terminal_says(page: Any) -> None:
     assert isinstance(done.exception, AdaNATError)
     assert said == f"Error: {done.exception}"
     assert page.locator("#draw-command textarea").input_value() == before, "what was drawn before can be downloaded"
+    assert page.locator("#gallery").evaluate("shown => getComputedStyle(shown).opacity") == "0.35"
     page.locator("#classes").get_by_title("Clear").click()
 
 
