@@ -7,7 +7,6 @@ from pathlib import Path
 from adanat_cli.core.config.edit import EditRequest
 from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.errors import AdaNATError, not_known, require
-from adanat_cli.core.reading import read_bytes
 
 _KINDS = "learned, cosine, halton, autonat:FILE or table:FILE"
 
@@ -26,11 +25,8 @@ def check_early(request: SampleRequest | EditRequest) -> None:
     steps = request.num_steps
     require(steps is None or steps >= 1, f"--steps is {steps}; expected at least 1.")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
-    if file := schedule_file(request.schedule):
-        try:
-            read_bytes(file)
-        except AdaNATError as error:
-            raise AdaNATError(f"Schedule file {error}") from error
+    file = schedule_file(request.schedule)
+    require(file is None or file.exists(), f"Schedule file {file} does not exist; fetch or write it again.")
 
 
 def schedule_file(text: str) -> Path | None:
