@@ -71,7 +71,7 @@ class _SkipInitialization(TorchFunctionMode):
         if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
             return args[0] if args else keywords["tensor"]  # torch.nn.init passes its tensor by keyword
         if func is torch.randn:
-            func = torch.empty
+            func, keywords = torch.empty, {name: value for name, value in keywords.items() if name != "generator"}
         return func(*args, **keywords)
 
 
