@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.commands import bench as printing
+from adanat_cli.commands import tables
 from adanat_cli.commands.bench import _lines
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.config.bench import BenchRequest
@@ -219,7 +219,7 @@ def test_rows_become_columns_on_a_terminal_that_is_too_narrow(
     piped = [*_lines(everything)]
     assert max(map(len, piped)) > 120
     monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setattr(printing.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(tables.sys.stdout, "isatty", lambda: True)
     narrow = [line for line in _lines(everything) if line[0] in "┏┃┡│└"]
     assert max(map(len, narrow)) <= 60
     assert set("".join(piped).split()) >= {word for line in narrow for word in line.split() if word.isdigit()}
