@@ -154,8 +154,8 @@ def test_means_and_spreads_over_the_seeds_stand_in_a_line_for_each_way(report: M
     rows = [row(report.FIXED, 0, 9, 0.1), row(report.FIXED, 1, 11, 0.3), row(report.ADAPTIVE, 0, 6, None)]
     rows.append(row(report.ADAPTIVE, 1, 9, None))
     assert list(report.table(rows))[2:] == [
-        "| default (cosine) | 10 ± 1.4 |  | 0.2 ± 0.14 | 0.25 | 0.12 |",
-        "| adaptive, adversarial | 7.5 ± 2.1 | -25% | — | 0.25 | 0.12 |",
+        "| default (cosine) | 10 ± 1.4 |  | 0.2 ± 0.14 | 250 | 0.12 |",
+        "| adaptive, adversarial | 7.5 ± 2.1 | -25% | — | 250 | 0.12 |",
         "| real images | | | 0.5 | | |",
     ]
 
