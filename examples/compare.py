@@ -7,8 +7,9 @@ On scikit-learn's digits, ``digits.sh`` first trains a small NAT; for ImageNet, 
 ``imagenet64/train.sh`` reads. Whatever is trained is trained once for each seed and number of steps, and measured with
 random numbers that no training used, against real images that none has seen: digits in the features of the small
 classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, which neither rewards
-nor picks. On ImageNet, all trainings start from one guided schedule, which has a row of its own. Results, pictures and
-exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured is kept in FOLDER/results.json.
+nor picks. On ImageNet, where the cosine schedule's guidance is too weak, all trainings start from the tuned schedule of
+their seed. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured
+is kept in FOLDER/measured. Several processes can share a folder, each with seeds of its own (--first-seed).
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from compare_report import ADAPTIVE, FIXED, START, STATIC, Drawing, Measurement, read_measurements, write_report
+from compare_report import ADAPTIVE, FIXED, STATIC, TUNED, Drawing, Measurement, write_report
 
 from adanat_cli.cli import app
-from adanat_cli.core.checkpoints.files import write_json
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import resolve_model
 
@@ -48,7 +48,7 @@ class Benchmark:
         model: model by default; "" for the one that ``digits.sh`` trains.
         folder: folder of runs and results by default.
         steps, seeds: numbers of generation steps, and number of seeds, by default.
-        start: schedule that trainings start from, for $T steps; "" for the cosine schedule.
+        from_tuned: whether other trainings start from the tuned schedule, and not from the cosine schedule.
     """
 
     data: str
@@ -60,12 +60,7 @@ class Benchmark:
     folder: Path
     steps: tuple[int, ...]
     seeds: int
-    start: str = ""
-
-    @property
-    def ways(self) -> list[str]:
-        """Names of the ways that are compared by default."""
-        return [name for name in WAYS if self.start or name != START]
+    from_tuned: bool = False
 
 
 BENCHMARKS = {
@@ -83,7 +78,7 @@ BENCHMARKS = {
     "imagenet64": Benchmark(
         data="--dataset imagenet64 --data-dir $DATA",
         protocol="efficientnet",
-        adversarial="--discriminator efficientnet",
+        adversarial="--discriminator efficientnet --discriminator-batch 64",
         measures={
             "distance": "fid",
             "precision": "precision",
@@ -98,7 +93,7 @@ BENCHMARKS = {
         folder=Path("runs/imagenet64-compared"),
         steps=(4, 8),
         seeds=3,
-        start="table:examples/imagenet64/guided-$T.yaml",
+        from_tuned=True,
     ),
 }
 
@@ -120,9 +115,8 @@ class Way:
 
 WAYS = {
     FIXED: Way("cosine", schedule="cosine"),
-    START: Way("start", schedule="$START"),
-    "tuned, best of 27": Way("tuned", "--kind tuned"),
-    "searched table": Way("searched", "--kind search --updates 5"),
+    TUNED: Way("tuned", "--kind tuned $SEARCH"),
+    "searched table": Way("searched", "--kind search --updates 5 $SEARCH"),
     "Halton": Way("halton", schedule="halton"),
     STATIC: Way("static", "--kind static $ADVERSARIAL"),
     ADAPTIVE: Way("adaptive", "$ADVERSARIAL"),
@@ -130,32 +124,28 @@ WAYS = {
 }
 
 
-def commands(way: Way, options: argparse.Namespace) -> list[str]:
+def commands(name: str, options: argparse.Namespace) -> list[str]:
     """Return the lines that train and measure a way, for the shell variables $DATA, $MODEL, $FOLDER, $T and $SEED."""
-    benchmark, run = BENCHMARKS[options.benchmark], f"{way.name}-$T-$SEED"
+    benchmark, way = BENCHMARKS[options.benchmark], WAYS[name]
+    run = f"{way.name}-$T-$SEED"
     model = "$MODEL" if way.training is None else f"$FOLDER/{run}/model"
-    schedule = way.schedule.replace("$START", benchmark.start)
     evaluate = (
-        f"evaluate --model {model} --schedule {schedule} --steps $T --protocol {benchmark.protocol} "
+        f"evaluate --model {model} --schedule {way.schedule} --steps $T --protocol {benchmark.protocol} "
         f"-n {options.images} --seed 1000$SEED --output $FOLDER/evaluations/{run}"
     )
     if way.training is None:
         return [evaluate]
-    training = f"{way.training} {options.train}".replace("$ADVERSARIAL", options.adversarial or benchmark.adversarial)
+    adversarial = options.adversarial or benchmark.adversarial
+    training = f"{options.train} {way.training}".replace("$ADVERSARIAL", adversarial).replace("$SEARCH", options.search)
     fixed = f"train-policy {benchmark.data} --model $MODEL --steps $T --seed $SEED"
-    if benchmark.start:
-        fixed += f" --base {benchmark.start}"
+    if benchmark.from_tuned and name != TUNED:
+        fixed += f" --base table:$FOLDER/{WAYS[TUNED].name}-$T-$SEED/table.yaml"
     return [" ".join(f"{fixed} {training} --output $FOLDER/{run}".split()), evaluate]
-
-
-def filled(word: str, places: Mapping[str, object]) -> str:
-    """A word of a line with its variables, and the place of the tables beside this script, filled in."""
-    return Template(word.replace("table:examples/", f"table:{Path(__file__).parent}/")).substitute(places)
 
 
 def adanat(line: str, places: Mapping[str, object]) -> dict[str, Any]:
     """Run a command in this process, with the variables of its line filled in, and return its JSON result."""
-    words = [filled(word, places) for word in shlex.split(line)]
+    words = [Template(word).substitute(places) for word in shlex.split(line)]
     print("adanat", shlex.join(words), file=sys.stderr, flush=True)
     output = io.StringIO()
     try:
@@ -183,8 +173,7 @@ def measure(options: argparse.Namespace, name: str, lines: list[str], places: Ma
     run = f"{way.name}-{steps}-{seed}"
     model = places["MODEL"] if way.training is None else folder / run / "model"
     benchmark, reference = BENCHMARKS[options.benchmark], row["reference"]
-    schedule = filled(way.schedule.replace("$START", benchmark.start), places)
-    drawing, shown = Drawing(str(model), schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
+    drawing, shown = Drawing(str(model), way.schedule, steps, settings["seed"]), folder / "shown" / f"{run}.npz"
     real = reference.get("recognition", {})
     return Measurement(
         way=name,
@@ -223,21 +212,19 @@ def prepare(benchmark: Benchmark, folder: Path, model: str) -> str:
 
 def compare(options: argparse.Namespace) -> None:
     """Measure what is not measured yet, and write the report after every seed."""
-    benchmark, file = BENCHMARKS[options.benchmark], options.folder / "results.json"
+    benchmark, seeds = BENCHMARKS[options.benchmark], options.seeds or BENCHMARKS[options.benchmark].seeds
     model = prepare(benchmark, options.folder, options.model)
     networks = tuple(resolve_model(model).fingerprint(name) for name in ("nat", "tokenizer"))
-    kept = read_measurements(file)
     rows: list[Measurement] = []
-    for seed in range(options.seeds or benchmark.seeds):
+    for seed in range(options.first_seed, options.first_seed + seeds):
         for steps, name in product(options.steps or benchmark.steps, options.ways):
-            lines = commands(WAYS[name], options)
-            wanted = (name, steps, seed, lines, *networks)
-            row = next((one for one in kept if one.identity == wanted), None)
-            if row is None:
+            file = options.folder / "measured" / f"{WAYS[name].name}-{steps}-{seed}.json"
+            lines = commands(name, options)
+            row = Measurement.read(file)
+            if row is None or row.identity != (name, steps, seed, lines, *networks):
                 places = {"DATA": options.data, "MODEL": model, "FOLDER": options.folder, "T": steps, "SEED": seed}
                 row = measure(options, name, lines, places)
-                kept.append(row)
-                write_json(file, [asdict(one) for one in kept])
+                row.write(file)
             rows.append(row)
         write_report(options.report or options.folder, rows, benchmark.recognised, command_line(options))
 
@@ -249,9 +236,10 @@ def command_line(options: argparse.Namespace) -> str:
     words += ["--data", "DATA"] if options.data else []
     words += ["--model", "MODEL"] if options.model else []
     words += ["--steps", *map(str, options.steps or benchmark.steps), "--seeds", str(options.seeds or benchmark.seeds)]
+    words += ["--first-seed", str(options.first_seed)] if options.first_seed else []
     words += ["--images", str(options.images), "--shown", str(options.shown)]
-    words += [f"--{name}={value}" for name in ("adversarial", "train") if (value := getattr(options, name))]
-    words += ["--ways", *options.ways] if options.ways != benchmark.ways else []
+    words += [f"--{name}={value}" for name in ("adversarial", "search", "train") if (value := getattr(options, name))]
+    words += ["--ways", *options.ways] if options.ways != list(WAYS) else []
     return shlex.join(words)
 
 
@@ -263,21 +251,25 @@ def main() -> None:
     parser.add_argument("--data", help="folder of the Parquet files, for imagenet64")
     parser.add_argument("--model", default="", help="model folder or name")
     parser.add_argument("--steps", type=int, nargs="+")
-    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--seeds", type=int, help="number of seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=2000, help="images to measure")
     parser.add_argument("--shown", type=int, default=200, help="images to draw for pictures and curves")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, help="by default all that the benchmark has")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="by default all")
     parser.add_argument(
         "--adversarial", default="", help='options of adversarial rewards, as --adversarial="--updates 9"'
     )
+    parser.add_argument("--search", default="", help="options of tuned and searched tables alone")
     parser.add_argument("--train", default="", help="further options of every training")
     parser.add_argument("--report", type=Path, help="folder of RESULTS.md and its pictures, if not FOLDER")
     options = parser.parse_args()
     benchmark = BENCHMARKS[options.benchmark]
     options.folder = options.folder or benchmark.folder
-    options.ways = options.ways or benchmark.ways
-    if not set(options.ways) <= set(benchmark.ways):
-        parser.error(f"{options.benchmark} has no '{START}': its trainings start from the cosine schedule")
+    # The tuned schedule comes first: it is where the others start.
+    options.ways = [name for name in WAYS if name in options.ways]
+    trained = [name for name in options.ways if WAYS[name].training is not None]
+    if benchmark.from_tuned and trained and TUNED not in trained:
+        parser.error(f"--ways needs '{TUNED}', where the training of '{trained[0]}' starts")
     if "$DATA" in benchmark.data and not options.data:
         parser.error("imagenet64 needs --data DATA, the folder of the Parquet files")
     if options.data and not Path(options.data).exists():

@@ -7,8 +7,9 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adanat_cli.core.checkpoints.files import atomic_path
+from adanat_cli.core.checkpoints.files import atomic_path, write_json
 from adanat_cli.core.generation.actions import ACTION_NAMES
 from adanat_cli.core.generation.schedules import Schedule
 from adanat_cli.core.generation.search import GRID
@@ -33,7 +34,7 @@ from adanat_cli.jobs.sample.trace import Trace, grey_out
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIXED, START = "default (cosine)", "guided (start)"
+FIXED, TUNED = "default (cosine)", f"tuned, best of {prod(map(len, GRID.values()))}"
 STATIC, ADAPTIVE = "static, adversarial", "adaptive, adversarial"
 _COLUMNS = 10
 _UNUSED = ("remask_ratio", "remask_temperature")
@@ -112,16 +113,23 @@ class Measurement:
         """What decides the numbers."""
         return self.way, self.steps, self.seed, self.lines, self.nat, self.tokenizer
 
+    @classmethod
+    def read(cls, file: Path) -> Measurement | None:
+        """Read what an earlier run has measured; None if nothing was."""
+        if not file.exists():
+            return None
+        row = json.loads(file.read_text())
+        return cls(**{**row, "drawing": Drawing(*row["drawing"])})
+
+    def write(self, file: Path) -> None:
+        """Keep it for later runs."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, asdict(self))
+
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """Read ``images``, ``labels`` or ``actions`` of the first images."""
         with np.load(self.shown, allow_pickle=False) as arrays:
             return arrays[name]
-
-
-def read_measurements(file: Path) -> list[Measurement]:
-    """Read what an earlier run has measured."""
-    rows = json.loads(file.read_text()) if file.exists() else []
-    return [Measurement(**{**row, "drawing": Drawing(*row["drawing"])}) for row in rows]
 
 
 def write_report(folder: Path, rows: Sequence[Measurement], recognised: str, command: str) -> None:
@@ -161,7 +169,6 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
     """Yield the lines of the report."""
     first, seeds = rows[0], sorted({row.seed for row in rows})
     about = first.about
-    base = "guided" if START in {row.way for row in rows} else "cosine"
     grid = "; ".join(f"{name.replace('_', ' ')} x {', '.join(map('{:g}'.format, row))}" for name, row in GRID.items())
     yield from (
         "# Ways to choose a schedule",
@@ -170,7 +177,7 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
         f"{about['source']}, in the features of {about['network']}; {len(seeds)} seed{'s' * (len(seeds) > 1)}, mean ± "
         "standard deviation. No training used the random numbers of the measured images. Operations are of generating "
         "and decoding an image, a multiply-add counts as 2; seconds are those of the first images, all at once, on "
-        f"{machine()}. The tuned schedule is the best of the {base} schedule with these factors: {grid}.",
+        f"{machine()}. The tuned schedule is the best of the cosine schedule with these factors: {grid}.",
     )
     for steps in sorted({row.steps for row in rows}):
         yield from ("", f"## {steps} steps", "", *table([row for row in rows if row.steps == steps]))
@@ -257,9 +264,9 @@ def draw_curves(path: Path, rows: Sequence[Measurement]) -> None:
     figure = Figure(figsize=(11, 2.6 * len(steps)), layout="constrained")
     panels = figure.subplots(len(steps), len(ACTION_NAMES), squeeze=False)
     for num, line in zip(steps, panels, strict=True):
-        for way, style in {FIXED: "--C7", START: ":C2", STATIC: "-C1", ADAPTIVE: "-C0"}.items():
+        for way, style in {FIXED: "--C7", TUNED: ":C2", STATIC: "-C1", ADAPTIVE: "-C0"}.items():
             own = [row for row in rows if (row.way, row.steps) == (way, num)]
-            for row in own[:1] if way in (FIXED, START) else own:  # the fixed values do not depend on the seed
+            for row in own[:1] if way == FIXED else own:  # which does not depend on the seed
                 _draw_values(line, row.array("actions"), style, way if row is own[0] else "")
         for name, axes in zip(ACTION_NAMES, line, strict=True):
             _label(axes, f"{name.replace('_', ' ')}, {num} steps", num)

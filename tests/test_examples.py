@@ -97,7 +97,7 @@ def compare_on_imagenet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: ModelFolder, data: Path, folder: Path
 ) -> None:
     """Run ``compare.py`` twice: what is measured is not measured again."""
-    ways = ("default (cosine)", "guided (start)", "adaptive, adversarial")
+    ways = ("default (cosine)", "tuned, best of 36", "adaptive, adversarial")
     tiny = "--updates 1 --trajectories 4 --eval-images 4 --batch-size 4 --recipe default --hidden-width 8"
     judged = "--discriminator efficientnet --discriminator-updates 1 --discriminator-batch 2"
     arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 4, "--seeds", 1, "--images", 6]
@@ -105,8 +105,8 @@ def compare_on_imagenet(
     run_example(monkeypatch, "compare.py", *arguments)
     report, said = (folder / "RESULTS.md").read_text(), capsys.readouterr()
     assert said.err.count("adanat evaluate") == 3
-    assert said.err.count("adanat train-policy") == 1
-    assert said.err.count("guided-4.yaml") == 2
+    assert said.err.count("adanat train-policy") == 2
+    assert said.err.count("--base table:") == 1
     for way in ways:
         assert re.search(rf"^\| {re.escape(way)} \|( \S+ \|){{10}}$", report.replace("|  |", "| - |"), re.M), report
     assert re.search(r"^\| real images ", report, re.M)
@@ -132,8 +132,8 @@ def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(
             monkeypatch.setenv(name, value)
         run_example(monkeypatch, "compare.py", "digits", folder, "--images", 100, "--shown", 20, short, "--ways", *ways)
     assert len(list((folder / "samples").glob("*.png"))) == 101
-    results = json.loads((folder / "results.json").read_text())
-    assert [row["way"] for row in results] == ways
+    results = [json.loads(file.read_text()) for file in (folder / "measured").iterdir()]
+    assert {row["way"] for row in results} == set(ways)
     assert all(set(row["metrics"]) == {"distance", "accuracy", "precision", "recall"} for row in results)
     assert all(row["metrics"]["distance"] > 0 for row in results)
     assert (folder / "distances.png").exists()
@@ -212,6 +212,7 @@ def test_the_bench_prints_speed_and_memory(monkeypatch: pytest.MonkeyPatch, caps
     [
         (["imagenet64", "--data", "nowhere"], "--data nowhere does not exist"),
         (["digits", "--seeds", "0"], "--seeds is 0; expected at least 1"),
+        (["imagenet64", "--data", ".", "--ways", "searched table"], "--ways needs 'tuned"),
     ],
 )
 def test_a_comparison_of_hours_does_not_start_on_a_mistake(

@@ -14,7 +14,7 @@ from adanat_cli.core.generation.schedules import AutoNATSchedule, CosineSchedule
 GRID = {
     "sampling_temperature": (0.8, 1.0, 1.2),
     "remask_temperature": (1.0, 4.0, 16.0),
-    "guidance_scale": (0.0, 1.0, 3.0),
+    "guidance_scale": (0.0, 1.0, 4.0, 12.0),
 }
 """Factors on the columns of the cosine schedule that the grid combines."""
 

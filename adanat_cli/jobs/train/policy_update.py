@@ -27,6 +27,8 @@ from adanat_cli.jobs.sample.sampler import Sampler
 from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.policy_rewards import LabelledImages, PolicyReward
 
+_MAX_KEPT_BYTES = 2**28
+"""Size of a rollout's images up to which they are kept for the whole update, and not decoded again where needed."""
 KEPT = {"bf16": torch.bfloat16, "fp32": torch.float32, "recompute": None}
 
 
@@ -90,12 +92,13 @@ class PolicyTrainer(Trainer):
         labels = self._labels(Stream.POLICY_LABELS, self.training.trajectories)
         begin("rollout")
         rollout = self.collect(labels, std, Stream.POLICY_NOISE)
+        draw = self._images_of(rollout.sampled_ids)
         if self.step == 0 and discriminator.warmup_updates:
             begin("warming up the discriminator")
-            self._learn(rollout, labels, discriminator.warmup_updates, Stream.REWARD_WARM_UP)
+            self._learn(draw, labels, discriminator.warmup_updates, Stream.REWARD_WARM_UP)
         begin("reward")
         score_noise = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
-        rewards = self.reward.score(self._decoded(rollout.sampled_ids, labels), score_noise)
+        rewards = self.reward.score(self._batches(draw, labels), score_noise)
         begin("PPO")
         policy_stats = update(
             self._agent_pass,
@@ -110,7 +113,7 @@ class PolicyTrainer(Trainer):
             self._pieces,
         )
         begin("reward learns")
-        reward_stats = self._learn(rollout, labels, discriminator.updates)
+        reward_stats = self._learn(draw, labels, discriminator.updates)
         self.step += 1
         return self._measured(rollout, rewards, std, policy_stats | reward_stats)
 
@@ -172,14 +175,21 @@ class PolicyTrainer(Trainer):
 
         return compute
 
-    def _decoded(self, sampled_ids: Tensor, labels: Tensor) -> Iterator[LabelledImages]:
-        """Yield the images of a rollout with their labels, a batch at a time."""
-        size = min(self.training.batch_size, images_at_once(self.model.tokenizer.config.image_size, labels.device))
-        for ids, condition in zip(sampled_ids.split(size), labels.split(size), strict=True):
-            with torch.no_grad():
-                yield self.model.tokenizer.decode(ids), condition
+    def _images_of(self, token_ids: Tensor) -> Callable[[Tensor], Tensor]:
+        """Look images up by rows of (B, N) ids: decoded once for all uses where that takes little memory."""
+        if 4 * 3 * self.model.tokenizer.config.image_size**2 * len(token_ids) <= _MAX_KEPT_BYTES:
+            return self._decode(token_ids).__getitem__
+        return lambda rows: self._decode(token_ids[rows])
 
-    def _learn(self, rollout: Rollout, labels: Tensor, num_updates: int, streams: int = 0) -> dict[str, float]:
+    def _batches(self, draw: Callable[[Tensor], Tensor], labels: Tensor) -> Iterator[LabelledImages]:
+        """Yield all images of a rollout with their labels, a batch at a time."""
+        size = min(self.training.batch_size, images_at_once(self.model.tokenizer.config.image_size, labels.device))
+        for rows in torch.arange(len(labels), device=labels.device).split(size):
+            yield draw(rows), labels[rows]
+
+    def _learn(
+        self, draw: Callable[[Tensor], Tensor], labels: Tensor, num_updates: int, streams: int = 0
+    ) -> dict[str, float]:
         """Let the reward learn from real images and from trajectories of this update, or from new ones."""
         pick, view = (
             self._generator(streams + purpose, self._accelerator.process_index, num_updates)
@@ -187,17 +197,19 @@ class PolicyTrainer(Trainer):
         )
         first = streams + Stream.REWARD_TRAJECTORIES
         pairs = (
-            (self._real_images(), self._fake_images(rollout, labels, pick, purpose))
+            (self._real_images(), self._fake_images(draw, labels, pick, purpose))
             for purpose in range(first, first + num_updates)
         )
         return self.reward.learn(pairs, view)
 
-    def _fake_images(self, rollout: Rollout, labels: Tensor, pick: torch.Generator, purpose: int) -> LabelledImages:
+    def _fake_images(
+        self, draw: Callable[[Tensor], Tensor], labels: Tensor, pick: torch.Generator, purpose: int
+    ) -> LabelledImages:
         config = self.discriminator
         if config.reuse_rollouts:
             share = config.batch_size // self._accelerator.num_processes
             rows = torch.randperm(len(labels), generator=pick)[:share].to(labels.device)
-            return self._decode(rollout.sampled_ids[rows]), labels[rows]
+            return draw(rows), labels[rows]
         fresh = self._labels(purpose, config.batch_size)
         ids = self.collect(fresh, self.ppo.std_at(self.step), purpose).sampled_ids
         return self._decode(ids), fresh
