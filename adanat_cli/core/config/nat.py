@@ -86,11 +86,12 @@ NAT_PRESETS: dict[str, dict[str, Any]] = {
     "nano": {"width": 64, "depth": 2, "num_heads": 4},
     "micro": {"width": 112, "depth": 4, "num_heads": 4},
     "tiny": {"width": 224, "depth": 4, "num_heads": 4},
+    "mini": {"width": 384, "depth": 8, "num_heads": 6},
     "small": {"width": 512, "depth": 12, "num_heads": 8},
     "large": {"width": 768, "depth": 24, "num_heads": 8},
     "muse": {"width": 1152, "depth": 28, "num_heads": 16, "condition": "text", "text_width": 1280, "text_length": 77},
 }
-"""Sizes by name: nano about 0.2 M parameters, micro 1 M, tiny 4 M, small 46 M, large 194 M, muse 0.5 B."""
+"""Sizes by name: nano about 0.2 M parameters, micro 1 M, tiny 4 M, mini 18 M, small 46 M, large 194 M, muse 0.5 B."""
 
 
 def nat_preset(name: str, **fields: Any) -> NATConfig:

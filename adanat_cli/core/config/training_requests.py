@@ -52,7 +52,7 @@ class PretrainNATRequest:
     tokens: Path = option(
         REQUIRED, "--tokens", "-t", help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]."
     )
-    size: Literal["nano", "micro", "tiny", "small", "large", "muse"] | None = option(
+    size: Literal["nano", "micro", "tiny", "mini", "small", "large", "muse"] | None = option(
         None, help="Size of the NAT; by default the preset's, or chosen by the number of images."
     )
     model: str = option(

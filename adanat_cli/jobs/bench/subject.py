@@ -16,7 +16,7 @@ from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config, resolve_model
 from adanat_cli.jobs.sample.conditions import ClassConditions, Conditions
 
-_OF_SMALL_IMAGES = ("nano", "micro", "tiny")
+_OF_SMALL_IMAGES = ("nano", "micro", "tiny", "mini")
 _NUM_PROMPTS = 1000
 
 
