@@ -6,10 +6,10 @@
 On scikit-learn's digits, ``digits.sh`` first trains a small NAT; for ImageNet, DATA is the folder that
 ``imagenet64/train.sh`` reads. Whatever is trained is trained once for each seed and number of steps, and measured with
 random numbers that no training used, against real images that none has seen: digits in the features of the small
-classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, which neither rewards
-nor picks. On ImageNet, where the cosine schedule's guidance is too weak, all trainings start from the tuned schedule of
-their seed. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what is measured
-is kept in FOLDER/measured. Several processes can share a folder, each with seeds of its own (--first-seed).
+classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, while Lite0 rewards,
+searches and picks. On ImageNet, where the cosine schedule's guidance is too weak, all trainings start from the tuned
+schedule of their seed. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what
+is measured is kept in FOLDER/measured. Several processes can share a folder, each with seeds of its own (--first-seed).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from adanat_cli.cli import app
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.jobs.resolve.models import resolve_model
 
+_CHOOSER = "$FOLDER/chooser.npz"
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -48,6 +50,7 @@ class Benchmark:
         model: model by default; "" for the one that ``digits.sh`` trains.
         folder: folder of runs and results by default.
         steps, seeds: numbers of generation steps, and number of seeds, by default.
+        chooser: protocol of the distances of searches and trainings; "" for the features of a small network.
         from_tuned: whether other trainings start from the tuned schedule, and not from the cosine schedule.
     """
 
@@ -60,7 +63,15 @@ class Benchmark:
     folder: Path
     steps: tuple[int, ...]
     seeds: int
+    chooser: str = ""
     from_tuned: bool = False
+
+    @property
+    def prepared(self) -> list[str]:
+        """The line that makes what trainings measure with."""
+        if not self.chooser:
+            return []
+        return [f"stats {self.data} --model $MODEL --protocol {self.chooser} --output {_CHOOSER}"]
 
 
 BENCHMARKS = {
@@ -93,6 +104,7 @@ BENCHMARKS = {
         folder=Path("runs/imagenet64-compared"),
         steps=(4, 8),
         seeds=3,
+        chooser="efficientnet-lite0",
         from_tuned=True,
     ),
 }
@@ -138,6 +150,8 @@ def commands(name: str, options: argparse.Namespace) -> list[str]:
     adversarial = options.adversarial or benchmark.adversarial
     training = f"{options.train} {way.training}".replace("$ADVERSARIAL", adversarial).replace("$SEARCH", options.search)
     fixed = f"train-policy {benchmark.data} --model $MODEL --steps $T --seed $SEED"
+    if benchmark.chooser:
+        fixed += f" --ref {_CHOOSER}"
     if benchmark.from_tuned and name != TUNED:
         fixed += f" --base table:$FOLDER/{WAYS[TUNED].name}-$T-$SEED/table.yaml"
     return [" ".join(f"{fixed} {training} --output $FOLDER/{run}".split()), evaluate]
@@ -199,8 +213,8 @@ def measure(options: argparse.Namespace, name: str, lines: list[str], places: Ma
 
 def prepare(benchmark: Benchmark, folder: Path, model: str) -> str:
     """Return the model; that of the digits is trained, and gets statistics of digits that were held out."""
-    if model or benchmark.model:
-        return model or benchmark.model
+    if model := model or benchmark.model:
+        return model
     path = folder / "nat" / "model"
     if not path.exists():
         subprocess.run([str(Path(__file__).with_name("digits.sh")), str(folder)], check=True)
@@ -215,6 +229,9 @@ def compare(options: argparse.Namespace) -> None:
     benchmark, seeds = BENCHMARKS[options.benchmark], options.seeds or BENCHMARKS[options.benchmark].seeds
     model = prepare(benchmark, options.folder, options.model)
     networks = tuple(resolve_model(model).fingerprint(name) for name in ("nat", "tokenizer"))
+    if benchmark.chooser and not (options.folder / Path(_CHOOSER).name).exists():
+        for line in benchmark.prepared:
+            adanat(line, {"DATA": options.data, "MODEL": model, "FOLDER": options.folder})
     rows: list[Measurement] = []
     for seed in range(options.first_seed, options.first_seed + seeds):
         for steps, name in product(options.steps or benchmark.steps, options.ways):
@@ -226,7 +243,8 @@ def compare(options: argparse.Namespace) -> None:
                 row = measure(options, name, lines, places)
                 row.write(file)
             rows.append(row)
-        write_report(options.report or options.folder, rows, benchmark.recognised, command_line(options))
+        lines = [command_line(options), *benchmark.prepared]
+        write_report(options.report or options.folder, rows, benchmark.recognised, lines)
 
 
 def command_line(options: argparse.Namespace) -> str:

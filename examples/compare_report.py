@@ -132,14 +132,14 @@ class Measurement:
             return arrays[name]
 
 
-def write_report(folder: Path, rows: Sequence[Measurement], recognised: str, command: str) -> None:
+def write_report(folder: Path, rows: Sequence[Measurement], recognised: str, commands: Sequence[str]) -> None:
     """Write RESULTS.md and its pictures.
 
     Args:
         folder: where to.
         rows: measurements, in the order of the tables.
         recognised: heading of the column that is drawn beside the distance.
-        command: command line that measures all.
+        commands: command line that measures all, and lines that it runs first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"Mean over the seeds, and a dot for each": "distances.png"}
@@ -159,13 +159,13 @@ def write_report(folder: Path, rows: Sequence[Measurement], recognised: str, com
         pair = farthest_pair(torch.from_numpy(row.array("actions")), torch.from_numpy(row.array("labels")))
         draw_pair(folder / "pair.png", row.drawing, pair)
         pictures["Two images of a class with the most different values"] = "pair.png"
-    text = "\n".join(_markdown(rows, pictures, command))
+    text = "\n".join(_markdown(rows, pictures, *commands))
     with atomic_path(folder / "RESULTS.md") as temporary:
         temporary.write_text(text)
     print(text)
 
 
-def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command: str) -> Iterator[str]:
+def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command: str, *prepared: str) -> Iterator[str]:
     """Yield the lines of the report."""
     first, seeds = rows[0], sorted({row.seed for row in rows})
     about = first.about
@@ -186,7 +186,11 @@ def _markdown(rows: Sequence[Measurement], pictures: Mapping[str, str], command:
         yield from ("", f"![{caption}]({file})", "", f"*{caption}.*")
     yield from ("", "## Commands", "", "```bash", command, "```", "", "It runs:", "")
     numbers = " ".join(map(str, sorted({row.steps for row in rows})))
-    yield from ("```bash", f"for T in {numbers}; do for SEED in {' '.join(map(str, seeds))}; do")
+    yield from (
+        "```bash",
+        *(f"adanat {line}" for line in prepared),
+        f"for T in {numbers}; do for SEED in {' '.join(map(str, seeds))}; do",
+    )
     yield from dict.fromkeys(f"    adanat {line}" for row in rows for line in row.lines)
     yield from ("done; done", "```", "")
 

@@ -54,7 +54,7 @@ _OFFERS: dict[str, Callable[[typer.Context], Offered]] = {
     "--reconstruct": _words(*DATA_PRESETS),
     "--schedule": _words("learned", "cosine", "halton", "autonat:", "table:"),
     "--base": _words("cosine", "autonat:", "table:"),
-    "--protocol": _words("adm", "paper", "clean", "efficientnet", "small", "timm/"),
+    "--protocol": _words("adm", "paper", "clean", "efficientnet", "efficientnet-lite0", "small", "timm/"),
     "--recipe": _words("auto", *RECIPES),
     "--discriminator": _words("dino", "efficientnet", "classifier", "pyramid"),
     "--device": _words("cpu", "cuda", "mps"),

@@ -129,6 +129,7 @@ class PolicySettings:
     Attributes:
         data: real images; the run sets their split and classes.
         accumulate: gradient accumulation steps of PPO.
+        ref: reference statistics to measure with; None for those of the data, in the features of a small network.
         policy: fields of the policy's configuration that differ from the defaults, or from the policy to start from.
         start: model whose policy it starts from; "" for random weights, or those that a resumed run started from.
         note: a line that says where its settings come from; "" for none.
@@ -146,6 +147,7 @@ class PolicySettings:
     policy: dict[str, Any]
     output: Path
     base: str = "cosine"
+    ref: Path | None = None
     model: str = ""
     install: bool = False
     half: bool = False

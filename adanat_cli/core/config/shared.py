@@ -120,6 +120,6 @@ def protocol(usual: str) -> Any:
     """Declare how images are measured, and what decides by default."""
     return option(
         "",
-        help="adm, paper, clean, efficientnet (ImageNet features, offline), small (the model's own features/) or "
-        f"timm/NAME; by default {usual}.",
+        help="adm, paper, clean, efficientnet (ImageNet features of EfficientNet-Lite1, offline), efficientnet-lite0 "
+        f"(those of Lite0, to train with), small (the model's own features/) or timm/NAME; by default {usual}.",
     )

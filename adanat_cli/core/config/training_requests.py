@@ -129,6 +129,13 @@ class TrainPolicyRequest:
         help="Fixed schedule that the policy starts from: cosine, autonat:FILE or table:FILE (YAML).",
         panel="Policy",
     )
+    ref: Path | None = option(
+        None,
+        "--ref",
+        help="Reference statistics that `adanat stats` wrote of real images: distances of the run (of a search, of "
+        "--reward fid, of the best update) are measured to them, in the features of their protocol instead of a small "
+        "network's.",
+    )
     policy: Asked = part(PolicyConfig)
     discriminator: Asked = part(
         DiscriminatorConfig, acts_on=frozenset({ADVERSARIAL}), purpose="is for --reward adversarial"

@@ -27,7 +27,7 @@ class Extractor(Protocol):
     Numbers of two extractors are comparable only if ``protocol``, ``name`` and ``weights_hash`` agree.
 
     Attributes:
-        protocol: "adm", "paper", "clean", "timm", "efficientnet" or "small".
+        protocol: "adm", "paper", "clean", "timm", "efficientnet", "efficientnet-lite0" or "small".
         name: name of the network, such as "inception-fid" or "timm/vit_small_patch14_dinov2.lvd142m".
         weights_hash: sha256 of the network's weights, in hexadecimal digits.
         feature_width: D.
@@ -45,3 +45,23 @@ class Extractor(Protocol):
             images: (B, 3, H, W), bytes or floats in [0, 1]; a protocol on bytes rounds floats itself.
         """
         ...
+
+
+class Pooled(Protocol):
+    """A network whose pooled activations distances are measured in."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, D) features of (B, 3, H, W) images in [0, 1]."""
+        ...
+
+
+class PooledExtractor:
+    """The features of an extractor alone."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        """Wrap an extractor."""
+        self._extractor = extractor
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, D) features of (B, 3, H, W) images in [0, 1]."""
+        return self._extractor(images).features

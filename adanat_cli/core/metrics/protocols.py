@@ -168,16 +168,18 @@ class TimmExtractor:
 class EfficientNetExtractor:
     """Protocol ``efficientnet``: EfficientNet-Lite1 (arXiv 1905.11946), trained on ImageNet-1k and offline.
 
+    ``efficientnet-lite0`` is the same with EfficientNet-Lite0, for what is then measured by the other.
+
     Images become bytes and are resized without a crop to 160 x 160 pixels by PIL's bicubic filter (a = -1/2), in
     floats that are clipped to the range of bytes and not rounded. The filter spans four pixels where images grow, and
     is widened by the factor where they shrink, against aliasing. Then (x - 127) / 128, as the network was trained.
     """
 
-    protocol = "efficientnet"
     feature_width = FEATURE_WIDTH
 
     def __init__(self, network: EfficientNet) -> None:
         """Wrap a network on its device."""
+        self.protocol = "efficientnet" if network.name.endswith("lite1") else "efficientnet-lite0"
         self.name, self.weights_hash, self._network = network.name, network.weights_hash, network
 
     @torch.inference_mode()

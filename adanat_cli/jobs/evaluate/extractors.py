@@ -12,7 +12,7 @@ from adanat_cli.core.checkpoints.files import fingerprint
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.checkpoints.foreign import read_foreign
 from adanat_cli.core.checkpoints.strict import load_strict
-from adanat_cli.core.efficientnet import EfficientNet
+from adanat_cli.core.efficientnet import EfficientNet, Variant
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.inception import InceptionV3
@@ -23,6 +23,7 @@ from adanat_cli.core.metrics.protocols import (
     SmallExtractor,
     TimmExtractor,
 )
+from adanat_cli.core.metrics.references import Reference, check_reference
 from adanat_cli.core.pretrained import load_timm
 from adanat_cli.core.reading import sha256_of
 from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
@@ -30,7 +31,7 @@ from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 
-_PROTOCOLS = ("adm", "paper", "clean", "efficientnet", "small")
+_PROTOCOLS = ("adm", "paper", "clean", "efficientnet", "efficientnet-lite0", "small")
 _TIMM = "timm/"
 _COUNTER = "num_batches_tracked"
 _MARK = "Conv2d_1a_3x3.conv.weight"
@@ -59,7 +60,8 @@ def load_extractor(
     """Load the network of a protocol.
 
     Args:
-        protocol: "adm", "paper", "clean", "efficientnet", "small", "timm/NAME" or "timm/NAME=FILE.safetensors".
+        protocol: "adm", "paper", "clean", "efficientnet", "efficientnet-lite0", "small", "timm/NAME" or
+            "timm/NAME=FILE.safetensors".
         processes: processes that call this together; None for this one alone, on the CPU.
         folder: the model whose ``features/`` protocol small takes.
         inception: file of weights, or a folder that holds it; see ``inception_weights`` and ``clean_weights``.
@@ -73,17 +75,30 @@ def load_extractor(
     device = processes.device if processes else torch.device("cpu")
     if protocol in ("adm", "paper"):
         path = inception_weights(inception, processes.state if processes else None, reporter)
-        network, weights_hash = load_inception(path, reporter)
-        return InceptionExtractor("adm" if protocol == "adm" else "paper", network.to(device), weights_hash)
+        inception_v3, weights_hash = load_inception(path, reporter)
+        return InceptionExtractor("adm" if protocol == "adm" else "paper", inception_v3.to(device), weights_hash)
     if protocol == "clean":
         file = clean_weights(inception)
         return CleanExtractor(file.parent, sha256_of(file), device)
-    if protocol == "efficientnet":
-        lite1 = EfficientNet("lite1", "Protocol efficientnet", "--protocol timm/tf_efficientnet_lite1.in1k")
-        return EfficientNetExtractor(lite1.to(device))
+    if protocol in ("efficientnet", "efficientnet-lite0"):
+        variant: Variant = "lite1" if protocol == "efficientnet" else "lite0"
+        network = EfficientNet(variant, f"Protocol {protocol}", f"--protocol timm/tf_efficientnet_{variant}.in1k")
+        return EfficientNetExtractor(network.to(device))
     if protocol == "small":
         return _load_small(folder, device)
     return _load_timm(protocol.removeprefix(_TIMM), device, processes)
+
+
+def extractor_of(reference: Reference, processes: Processes, reporter: Reporter) -> Extractor:
+    """Load the network that a reference was made with; that of the field's files, which name none, is adm's.
+
+    Raises:
+        AdaNATError: if it cannot be had, or is another one.
+    """
+    name = reference.extractor if reference.protocol == _TIMM.rstrip("/") else reference.protocol or "adm"
+    extractor = load_extractor(name, processes, reporter=reporter)
+    check_reference(reference, extractor)
+    return extractor
 
 
 def identity(extractor: Extractor) -> dict[str, str]:

@@ -13,7 +13,6 @@ from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.batches import Batch, training_batches
-from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.policy import build_policy
@@ -204,7 +203,7 @@ class PolicyLoop(TrainingLoop):
             "distance": self.best.distance,
             "fixed_distance": self.fixed_distance,
             "num_images": self.request.training.eval_images,
-            "measured_on": measured_on(self.setup.held_out),
+            "measured_on": self.setup.measured_on,
         }
 
     def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
@@ -253,7 +252,7 @@ class PolicyLoop(TrainingLoop):
             "update": best.step,
             "distance": best.distance,
             "fixed_distance": self.fixed_distance,
-            "measured_on": measured_on(self.setup.held_out),
+            "measured_on": self.setup.measured_on,
             "settings": self.run.settings,
             **(self.begun.recorded() if self.begun else {}),
         }

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from adanat_cli.core.generation.schedules import Schedule
-from adanat_cli.core.metrics.features import FeatureNetwork
+from adanat_cli.core.metrics.extraction import Pooled
 from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.jobs.runtime.devices import images_at_once
 from adanat_cli.jobs.sample.conditions import Conditions
@@ -31,7 +31,7 @@ class Evaluator:
 
     model: Sampler
     conditions: Conditions
-    features: FeatureNetwork
+    features: Pooled
     reference: FrechetReference
     batch_size: int
     accelerator: Accelerator | None = None

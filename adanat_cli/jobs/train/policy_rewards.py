@@ -13,6 +13,7 @@ from torch import Tensor
 from adanat_cli.core.config import DiscriminatorConfig, FeatureConfig, PolicyTrainingConfig
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.errors import require
+from adanat_cli.core.metrics.extraction import Pooled
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference, frechet_distances
 from adanat_cli.core.metrics.influence import frechet_influence
@@ -140,7 +141,7 @@ class Frechet(_Fixed):
         rank: index of this process, and of its rows among those of all.
     """
 
-    features: FeatureNetwork
+    features: Pooled
     reference: FrechetReference
     group: int
     gather: Callable[[Tensor], Tensor]

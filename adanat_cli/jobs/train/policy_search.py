@@ -14,7 +14,6 @@ from adanat_cli.core.checkpoints.files import atomic_path
 from adanat_cli.core.checkpoints.folder import policy_component
 from adanat_cli.core.config import PolicyConfig
 from adanat_cli.core.config.settings import PolicySettings
-from adanat_cli.core.data.held_out import measured_on
 from adanat_cli.core.generation.schedules import AutoNATSchedule, Schedule, TableSchedule
 from adanat_cli.core.generation.search import TableSearch, grid
 from adanat_cli.core.generation.tables import write_table
@@ -173,7 +172,7 @@ class SearchLoop(TrainingLoop):
             schedule_table=tuple(map(tuple, table.table.tolist())),
         )
         facts = {"command": "train-policy", "kind": request.kind, **facts, "distance": reached, "fixed_distance": fixed}
-        facts |= {"measured_on": measured_on(self.setup.held_out)}
+        facts |= {"measured_on": self.setup.measured_on}
         export_policy(request, self.setup, build_policy(found), facts)
         file = request.output / "table.yaml"
         with atomic_path(file) as temporary:

