@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from torch import Tensor
 
+from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.sources import open_source
@@ -77,6 +81,25 @@ def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_s
 
     search_for_copies(monkeypatch, capsys, model, data, tmp_path)
     compare_on_imagenet(monkeypatch, capsys, model, data, tmp_path / "compared")
+
+
+def test_the_recipe_for_a_gpu_is_that_of_two_cores_with_other_settings(tmp_path: Path) -> None:
+    """Run with a program in place of ``adanat`` that writes down what it is asked for."""
+    said, program = tmp_path / "said", tmp_path / "bin" / "adanat"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {said}\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    subprocess.run([ROOT / "examples/imagenet64/gpu.sh", "data", tmp_path / "run"], check=True, env=environment)
+    lines = [shlex.split(line) for line in said.read_text().splitlines()]
+    root: Any = typer.main.get_command(app)
+    for command, *words in lines:
+        root.commands[command].make_context(command, [*words])  # refuses unknown options and values
+    asked = {command: words for command, *words in reversed(lines)}
+    assert {"--size", "mini", "--compile"} <= set(asked["pretrain-nat"])
+    assert asked["train-tokenizer"][asked["train-tokenizer"].index("--downsampling") + 1] == "4"
+    assert sum(command == "pretrain-nat" for command, *_ in lines) == 1
+    assert not any(word.startswith("--class") for words in lines for word in words)
 
 
 def search_for_copies(

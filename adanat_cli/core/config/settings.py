@@ -97,6 +97,7 @@ class NATSettings:
         accumulate: gradient accumulation steps; 0 for as few as the memory of a process allows.
         gradient_checkpointing: whether backward computes the activations of blocks again.
         fsdp: whether processes share the weights and what belongs to them.
+        compiled: whether the NAT is compiled.
         note: a line that says where its settings come from; "" for none.
         track: trackers that its numbers are also sent to.
         record: what the file of ``--config`` says of the run that it is of.
@@ -112,6 +113,7 @@ class NATSettings:
     accumulate: int = 0
     gradient_checkpointing: bool = False
     fsdp: bool = False
+    compiled: bool = False
     device: str = ""
     half: bool = False
     text_encoder: str = ""

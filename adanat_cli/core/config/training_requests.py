@@ -88,6 +88,13 @@ class PretrainNATRequest:
         "all in each, for NATs that do not fit; checkpoints stay the same.",
         panel="Training",
     )
+    compiled: bool = option(
+        False,
+        "--compile",
+        help="Compile the NAT with torch.compile first, which takes a minute or more and needs a C++ compiler (Triton "
+        "on a GPU): worth it for long runs. Dropout draws other random numbers, and rounding differs.",
+        panel="Training",
+    )
     half: bool = shared.half()
     config: Path | None = shared.config()
     track: tuple[str, ...] = shared.track()

@@ -97,6 +97,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
         conditions = ClassConditions(torch.from_numpy(np.unique(tokens.labels[train_rows])), tokens.info.class_names)
     trainer = NATTrainer(shape, config, accelerator, codes, conditions.encode, weights, request.fsdp)
     trainer.nat.gradient_checkpointing = request.gradient_checkpointing
+    if request.compiled:
+        trainer.compile()
     if request.fsdp and not trainer.is_sharded:
         run.reporter.warn("--fsdp shares the NAT out over processes, but this is the only one, which holds it whole.")
     if run.is_new:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import NATConfig, NATTrainingConfig
+from adanat_cli.core.errors import require
 from adanat_cli.core.nat.objective import MaskedTokenLoss, MaskedTokens
 from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.jobs.runtime.compilation import explained_compilation
 from adanat_cli.jobs.train.averages import Ema
 from adanat_cli.jobs.train.loop import Trainer
 from adanat_cli.jobs.train.nat_batches import TokenBatch, Update, dropout_seed
@@ -80,6 +82,16 @@ class NATTrainer(Trainer):
             fused=accelerator.device.type in ("cpu", "cuda"),
         )
 
+    def compile(self) -> None:
+        """Compile the NAT's body, for the one shape that batches have; the first update takes a minute or more.
+
+        Raises:
+            AdaNATError: if this machine cannot, or the NAT is sharded.
+        """
+        require(not self.is_sharded, "--compile and --fsdp do not go together; leave one of the two out.")
+        with explained_compilation():
+            self.nat.features = torch.compile(self.nat.features, dynamic=False)  # type: ignore[method-assign]
+
     def update(self, update: Update, learning_rate: float) -> Tensor:
         """Take one optimizer step on one update's tokens.
 
@@ -95,7 +107,8 @@ class NATTrainer(Trainer):
         for index, batch in enumerate(update.batches):
             # Gradients that are not shared out at once would be kept whole, which sharding is to avoid.
             more = index < last and not self.is_sharded
-            with accelerator.no_sync(self._loss) if more else contextlib.nullcontext():
+            synced = accelerator.no_sync(self._loss) if more else contextlib.nullcontext()
+            with synced, explained_compilation():  # compilation begins with the first update
                 with self._autocast():
                     result = MaskedTokens(*self._loss(*self._inputs(batch)))
                 accelerator.backward(result.loss * scale)

@@ -161,6 +161,20 @@ def test_pieces_of_a_batch_add_up_to_the_batch(toy: Path) -> None:
     assert same(weights(toy / "pieces"), weights(toy / "whole"), tolerance=2e-5)
 
 
+def test_a_compiled_nat_trains_to_the_same_weights(toy: Path) -> None:
+    with without_dropout():
+        pretrain_nat(replace(make_request(toy, "eager"), size="nano"), SilentReporter())
+        pretrain_nat(replace(make_request(toy, "compiled"), size="nano", compiled=True), SilentReporter())
+    assert same(weights(toy / "compiled"), weights(toy / "eager"), tolerance=2e-5)
+
+
+def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    with pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \(.*leave --compile out\.$"):
+        pretrain_nat(replace(make_request(toy, "uncompiled"), size="nano", compiled=True), SilentReporter())
+
+
 def test_tokens_of_another_tokenizer_are_refused(toy: Path, tmp_path: Path) -> None:
     tokens = make_tokens(tmp_path / "foreign", "ab" * 32)
     with pytest.raises(AdaNATError, match="made by tokenizer abababababab"):
