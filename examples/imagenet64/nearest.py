@@ -26,10 +26,10 @@ from adanat_cli.core.config import data_config
 from adanat_cli.core.data.records import SkippedImages
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.extraction import Extractor
-from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.image_sets import images_to_read
 from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, read_batches
 from adanat_cli.jobs.resolve.classes import short_name
+from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.resolve.schedules import choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes

@@ -16,7 +16,6 @@ from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.hub import looks_like_hub_id
 from adanat_cli.core.metrics.references import Reference, check_reference, compare_classes, read_reference
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer, load_clip_scorer
-from adanat_cli.jobs.evaluate.extractors import check_protocol, load_extractor
 from adanat_cli.jobs.evaluate.gallery import Gallery, galleries
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
@@ -25,6 +24,7 @@ from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
 from adanat_cli.jobs.evaluate.report import draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.tables import Row, lines_of
+from adanat_cli.jobs.resolve.extractors import check_protocol, load_extractor
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
 from adanat_cli.jobs.runtime.devices import Processes, start_processes

@@ -16,7 +16,6 @@ from adanat_cli.core.data.parts import Parts
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.references import Reference, compare_classes
 from adanat_cli.jobs.evaluate.clip_scorer import ClipScorer
-from adanat_cli.jobs.evaluate.extractors import identity
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, keep_store, remove_store
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
@@ -26,6 +25,7 @@ from adanat_cli.jobs.evaluate.reconstructions import Reconstructions
 from adanat_cli.jobs.evaluate.report import Results
 from adanat_cli.jobs.evaluate.spread import spreads
 from adanat_cli.jobs.evaluate.tables import Row, ranges
+from adanat_cli.jobs.resolve.extractors import identity
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter
 

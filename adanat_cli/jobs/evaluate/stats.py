@@ -24,12 +24,12 @@ from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.core.metrics.npz import Archive
 from adanat_cli.core.metrics.recognition import Recognition, recognition
 from adanat_cli.core.metrics.references import Reference, extractor_fields, holds_statistics, write_reference
-from adanat_cli.jobs.evaluate.extractors import identity, load_extractor
 from adanat_cli.jobs.evaluate.feature_pass import extract_features, open_store, progress
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore, remove_store
 from adanat_cli.jobs.evaluate.image_sets import ImagePart, images_to_read
 from adanat_cli.jobs.evaluate.measures import MOST_HELD, moments_of
 from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, have_imagenet_ids, read_batches
+from adanat_cli.jobs.resolve.extractors import identity, load_extractor
 from adanat_cli.jobs.resolve.models import read_config, resolve_model
 from adanat_cli.jobs.runtime.devices import Processes, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held

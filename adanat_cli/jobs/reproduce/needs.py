@@ -16,7 +16,7 @@ from adanat_cli.core.config.published import PUBLISHED
 from adanat_cli.core.config.reproduce import ReproduceRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
-from adanat_cli.jobs.evaluate.inception_weights import (
+from adanat_cli.jobs.resolve.inception_weights import (
     CLEAN_URL,
     INCEPTION_URL,
     cache_folder,

@@ -27,8 +27,8 @@ from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.metrics.references import Reference, read_reference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.core.reading import sha256_of
-from adanat_cli.jobs.evaluate.extractors import extractor_of
 from adanat_cli.jobs.resolve.classes import numbered_as_imagenet, same_names
+from adanat_cli.jobs.resolve.extractors import extractor_of
 from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name

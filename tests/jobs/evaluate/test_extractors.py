@@ -17,7 +17,7 @@ from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.inception import InceptionV3
 from adanat_cli.core.metrics.protocols import CLEAN_FILE
-from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 
 

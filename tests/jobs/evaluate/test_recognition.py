@@ -21,11 +21,11 @@ from adanat_cli.core.metrics.frechet import Gaussian
 from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.metrics.references import Reference, read_reference
 from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.jobs.evaluate.extractors import load_extractor
 from adanat_cli.jobs.evaluate.feature_store import FeatureStore
 from adanat_cli.jobs.evaluate.measures import Measured, measure
 from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.resolve.classes import numbered_as_imagenet
+from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.evaluation_toy import rows, stats_request
 from tests.image_files import write_class_folder

@@ -10,7 +10,7 @@ import torch
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
-from adanat_cli.jobs.evaluate.extractors import load_extractor
+from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.runtime.devices import make_accelerator
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.features import SmallNetworks

@@ -26,7 +26,7 @@ from adanat_cli.core.metrics.protocols import (
 from adanat_cli.core.metrics.references import Reference, check_reference
 from adanat_cli.core.pretrained import load_timm
 from adanat_cli.core.reading import sha256_of
-from adanat_cli.jobs.evaluate.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
+from adanat_cli.jobs.resolve.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import Processes
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
