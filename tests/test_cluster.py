@@ -20,7 +20,6 @@ from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.reading import read_json
 from tests.image_files import write_imagenet64
 from tests.pages import ROOT
-from tests.warm_adanat import warm_adanat
 
 CLUSTER = ROOT / "examples" / "cluster"
 PAGES = (CLUSTER / "README.md", CLUSTER / "billion.md")
@@ -49,7 +48,7 @@ exec bash "$1"
 """
 
 
-def test_the_job_goes_back_into_the_queue_and_ends_with_a_measured_policy(tmp_path: Path) -> None:
+def test_the_job_goes_back_into_the_queue_and_ends_with_a_measured_policy(tmp_path: Path, warm: dict[str, str]) -> None:
     """Two tasks on made-up images of 64 x 64 pixels; the first time the job is told to leave in the NAT's training."""
     write_imagenet64(tmp_path / "data", 24, (1, 207, 2))
     folder = tmp_path / "run"
@@ -68,23 +67,19 @@ def test_the_job_goes_back_into_the_queue_and_ends_with_a_measured_policy(tmp_pa
         "STATS": "--split validation --install --updates 2",
         "POLICY": "--reward fid --updates 1 --trajectories 8 --eval-images 8 --batch-size 8 --precision fp32",
         "EVALUATION": "-n 8",
-        "HF_HOME": str(tmp_path / "hf"),
     }
-    with warm_adanat() as environment:
-        job = ["bash", "-c", FAKES, "job", str(CLUSTER / "imagenet256.sbatch")]
-        settings = {**environment, **short}
-        first = subprocess.Popen(
-            job, env=settings, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 200
-        while not any(folder.glob("nat/checkpoints/*")) and first.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        first.send_signal(signal.SIGTERM)
-        said, errors = first.communicate(timeout=200)
-        assert first.returncode == 143, errors
-        assert f"requeued {os.getpid()}" in said
-        assert re.search(r"Saved at update \d+ of 24", errors)
-        again = subprocess.run(job, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
+    job = ["bash", "-c", FAKES, "job", str(CLUSTER / "imagenet256.sbatch")]
+    settings = {**warm, **short}
+    first = subprocess.Popen(job, env=settings, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not any(folder.glob("nat/checkpoints/*")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    said, errors = first.communicate(timeout=200)
+    assert first.returncode == 143, errors
+    assert f"requeued {os.getpid()}" in said
+    assert re.search(r"Saved at update \d+ of 24", errors)
+    again = subprocess.run(job, env=settings, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "requeued" not in again.stdout
     assert len(TokenSet.open(folder / "tokens")) == 24

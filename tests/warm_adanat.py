@@ -1,6 +1,7 @@
 """``adanat`` for scripts and faults under test: a process that has imported everything forks itself for every command.
 
-Starting Python and importing PyTorch takes longer than most of the tiny commands of a script.
+Starting Python and importing PyTorch takes longer than most of the tiny commands of a script. The fixture ``warm`` is
+such a process for all tests.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import json
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import struct
@@ -24,38 +26,43 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+PYTHON = "WARM_PYTHON"
+"""Variable with the path of a program that runs a Python script with its arguments, as ``adanat`` runs a command."""
 _ADDRESS, _STARTED, _ENDED = "WARM_ADANAT", struct.Struct("<i"), struct.Struct("<id")
-_GROUP = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables by which processes of a group find each other; a client hands them on."""
 _CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    group = {{name: os.environ[name] for name in {group!r} if name in os.environ}}
-    asked = json.dumps({{"words": sys.argv, "folder": os.getcwd(), "environ": group}}).encode()
+    asked = json.dumps({{"words": sys.argv, "folder": os.getcwd(), "environ": dict(os.environ)}}).encode()
     socket.send_fds(server, [asked], [0, 1, 2])
     pid = int.from_bytes(server.recv(4), "little")
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number))
     ended = server.recv(12)[:4]
-sys.exit(int.from_bytes(ended, "little", signed=True) & 255 if ended else 1)
+code = int.from_bytes(ended, "little", signed=True) if ended else 1
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
 """
 
 
 @contextmanager
-def warm_adanat() -> Iterator[dict[str, str]]:
-    """Start the process, and yield an environment in which ``adanat`` asks it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def warm_adanat(**variables: str) -> Iterator[dict[str, str]]:
+    """Start the process with variables in its environment, and yield an environment in which ``adanat`` asks it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
     with tempfile.TemporaryDirectory() as folder:  # of a short name, as addresses of sockets have to be
-        address, script = f"{folder}/socket", Path(folder) / "adanat"
-        script.write_text(_CLIENT.format(python=sys.executable, address=address, group=_GROUP))
-        script.chmod(0o755)
+        address, python = f"{folder}/socket", Path(folder) / "warm-python"
+        for script in (Path(folder) / "adanat", python):
+            script.write_text(_CLIENT.format(python=sys.executable, address=address))
+            script.chmod(0o755)
         command = [sys.executable, "-c", "from tests.warm_adanat import serve; serve()", address]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 assert server.stdout.readline() == "ready\n"
                 path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-                yield {**environment, "PATH": path, _ADDRESS: address}
+                yield {**environment, "PATH": path, _ADDRESS: address, PYTHON: str(python)}
             finally:
                 server.kill()
 
@@ -68,20 +75,23 @@ class Started:
         cpu_seconds: what it took, once it has ended.
     """
 
-    def __init__(self, environment: Mapping[str, str], words: list[str], log: Path, **asked: Any) -> None:
-        """Start ``adanat`` with these words.
+    def __init__(
+        self, environment: Mapping[str, str], words: list[str], log: Path, program: str = "adanat", **asked: Any
+    ) -> None:
+        """Start a program with these words.
 
         Args:
             environment: as ``warm_adanat`` yields it.
-            words: the command line, without ``adanat``.
+            words: the command line, without the program.
             log: file that gets what it says; its results go to the file of the same name with ".out".
+            program: ``adanat``, or ``warm-python``, which runs a script.
             asked: ``folder`` to work in; ``environ``, variables to set; ``before``, the names "module:function" of
                 functions to call first, each with its arguments.
         """
         self.cpu_seconds = 0.0
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(environment[_ADDRESS])
-        request = {"words": ["adanat", *words], "folder": str(ROOT), **asked}
+        request = {"words": [program, *words], "folder": str(ROOT), **asked}
         with log.open("wb") as said, log.with_suffix(".out").open("wb") as results, open(os.devnull, "rb") as nothing:
             streams = [nothing.fileno(), results.fileno(), said.fileno()]
             socket.send_fds(self._server, [json.dumps(request).encode()], streams)
@@ -151,12 +161,14 @@ def _run(asked: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
     os.chdir(asked["folder"])
     os.environ.update(asked.get("environ", {}))
-    sys.argv = asked["words"]
+    program, *words = asked["words"]
+    script = Path(program).name == "warm-python"
+    sys.argv = words if script else [program, *words]
     for name, *arguments in asked.get("before", ()):
         module, function = name.split(":")
         getattr(import_module(module), function)(*arguments)
     try:
-        main()
+        runpy.run_path(words[0], run_name="__main__") if script else main()
         code: object = 0
     except SystemExit as left:
         code = left.code

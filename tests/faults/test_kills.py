@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.faults.commands import COMMANDS
 from tests.faults.kills import Breaking
-from tests.warm_adanat import warm_adanat
 
 
 @pytest.fixture(scope="module")
-def breaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breaking]:
-    with warm_adanat() as environment:
-        yield Breaking(tmp_path_factory.mktemp("kills"), environment, seed=0)
+def breaking(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Breaking:
+    return Breaking(tmp_path_factory.mktemp("kills"), warm, seed=0)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

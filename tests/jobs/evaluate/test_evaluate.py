@@ -242,7 +242,7 @@ def test_spatial_features_give_sfid_and_adm_its_own_parts(
     assert "only the classifier of the protocol small" in row["absent"]["accuracy"]
 
 
-def test_two_processes_measure_what_one_does(toy: Path, unbroken: dict[str, Any]) -> None:
+def test_two_processes_measure_what_one_does(toy: Path, unbroken: dict[str, Any], warm: dict[str, str]) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -256,7 +256,7 @@ evaluate(evaluate_request(folder, "two"), SilentReporter())
 images = {"reconstruct": str(folder / "images"), "steps": (), "num_samples": None}
 evaluate(evaluate_request(folder, "two", **images), SilentReporter())
 """
-    run_two(script, toy)
+    run_two(warm, script, toy)
     row, reconstructed = json.loads((toy / "two" / "evaluation.json").read_text())["results"]
     assert row["cost"]["num_processes"] == reconstructed["cost"]["num_processes"] == 2
     assert same(row, unbroken)

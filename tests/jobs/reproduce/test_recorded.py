@@ -151,7 +151,7 @@ def test_mistakes_are_told_before_anything_is_measured(toy: Path, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_two_processes_compare_what_one_does(toy: Path, tmp_path: Path) -> None:
+def test_two_processes_compare_what_one_does(toy: Path, tmp_path: Path, warm: dict[str, str]) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -161,7 +161,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 request = ReproduceRequest(sys.argv[1], Path(sys.argv[2]), steps=(3,), device="cpu", workers=0, part_size=7)
 reproduce(request, SilentReporter())
 """
-    run_two(script, toy / "model", tmp_path)
+    run_two(warm, script, toy / "model", tmp_path)
     kept = json.loads((tmp_path / "reproduction.json").read_text())
     assert {one["verdict"] for one in kept["comparisons"]} == {"equal"}
 

@@ -227,9 +227,9 @@ def test_streams_give_the_tokens_of_the_folder(images: Path, tmp_path: Path, mon
     assert np.array_equal(streamed.labels, plain.labels)
 
 
-def test_two_processes_write_the_same_shards(images: Path, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_shards(images: Path, tmp_path: Path, warm: dict[str, str]) -> None:
     run(open_folder(images), tmp_path / "alone")
-    run_two(WORKER, images, tmp_path / "shared")
+    run_two(warm, WORKER, images, tmp_path / "shared")
     assert shard_bytes(tmp_path / "shared") == shard_bytes(tmp_path / "alone")
     assert len(TokenSet.open(tmp_path / "shared")) == 30
 

@@ -138,7 +138,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_weights(toy: Path) -> None
     assert same(weights(toy / "stopped"), weights(toy / "run"))
 
 
-def test_two_processes_train_the_weights_of_one(toy: Path) -> None:
+def test_two_processes_train_the_weights_of_one(toy: Path, warm: dict[str, str]) -> None:
     script = """
 import sys
 from pathlib import Path
@@ -148,7 +148,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 with without_dropout():
     pretrain_nat(make_request(Path(sys.argv[1]), "two"), SilentReporter())
 """
-    run_two(script, toy)
+    run_two(warm, script, toy)
     with without_dropout():
         pretrain_nat(make_request(toy, "one"), SilentReporter())
     assert same(weights(toy / "two"), weights(toy / "one"), tolerance=2e-5)

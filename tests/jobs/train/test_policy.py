@@ -83,7 +83,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
     assert same(toy / "stopped", toy / "run")
 
 
-def test_two_processes_train_the_policy_of_one_with_its_statistics(toy: Path) -> None:
+def test_two_processes_train_the_policy_of_one_with_its_statistics(toy: Path, warm: dict[str, str]) -> None:
     """With the FID reward, whose batches do not depend on the split; the discriminator's do."""
     script = """
 import sys
@@ -93,7 +93,7 @@ from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 train_policy(policy_request(Path(sys.argv[1]), "two", reward="fid", rollout="fp32"), SilentReporter())
 """
-    run_two(script, toy)
+    run_two(warm, script, toy)
     train_policy(policy_request(toy, "one", reward="fid", rollout="fp32"), SilentReporter())
     train_policy(policy_request(toy, "pieces", reward="fid", rollout="fp32", accumulate=3), SilentReporter())
     for name in ("two", "pieces"):

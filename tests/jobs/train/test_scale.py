@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from adanat_cli.jobs.train.nat_cost import count_parameters, update_memory
 from tests.evaluation_toy import Said
 from tests.nat_toy import make_request, without_dropout
 from tests.processes import run_two
+from tests.warm_adanat import PYTHON, Started
 
 UPDATES = 20
 SETTINGS = {"steps": UPDATES, "log_every": 1, "save_every": 10}
@@ -69,7 +69,7 @@ def train(folder: Path, output: str, **changes: Any) -> Said:
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Path:
     """A run of one process, and beside it one of two processes for each way."""
     folder = tmp_path_factory.mktemp("scale")
     train(folder, "one")
@@ -79,7 +79,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.append(f"train('begun', fsdp=True, **{half!r})")
     train(folder, "taken", training={"steps": 10})
     runs.append(f"train('taken', fsdp=True, **{SETTINGS!r})")
-    run_two("\n".join([TRAIN, *runs]), folder, timeout=300)
+    run_two(warm, "\n".join([TRAIN, *runs]), folder, timeout=300)
     train(folder, "begun")
     return folder
 
@@ -199,29 +199,24 @@ main()
 
 @pytest.mark.parametrize("fault", ["killed", "raises"])
 def test_a_fault_of_one_of_two_sharded_processes_ends_both_with_its_message(
-    toy: Path, tmp_path: Path, fault: str
+    toy: Path, tmp_path: Path, fault: str, warm: dict[str, str]
 ) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
+    (tmp_path / "torchrun.py").write_text("from torch.distributed.run import main; main()")
     data = ["--dataset", "toy", "--tokens", toy / "tokens", "--model", toy / "model", "--size", "nano"]
     length = ["--updates", 1000, "--batch-size", 8, "--precision", "fp32", "--save-every", 2]
     command = [*data, *length, "--fsdp", "--output", tmp_path / "run", "--device", "cpu"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launcher, str(tmp_path / "faulty.py"), fault, "pretrain-nat", *map(str, command)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
-        timeout=120,
-    )
-    assert done.returncode != 0
+    launcher = [tmp_path / "torchrun.py", "--standalone", "--nproc_per_node=2", "--no-python", warm[PYTHON]]
+    words = [*launcher, tmp_path / "faulty.py", fault, "pretrain-nat", *command]
+    log = tmp_path / "log"
+    assert Started(warm, list(map(str, words)), log, "warm-python").wait(timeout=120) != 0
+    said = log.read_text()
     last = (tmp_path / "run" / "checkpoints").glob("*.safetensors")
     assert load_tree(max(last))["step"] == 2
     if fault == "raises":
-        assert done.stderr.count("Error: the disk of the second process is gone") == 1
+        assert said.count("Error: the disk of the second process is gone") == 1
     else:
-        assert "Signal 9 (SIGKILL)" in done.stderr
+        assert "Signal 9 (SIGKILL)" in said
 
 
 def test_a_plan_for_several_processes_states_memory_in_every_way_hours_and_disk(

@@ -129,9 +129,9 @@ def test_missing_weights_are_refused_before_anything_is_written(
     assert not request_.output.exists()
 
 
-def test_two_processes_train_one_tokenizer_together(request_: TokenizerSettings) -> None:
+def test_two_processes_train_one_tokenizer_together(request_: TokenizerSettings, warm: dict[str, str]) -> None:
     line = f"train-tokenizer -d digits -o {request_.output} --steps 4 --batch-size 8 --workers 0 --device cpu --json"
-    run_two(f"import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *{line.split()!r}]; main()")
+    run_two(warm, f"import sys; from adanat_cli.cli import main; sys.argv = ['adanat', *{line.split()!r}]; main()")
     assert (request_.output / "metrics.jsonl").read_text().count('"perplexity"') == 1
     tokenizer = load_tokenizer(resolve_model(str(request_.output / "model")), torch.device("cpu"))
     assert all(tensor.isfinite().all() for tensor in tokenizer.state_dict().values())
