@@ -60,18 +60,27 @@ class Pipeline(Sampler):
         >>> pipeline.sample(labels=["golden retriever"], num_steps=8).images[0].save("dog.png")
     """
 
-    def __init__(self, folder: ModelFolder, device: str = "", precision: Precision = "auto") -> None:
+    def __init__(
+        self, folder: ModelFolder, device: str = "", precision: Precision = "auto", compiled: bool = False
+    ) -> None:
         """Load the networks of a model folder; ``from_pretrained`` finds one by name.
 
         Raises:
             AdaNATError: if a network is missing, damaged, or does not belong to the other.
         """
         super().__init__(folder, pick_device(device), precision)
+        if compiled:
+            self.compile(lambda _: None)
         self.load()
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "", revision: str | None = None, device: str | None = None, precision: Precision = "auto"
+        cls,
+        name: str = "",
+        revision: str | None = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+        compiled: bool = False,
     ) -> Pipeline:
         """Load a model.
 
@@ -80,6 +89,8 @@ class Pipeline(Sampler):
             revision: branch, tag or commit on the Hub, instead of ``@revision``.
             device: cuda, mps or cpu; None for the best one here.
             precision: number format of the NAT.
+            compiled: whether the NAT goes through torch.compile: the first batch takes a minute or more, and later
+                ones, which are padded to as many images, are drawn faster. Rounding may change a few tokens.
 
         Raises:
             AdaNATError: if there is no such model or it is damaged.
@@ -91,7 +102,7 @@ class Pipeline(Sampler):
                 f"Model {name} names a revision, and revision={revision!r} another; give one of them.",
             )
             name = str(HubId(hub_id.repo, revision))
-        return cls(resolve_model(name), device or "", precision)
+        return cls(resolve_model(name), device or "", precision, compiled)
 
     def sample(
         self,

@@ -121,6 +121,7 @@ class SampleRequest:
     text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)
+    compiled: bool = shared.compiled()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -238,6 +239,7 @@ class EvaluateRequest:
     workers: int = shared.workers()
     device: str = shared.device()
     precision: Precision = shared.precision(acts_on=MODEL)
+    compiled: bool = shared.compiled()
     part_size: int = PART_SIZE
     spread: tuple[str, ...] = ()
 

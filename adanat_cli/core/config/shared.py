@@ -53,6 +53,14 @@ batch_size = partial(
     help="Images to generate at a time. On a CPU, the images do not depend on it; on a GPU, rounding may change a few "
     "tokens.",
 )
+compiled = partial(
+    run,
+    False,
+    "--compile",
+    help="Compile the NAT with torch.compile first, which takes a minute or more and needs a C++ compiler (Triton on a "
+    "GPU): worth it for many images. Rounding may change a few tokens.",
+    acts_on=MODEL,
+)
 prompts = partial(
     option,
     (),

@@ -32,7 +32,7 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
     before = PeakMemory(device).bytes()
     subject = load_subject(request, device)
     rates = {name: ProductRate(_DTYPES[name], device) for name in dict.fromkeys(("fp32", *request.formats))}
-    jobs = _jobs(request, subject, device)
+    jobs = _jobs(request, subject, device, reporter.log)
     rows = []
     with reporter.task("Measuring", len(jobs), "rows") as task:
         for facts, job in jobs:
@@ -55,7 +55,9 @@ def bench(request: BenchRequest, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _jobs(request: BenchRequest, subject: Subject, device: torch.device) -> list[tuple[Row, Callable[[], Row]]]:
+def _jobs(
+    request: BenchRequest, subject: Subject, device: torch.device, tell: Callable[[str], None]
+) -> list[tuple[Row, Callable[[], Row]]]:
     """What to measure, each with the facts that tell it from others."""
     jobs: list[tuple[Row, Callable[[], Row]]] = []
     repetitions = request.repetitions
@@ -68,7 +70,7 @@ def _jobs(request: BenchRequest, subject: Subject, device: torch.device) -> list
             way = Sampling(subject, steps, batch, total, _DTYPES[precision], compiled, request.seed, device)
             facts = {"measured": "sample", "num_steps": steps, "batch_size": batch, "precision": precision}
             against = request.against == "plain"
-            job = partial(way.measure, repetitions, against)
+            job = partial(way.measure, repetitions, against, tell)
             jobs.append(({**facts, "compiled": compiled, "num_images": total}, job))
     for batch in request.batch_sizes:
         facts = {"batch_size": batch}

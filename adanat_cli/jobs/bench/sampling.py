@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.generation.noise import SeededNoise
 from adanat_cli.core.generation.schedules import CosineSchedule
 from adanat_cli.core.generation.state import DecodingState
@@ -23,6 +22,7 @@ from adanat_cli.core.nat.uvit import NATOutput, UViT
 from adanat_cli.jobs.bench.clock import PeakMemory, Stopwatch
 from adanat_cli.jobs.bench.subject import Subject
 from adanat_cli.jobs.runtime.operations import operations
+from adanat_cli.jobs.sample.compiled import Body, CompiledBody
 from adanat_cli.jobs.sample.conditions import Conditions
 from adanat_cli.jobs.sample.pictures import save_png, to_uint8
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
@@ -36,9 +36,9 @@ Generate = Callable[[range], Tensor]
 class TimedNAT(ConditionedNAT):
     """A conditioned NAT whose calls are a stage of their own."""
 
-    def __init__(self, nat: UViT, conditions: Conditions, precision: torch.dtype, watch: Stopwatch) -> None:
+    def __init__(self, nat: UViT, conditions: Conditions, precision: torch.dtype, body: Body, watch: Stopwatch) -> None:
         """Take a NAT, as ``ConditionedNAT``, and what to time its calls with."""
-        super().__init__(nat, conditions, precision)
+        super().__init__(nat, conditions, precision, body)
         self._watch = watch
 
     def predictor(self, numbers: Tensor) -> Predictor:
@@ -61,7 +61,7 @@ class Sampling:
         num_steps: T of the cosine schedule.
         batch_size, num_images: images at a time and in all.
         precision: number format of the NAT.
-        compiled: whether the NAT's body is compiled.
+        compiled: whether the NAT's body is compiled, as ``adanat sample --compile`` does.
         seed: random seed of the images.
         device: where the networks are.
     """
@@ -75,19 +75,21 @@ class Sampling:
     seed: int
     device: torch.device
 
-    def measure(self, repetitions: int, against_plain: bool) -> dict[str, Any]:
+    def measure(self, repetitions: int, against_plain: bool, tell: Callable[[str], None]) -> dict[str, Any]:
         """Time some runs, in turn with plain ones; the first of each, which is counted and warms up, is not timed.
 
         Args:
             repetitions: timed runs.
             against_plain: whether to run the plain loop as well.
+            tell: called with a line before a compilation.
 
         Raises:
             AdaNATError: if the NAT cannot be compiled on this machine.
         """
-        nat = _compiled(self.subject.nat) if self.compiled else self.subject.nat
-        network = operations(lambda: self._tokens(self.subject.nat))
-        drawn = self._warm_up(nat)
+        nat = self.subject.nat
+        body = CompiledBody(nat, tell) if self.compiled else nat.features
+        network = operations(lambda: self._tokens(nat.features))
+        drawn = self._tokens(body)
         pixels = operations(
             lambda: [[*decode_parts(self.subject.tokenizer, ids)] for ids in drawn.split(self.batch_size)]
         )
@@ -97,10 +99,10 @@ class Sampling:
         runs, plain, peaks = [], [], []
         for _ in range(repetitions):
             memory = PeakMemory(self.device)
-            runs.append(self._run(nat))
+            runs.append(self._run(partial(self._timed, body)))
             peaks.append(memory.bytes())
             if against_plain:
-                plain.append(self._run(None))
+                plain.append(self._run(lambda _: self._plain))
         seconds = statistics.median(run.total for run in runs)
         stages = {stage: statistics.median(run.seconds[stage] for run in runs) for stage in STAGES}
         values |= {
@@ -122,21 +124,8 @@ class Sampling:
         starts = range(0, self.num_images, self.batch_size)
         return [range(first, min(first + self.batch_size, self.num_images)) for first in starts]
 
-    def _warm_up(self, nat: UViT) -> Tensor:
-        """Make all tokens once, which compiles a NAT that is to be compiled."""
-        try:
-            return self._tokens(nat)
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise  # such as too little memory
-            reason = str(error).strip().partition("\n")[0]
-            raise AdaNATError(
-                f"torch.compile fails on this machine ({reason}); install what it needs, such as a C++ compiler, or "
-                "leave --compile out."
-            ) from error
-
-    def _tokens(self, nat: UViT) -> Tensor:
-        conditioned = ConditionedNAT(nat, self.subject.conditions, self.precision)
+    def _tokens(self, body: Body) -> Tensor:
+        conditioned = ConditionedNAT(self.subject.nat, self.subject.conditions, self.precision, body)
         schedule = CosineSchedule(self.num_steps)
         return torch.cat([sample_tokens(conditioned, schedule, self.seed, batch) for batch in self._batches()])
 
@@ -147,15 +136,15 @@ class Sampling:
         schedule = CosineSchedule(self.num_steps)
         return plain_tokens(self.subject.nat, self.subject.conditions, schedule, self.seed, batch, self.precision)
 
-    def _timed(self, nat: UViT, watch: Stopwatch) -> Generate:
+    def _timed(self, body: Body, watch: Stopwatch) -> Generate:
         """How a run makes the tokens of its batches, which share a conditioned NAT."""
-        conditioned = TimedNAT(nat, self.subject.conditions, self.precision, watch)
+        conditioned = TimedNAT(self.subject.nat, self.subject.conditions, self.precision, body, watch)
         return lambda batch: sample_tokens(conditioned, CosineSchedule(self.num_steps), self.seed, batch)
 
-    def _run(self, nat: UViT | None) -> _Timed:
-        """Generate all images, decode them and write them; None for the plain loop."""
+    def _run(self, make: Callable[[Stopwatch], Generate]) -> _Timed:
+        """Generate all images, decode them and write them."""
         watch = Stopwatch(self.device)
-        generate = self._plain if nat is None else self._timed(nat, watch)
+        generate = make(watch)
         start, first = time.perf_counter(), 0.0
         with tempfile.TemporaryDirectory() as folder:
             for batch in self._batches():
@@ -220,10 +209,3 @@ def plain_tokens(
         state = decide(state, action, prediction, noise)
         output = forward(condition)
     return state.sampled_ids
-
-
-def _compiled(nat: UViT) -> UViT:
-    """The same weights, with a compiled body."""
-    twin = copy.copy(nat)
-    twin.features = torch.compile(nat.features)  # type: ignore[method-assign]
-    return twin

@@ -270,6 +270,8 @@ def _subjects(
             reconstructed = open_reconstructions(request, folder, processes.device, reporter)
         return [Subject(reconstructed.name, "reconstructions", reconstructed, reconstructed.num_images)]
     sampler = Sampler(folder, processes.device, request.precision, request.text_encoder)
+    if request.compiled:
+        sampler.compile(reporter.log)
     conditions = _conditions(request, sampler, processes, reporter)
     num_images = request.num_samples or _usual_number(folder, sampler.config.condition, reporter)
     subjects: dict[str, Subject] = {}

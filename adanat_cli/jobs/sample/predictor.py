@@ -11,6 +11,7 @@ from torch import Tensor
 from adanat_cli.core.generation.state import DecodingState
 from adanat_cli.core.generation.step import Prediction, Predictor
 from adanat_cli.core.nat.uvit import UViT
+from adanat_cli.jobs.sample.compiled import Body
 from adanat_cli.jobs.sample.conditions import Conditions
 
 _NULL = -1
@@ -32,13 +33,20 @@ class ConditionedNAT:
     they fit in 1 GiB. The weights must not change meanwhile.
     """
 
-    def __init__(self, nat: UViT, conditions: Conditions, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        nat: UViT,
+        conditions: Conditions,
+        precision: torch.dtype = torch.float32,
+        body: Body | None = None,
+    ) -> None:
         """Take a NAT.
 
         Args:
             nat: NAT in evaluation mode.
             conditions: what the images are of.
             precision: number format of the network; logits are float32 in any case.
+            body: computes the features of whole batches, after the first step; None for ``nat.features``.
 
         Raises:
             ValueError: if the NAT is in training mode.
@@ -47,6 +55,7 @@ class ConditionedNAT:
             raise ValueError("generation needs the NAT in evaluation mode; call nat.eval()")
         self.nat, self.conditions, self.precision = nat, conditions, precision
         self.device = next(nat.parameters()).device
+        self._body = body or nat.features
         self._kept: dict[int, Tensor] = {}
         self._null = self._encode_null()
 
@@ -81,7 +90,7 @@ class ConditionedNAT:
         """Run the conditional half, and the null half of guided samples, as one batch."""
         rows = guided.nonzero()[:, 0]
         token_ids = torch.cat([state.token_ids, state.token_ids[rows]])
-        features = self.nat.features(token_ids, torch.cat([condition, self._nulls(len(rows))]))
+        features = self._body(token_ids, torch.cat([condition, self._nulls(len(rows))]))
         given, null = features.split([len(condition), len(rows)])
         sample, position = state.masked
         if not len(rows):

@@ -106,6 +106,10 @@ def _sample(request: SampleSettings, reporter: Reporter) -> dict[str, Any]:
     reporter.log(run.line)
     schedule = run.sampler.schedule(run.choice)
     run.sampler.load()
+    if request.compiled:
+        run.sampler.compile(reporter.log)
+        first = range(min(request.batch_size, request.num_images))
+        run.sampler.token_ids(schedule, run.conditions, request.seed, first)  # so that the speed is that of the rest
     start = time.perf_counter()
     written = run.write(schedule, reporter)
     seconds = time.perf_counter() - start

@@ -27,7 +27,17 @@ RECORD = "samples.jsonl"
 """A line for each run, then a line of file names for each of its batches."""
 NPZ = "samples.npz"
 
-_IRRELEVANT = {"output", "num_images", "prompts_file", "grid", "trace", "batch_size", "device", "overwrite"}
+_IRRELEVANT = {
+    "output",
+    "num_images",
+    "prompts_file",
+    "grid",
+    "trace",
+    "batch_size",
+    "device",
+    "overwrite",
+    "compiled",
+}
 """Fields of a request that do not change image i."""
 _SHOWN = 60
 _GRID = re.compile(r"grid(-[1-9]\d{0,8})?\.png", re.ASCII)

@@ -26,6 +26,7 @@ from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, build_schedule
 from adanat_cli.jobs.resolve.text_encoders import encoder_of
 from adanat_cli.jobs.runtime.devices import images_at_once, sampling_precision
+from adanat_cli.jobs.sample.compiled import CompiledBody
 from adanat_cli.jobs.sample.conditions import (
     Asked,
     ClassConditions,
@@ -70,6 +71,7 @@ class Sampler:
         self.config = nat_config(folder)
         self.precision = sampling_precision(precision, device)
         self._conditioned: ConditionedNAT | None = None
+        self._tell_compiling: Callable[[str], None] | None = None
 
     @cached_property
     def nat(self) -> UViT:
@@ -89,6 +91,18 @@ class Sampler:
     def load(self) -> None:
         """Load NAT and tokenizer now, so that what is wrong with them is known before the work begins."""
         _ = self.nat, self.tokenizer
+
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Run the NAT through torch.compile from now on; images may differ by rounding.
+
+        Args:
+            tell: called with a line before each compilation: of the first batch, and of a larger one.
+        """
+        self._tell_compiling, self._conditioned = tell, None
+
+    @cached_property
+    def _compiled(self) -> CompiledBody | None:
+        return None if self._tell_compiling is None else CompiledBody(self.nat, self._tell_compiling)
 
     def check_steps(self, num_steps: int) -> None:
         """Refuse more generation steps than an image has tokens.
@@ -164,7 +178,7 @@ class Sampler:
     def conditioned(self, conditions: Conditions) -> ConditionedNAT:
         """The NAT under some conditions; batches of the same conditions share what is the same in all."""
         if self._conditioned is None or self._conditioned.conditions is not conditions:
-            self._conditioned = ConditionedNAT(self.nat, conditions, self.precision)
+            self._conditioned = ConditionedNAT(self.nat, conditions, self.precision, self._compiled)
         return self._conditioned
 
     def images(
