@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +64,15 @@ def fill_analytic(module: Module, prefix: str = "") -> Module:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in kept}
     module.load_state_dict({**kept, **analytic_state(shapes, prefix)})
     return module.eval()
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Let PyTorch's compiler find no C++ compiler, and nothing that it has compiled before."""
+    from torch._inductor import config  # takes long to load
+
+    with config.patch({"cpp.cxx": (None, "/no/compiler"), "force_disable_caches": True}):
+        yield
 
 
 def analytic_input(key: str, shape: tuple[int, ...], amplitude: float, offset: float) -> Tensor:

@@ -88,7 +88,7 @@ class ReproduceRequest:
     device: str = shared.device()
     precision: Precision | None = shared.run(
         None,
-        help="Number format of the networks; auto takes bf16 where it is faster.",
+        help="Number format of the networks; auto measures, but generates in fp32 on a CPU.",
         show_default="auto; for recorded results their own",
     )
     workers: int = shared.workers()

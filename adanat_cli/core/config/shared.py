@@ -46,7 +46,7 @@ inception = partial(
 workers = partial(run, 2, "--workers", help="Threads that decode images.", min=0)
 seed = partial(run, 0, help="Random seed.")
 device = partial(run, "", help="Device: cuda, mps or cpu; by default the best one on this machine.")
-precision = partial(run, "auto", help="Number format of the networks; auto takes bf16 where it is faster.")
+precision = partial(run, "auto", help="Number format of the networks; auto measures, but generates in fp32 on a CPU.")
 batch_size = partial(
     run,
     64,

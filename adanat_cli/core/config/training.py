@@ -42,7 +42,7 @@ def _updates(default: int) -> Any:
 class _TrainingFields(Config):
     """What every training run has; all randomness of update n follows from (seed, n).
 
-    ``precision`` "auto" measures bf16 against fp32 on a CPU and takes bf16 on a GPU.
+    ``precision`` "auto" measures bf16 against fp32.
     """
 
     steps: Count = _updates(10_000)

@@ -6,32 +6,17 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
+from adanat_cli.jobs.runtime.devices import seconds_of, synchronize
+
 _SIDE, _SIDE_ON_GPU = 1024, 8192
 """Rows and columns of the matrices: large enough for the full speed of the device."""
 _PRODUCTS = 4
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what a device has been given to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def seconds_of(job: Callable[[], object], device: torch.device) -> float:
-    """Run a job and return how long it took."""
-    synchronize(device)
-    start = time.perf_counter()
-    job()
-    synchronize(device)
-    return time.perf_counter() - start
 
 
 class Stopwatch:

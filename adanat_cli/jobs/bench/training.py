@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from adanat_cli.core.config import DiscriminatorConfig, NATTrainingConfig, PolicyConfig, PolicyTrainingConfig, PPOConfig
-from adanat_cli.jobs.bench.clock import PeakMemory, seconds_of
+from adanat_cli.jobs.bench.clock import PeakMemory
 from adanat_cli.jobs.bench.subject import Subject
-from adanat_cli.jobs.runtime.devices import images_at_once
+from adanat_cli.jobs.runtime.devices import images_at_once, seconds_of
 from adanat_cli.jobs.runtime.operations import operations
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource
 from adanat_cli.jobs.train.nat_update import NATTrainer

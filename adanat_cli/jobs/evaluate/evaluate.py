@@ -27,7 +27,7 @@ from adanat_cli.jobs.evaluate.tables import Row, lines_of
 from adanat_cli.jobs.resolve.extractors import check_protocol, load_extractor
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_model
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule, settle_schedule
-from adanat_cli.jobs.runtime.devices import Processes, start_processes
+from adanat_cli.jobs.runtime.devices import Processes, of_main_process, start_processes
 from adanat_cli.jobs.runtime.output_lock import output_held
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.sample.conditions import Asked, read_prompts
@@ -270,6 +270,7 @@ def _subjects(
             reconstructed = open_reconstructions(request, folder, processes.device, reporter)
         return [Subject(reconstructed.name, "reconstructions", reconstructed, reconstructed.num_images)]
     sampler = Sampler(folder, processes.device, request.precision, request.text_encoder)
+    sampler.precision = of_main_process(sampler.precision)
     if request.compiled:
         sampler.compile(reporter.log)
     conditions = _conditions(request, sampler, processes, reporter)

@@ -23,8 +23,11 @@ from adanat_cli.jobs.runtime.group import num_processes, settle_group
 Job = Callable[[torch.dtype], object]
 """Does a typical piece of the work of a run in the given number format."""
 Training = TypeVar("Training", TokenizerTrainingConfig, NATTrainingConfig)
+Shared = TypeVar("Shared")
 _TRIALS = 4
-"""Times that each number format is measured."""
+"""Times that each number format is measured, at most."""
+_LEAST_GAIN, _CLEAR_GAIN = 1 / 0.85, 3
+"""Times that bf16 must be faster to be taken; and that one format must be for one trial to decide."""
 
 _PIXELS_AT_ONCE = {"cpu": 2**19}
 _PIXELS_AT_ONCE_ON_GPU = 2**22
@@ -172,8 +175,27 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for what a device has been given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def seconds_of(job: Callable[[], object], device: torch.device) -> float:
+    """Run a job and return how long it took."""
+    synchronize(device)
+    start = time.perf_counter()
+    job()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
 def pick_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:
-    """Resolve "auto": bf16 on a GPU that has it; on a CPU whichever runs ``job(dtype)`` faster.
+    """Resolve "auto": whichever number format runs ``job(dtype)`` faster, on a CPU or on a GPU that has bf16.
+
+    A large network gains by bf16 on such a GPU; a small one, whose products are short, loses by the casts.
 
     Args:
         precision: "auto", "fp32" or "bf16".
@@ -187,26 +209,45 @@ def pick_precision(precision: Precision, device: torch.device, job: Job) -> torc
     require(precision in known, f"precision is {precision!r}; expected {', '.join(map(repr, known))}.")
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type != "cpu":
-        return torch.float32
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(_TRIALS):  # in alternation, so that a busy moment of the machine affects both
-        for dtype, measured in seconds.items():
-            start = time.perf_counter()
-            job(dtype)
-            measured.append(time.perf_counter() - start)
-    single, half = (min(measured[1:]) for measured in seconds.values())  # the first call builds kernels
+    has_bf16 = device.type == "cpu" or (
+        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     # float32 is the safer format, so bf16 has to be clearly faster.
-    return torch.bfloat16 if half < 0.85 * single else torch.float32
+    return torch.bfloat16 if has_bf16 and _gain_of_bf16(job, device) > _LEAST_GAIN else torch.float32
 
 
-def sampling_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Resolve "auto" for generation; on a CPU it is always float32, so that timings do not change the images."""
+def _gain_of_bf16(job: Job, device: torch.device) -> float:
+    """How many times faster a job is in bf16: the best of a few trials, or of one where that leaves no doubt."""
+    single, half, gain = list[float](), list[float](), 1.0
+    for _ in range(_TRIALS):  # in alternation, so that a busy moment of the machine affects both
+        single.append(seconds_of(lambda: job(torch.float32), device))
+        half.append(seconds_of(lambda: job(torch.bfloat16), device))
+        if len(single) > 1:  # the first call builds kernels
+            gain = min(single[1:]) / min(half[1:])
+            if not 1 / _CLEAR_GAIN < gain < _CLEAR_GAIN:
+                break
+    return gain
+
+
+def sampling_precision(precision: Precision, device: torch.device, job: Job) -> torch.dtype:
+    """Resolve "auto" for generation; on a CPU it is always float32, so that timings do not change the images.
+
+    Args:
+        precision: "auto", "fp32" or "bf16".
+        device: where the images are generated.
+        job: a forward of the NAT, the same for any batch size, since images do not depend on that.
+    """
     if precision == "auto" and device.type == "cpu":
         return torch.float32
-    return pick_precision(precision, device, lambda _: None)
+    return pick_precision(precision, device, job)
+
+
+def of_main_process(value: Shared) -> Shared:
+    """What the main process has found, on every process of a group; all must ask."""
+    values = [value]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(values)
+    return values[0]
 
 
 def settle_precision(
@@ -222,15 +263,13 @@ def settle_precision(
     """
     if training.precision != "auto":
         return training
-    saved, chosen = output / "config.json", [""]
+    saved, chosen = output / "config.json", ""
     if accelerator.is_main_process:
         if saved.exists():
             # A folder with another config.json is refused later, by name.
             recorded = read_object(saved).get("training")
-            chosen = [str(recorded.get("precision", "fp32") if isinstance(recorded, dict) else "fp32")]
+            chosen = str(recorded.get("precision", "fp32") if isinstance(recorded, dict) else "fp32")
         else:
             fast = pick_precision("auto", accelerator.device, make_job())
-            chosen = ["bf16" if fast == torch.bfloat16 else "fp32"]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    return training.replace(precision=chosen[0])
+            chosen = "bf16" if fast == torch.bfloat16 else "fp32"
+    return training.replace(precision=of_main_process(chosen))

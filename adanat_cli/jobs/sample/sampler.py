@@ -38,6 +38,8 @@ from adanat_cli.jobs.sample.conditions import (
 from adanat_cli.jobs.sample.pictures import Pixels, to_uint8
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
 
+_TRIAL_ROWS = 128
+"""Of the forward that is timed: both halves of the usual 64 images."""
 _DECODED_AT_ONCE = {"cpu": 2}
 _DECODED_AT_ONCE_ON_GPU = 16
 """Images in a pass of the tokenizer: as few as keep the device busy, since the last pass of a batch is padded."""
@@ -56,7 +58,7 @@ class Sampler:
     def __init__(
         self, folder: ModelFolder, device: torch.device, precision: Precision = "auto", text_encoder: str = ""
     ) -> None:
-        """Check a model; nothing of it is loaded yet.
+        """Check a model; nothing of it is loaded yet, but a NAT whose number format is to be measured on a GPU.
 
         Args:
             folder: the model.
@@ -69,7 +71,7 @@ class Sampler:
         """
         self.folder, self.device, self._encoder_name = folder, device, text_encoder
         self.config = nat_config(folder)
-        self.precision = sampling_precision(precision, device)
+        self.precision = sampling_precision(precision, device, self._forward)
         self._conditioned: ConditionedNAT | None = None
         self._tell_compiling: Callable[[str], None] | None = None
 
@@ -77,6 +79,16 @@ class Sampler:
     def nat(self) -> UViT:
         """The NAT in evaluation mode."""
         return load_nat(self.folder, self.device)
+
+    def _forward(self, precision: torch.dtype) -> None:
+        """Run the NAT once on a usual batch in a number format, to be timed."""
+        ids = torch.full((_TRIAL_ROWS, self.config.num_tokens), self.config.mask_id, device=self.device)
+        condition = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=self.device)
+        if self.config.condition == "text":
+            condition = torch.zeros(_TRIAL_ROWS, self.config.text_length, self.config.text_width, device=self.device)
+        half = precision != torch.float32
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=precision, enabled=half):
+            self.nat.features(ids, condition)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

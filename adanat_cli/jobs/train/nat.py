@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL.Image import Image
 from torch import Tensor
 
@@ -50,7 +51,8 @@ from adanat_cli.jobs.train.start import Start, find_start
 
 _GRID_COLUMNS, _GRID_ROWS = 8, 4
 _GRID_SCHEDULE = CosineSchedule(8)
-_TRIAL_ROWS = 32
+_TRIAL_OPERATIONS, _TRIAL_OPERATIONS_ON_GPU = 5e10, 2e13
+"""Of the piece of an update that is timed, at most: about a second of one core, or of a GPU."""
 _NUM_EXAMPLES = 16
 _CAPTIONS_AT_ONCE = 2**16
 
@@ -77,7 +79,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     shape = nat_shape(request, tokens.info, model, encoder, start)
     train_rows, held_out = hold_out(training_rows(tokens, request.classes), request.training.held_out)
     config = settle_precision(
-        request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator.device)
+        request.training, request.output, accelerator, lambda: _trial(request, shape, accelerator)
     )
     share = config.batch_size // accelerator.num_processes
     request = replace(request, accumulate=pieces_of(request, shape, share, config.precision))
@@ -242,14 +244,17 @@ class NATLoop(MeteredLoop):
         return {"captions": list(dict.fromkeys(self.tokens.captions(numbers)))}
 
 
-def _trial(request: NATSettings, shape: NATConfig, device: torch.device) -> Job:
-    """A piece of an update in a given number format, to be timed."""
+def _trial(request: NATSettings, shape: NATConfig, accelerator: Accelerator) -> Job:
+    """An update in a given number format, to be timed: of a process's images, or of as many as take a second."""
+    device, share = accelerator.device, request.training.batch_size // accelerator.num_processes
+    most = _TRIAL_OPERATIONS_ON_GPU if device.type == "cuda" else _TRIAL_OPERATIONS
+    rows = max(1, min(share, int(most / (6 * count_parameters(shape) * shape.num_tokens))))
     torch.manual_seed(request.training.seed)
     nat = UViT(shape).to(device)
-    ids = torch.randint(shape.codebook_size, (_TRIAL_ROWS, shape.num_tokens), device=device)
-    condition = torch.zeros(_TRIAL_ROWS, dtype=torch.int64, device=device)
+    ids = torch.randint(shape.codebook_size, (rows, shape.num_tokens), device=device)
+    condition = torch.zeros(rows, dtype=torch.int64, device=device)
     if shape.condition == "text":
-        condition = torch.zeros(_TRIAL_ROWS, shape.text_length, shape.text_width, device=device)
+        condition = torch.zeros(rows, shape.text_length, shape.text_width, device=device)
 
     def job(dtype: torch.dtype) -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):

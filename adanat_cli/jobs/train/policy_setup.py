@@ -32,7 +32,7 @@ from adanat_cli.jobs.resolve.extractors import extractor_of
 from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
 from adanat_cli.jobs.resolve.text_encoders import encoder_of, recorded_name
-from adanat_cli.jobs.runtime.devices import Processes, pick_device
+from adanat_cli.jobs.runtime.devices import Processes, of_main_process, pick_device
 from adanat_cli.jobs.runtime.reporter import Reporter
 from adanat_cli.jobs.sample.conditions import Asked, ClassConditions, PromptConditions
 from adanat_cli.jobs.sample.sampler import Sampler
@@ -288,6 +288,7 @@ def prepare(
     folder, nat = check_request(request)
     source, held_out = images or open_images(request, folder, nat)
     model = Sampler(folder, accelerator.device, request.training.precision)
+    model.precision = of_main_process(model.precision)
     model.nat.requires_grad_(False)
     model.tokenizer.requires_grad_(False)
     conditions: Asked

@@ -29,7 +29,7 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sampler import sample_tokens
 from tests.policy_toy import make_policy_toy
-from tests.support import fill_analytic
+from tests.support import fill_analytic, without_compiler
 
 CPU = torch.device("cpu")
 KINDS = ("sample", "tokenize", "train", "policy")
@@ -204,11 +204,10 @@ def test_batch_sizes_are_typed_as_steps_are(model: Path) -> None:
     assert "--batch-size is 'x'; expected whole numbers" in CliRunner().invoke(app, [*line, "--batch-size", "x"]).stderr
 
 
-def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(
-        AdaNATError, match=r"^torch\.compile fails on this machine \(.*compiler.*leave --compile out\.$"
+def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(model: Path) -> None:
+    with (
+        without_compiler(),
+        pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \(.*compiler.*leave --compile out\.$"),
     ):
         bench(request(model, measured=("sample",), compiled=True), SilentReporter())
 

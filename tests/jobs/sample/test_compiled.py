@@ -18,7 +18,7 @@ from adanat_cli.jobs.sample.conditions import ClassConditions
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.sample.sampler import sample_tokens
-from tests.support import fill_analytic
+from tests.support import fill_analytic, without_compiler
 
 SHAPE = NATConfig(codebook_size=16, grid=(4, 4), width=16, depth=2, num_heads=2, num_classes=10)
 CLASSES = ClassConditions(torch.tensor([3, 7, 3]), {})
@@ -42,12 +42,11 @@ def test_compiled_for_the_first_batch_all_batches_draw_the_same_tokens() -> None
         )
 
 
-def test_without_a_compiler_sampling_ends_with_one_line_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+def test_without_a_compiler_sampling_ends_with_one_line_and_writes_nothing(tmp_path: Path) -> None:
     request = SampleRequest(output=tmp_path / "images", num_images=2, num_steps=2, device="cpu", compiled=True)
-    with pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \([^\n]*; install [^\n]*\.$"):
+    with (
+        without_compiler(),
+        pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \([^\n]*; install [^\n]*\.$"),
+    ):
         sample(request, SilentReporter())
     assert not list(tmp_path.glob("images/*"))

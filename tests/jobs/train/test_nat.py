@@ -29,7 +29,7 @@ from adanat_cli.jobs.train.nat_batches import TokenBatch, Update
 from adanat_cli.jobs.train.nat_update import NATTrainer
 from tests.nat_toy import make_request, make_tokens, without_dropout
 from tests.processes import run_two
-from tests.support import fill_analytic, fixture
+from tests.support import fill_analytic, fixture, without_compiler
 
 TINY = NATConfig(codebook_size=64, grid=(16, 16), width=32, depth=4, num_heads=4, num_classes=10, dropout=0.0)
 
@@ -168,10 +168,11 @@ def test_a_compiled_nat_trains_to_the_same_weights(toy: Path) -> None:
     assert same(weights(toy / "compiled"), weights(toy / "eager"), tolerance=2e-5)
 
 
-def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    with pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \(.*leave --compile out\.$"):
+def test_a_nat_that_cannot_be_compiled_is_told_in_one_line(toy: Path) -> None:
+    with (
+        without_compiler(),
+        pytest.raises(AdaNATError, match=r"^torch\.compile fails on this machine \(.*leave --compile out\.$"),
+    ):
         pretrain_nat(replace(make_request(toy, "uncompiled"), size="nano", compiled=True), SilentReporter())
 
 
