@@ -38,7 +38,7 @@ class RunOptions(Printing):
         help="Hub id user/repo\\[@branch] to push the result to; account and id are checked before the run starts.",
         panel="Run",
     )
-    dry_run: bool = option(False, help="Print what would run, without touching data.", panel="Run")
+    dry_run: bool = option(False, help="Print what would run and what it takes, and do nothing else.", panel="Run")
 
 
 @dataclass(frozen=True)

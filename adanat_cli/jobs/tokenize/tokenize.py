@@ -25,6 +25,7 @@ from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.core.tokenizer.base import Tokenizer
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.resolve.classes import find_classes
+from adanat_cli.jobs.resolve.images import describe_own, look_at_own
 from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_parts, resolve_model
 from adanat_cli.jobs.resolve.text_encoders import load_encoder, recorded_name, usual_encoder
 from adanat_cli.jobs.runtime.devices import Processes, images_at_once, start_processes
@@ -89,14 +90,23 @@ def run_tokenize(request: TokenizeRequest, reporter: Reporter) -> dict[str, Any]
 
 
 def plan(request: TokenizeRequest) -> dict[str, Any]:
-    """Describe what ``run_tokenize`` would do, without touching data."""
+    """Describe what ``run_tokenize`` would do; of data, images of one's own on this machine alone are looked at.
+
+    Raises:
+        AdaNATError: as ``run_tokenize``, as far as it is known without reading all images.
+    """
     benchmark = BENCHMARKS.get(request.dataset)
     if benchmark and is_absent(request.dataset, request.model):
         config: TokenizerConfig = benchmark.tokenizer()
+        model = request.model or "(the benchmark's tokenizer)"
     else:
         folder = _tokenizer_folder(request.model)
+        model = request.model or folder.name
         config = tokenizer_config(folder.config("tokenizer"), str(folder.path))
     data = _data(request, config)
+    own = look_at_own(data)
+    source = _of_classes(own, request.classes) if own else None
+    num_images = source.num_images if source else benchmark.num_images if benchmark and data.split == "train" else None
     with torch.device("meta"):
         tokenizer = build_tokenizer(config)
         num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
@@ -109,7 +119,8 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
     at_once = request.options.batch_size or images_at_once(data.image_size, torch.device("cpu"))
     return {
         "data": data.to_dict(),
-        "model": request.model or ("(the benchmark's tokenizer)" if benchmark else ""),
+        **({"images": describe_own(source)} if source else {}),
+        "model": model,
         "tokenizer": config.to_dict(),
         "output": str(request.output or ""),
         "options": dataclasses.asdict(request.options),
@@ -117,7 +128,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
         "tokens_per_image": num_tokens,
         "bytes_per_image": (size := 2 * num_tokens * (1 + request.options.flips)),
         "tera_flops_per_image": round(encoding / 1e12, 4),
-        **(_amounts(benchmark.num_images, size, encoding) if benchmark and data.split == "train" else {}),
+        **(_amounts(min(num_images, request.options.num_images or num_images), size, encoding) if num_images else {}),
         **text,
         "images_at_once": at_once,
         # The widest layers hold about 400 floats per pixel.
@@ -127,7 +138,7 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
 
 
 def _amounts(num_images: int, size: int, encoding: int) -> dict[str, Any]:
-    """What all images of a benchmark take: bytes on disk at most, before compression, and hours on GPUs."""
+    """What all images take: bytes on disk at most, before compression, and hours on GPUs."""
     return {
         "num_images": num_images,
         "megabytes_on_disk_at_most": num_images * size // 2**20,
@@ -183,10 +194,14 @@ def _open(request: TokenizeRequest, tokenizer: TokenizerConfig, reporter: Report
             f"{request.dataset} is usually read at {usual} pixels; this tokenizer is for {own_size}, so images are "
             f"cropped to {own_size}. Set another size with --image-size."
         )
-    source = open_source(config)
-    source = source.keep(tuple(find_classes(request.classes, source.class_names, source.num_classes, "the data")))
+    source = _of_classes(open_source(config), request.classes)
     reporter.log(source.describe())
     return source
+
+
+def _of_classes(source: ImageSource, classes: tuple[str, ...]) -> ImageSource:
+    """The images of the classes that were named; all if none was."""
+    return source.keep(tuple(find_classes(classes, source.class_names, source.num_classes, "the data")))
 
 
 def tokenize(

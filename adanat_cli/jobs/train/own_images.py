@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-from io import BytesIO
-
-from PIL import Image
-
 from adanat_cli.core.config import DataConfig, data_config
 from adanat_cli.core.config import own_data as usual
 from adanat_cli.core.config.own_data import Fields, Scale
-from adanat_cli.core.data.sources import ImageSource, TableSource, open_source
-from adanat_cli.core.hub import looks_like_hub_id
+from adanat_cli.core.data.sources import open_source
+from adanat_cli.jobs.resolve.images import look_at_own, shorter_side
 from adanat_cli.jobs.runtime.devices import device_memory, pick_device
-
-_LOOKED_AT = 16
 
 
 def scale_of(num_images: int | None, device_name: str) -> Scale:
@@ -33,31 +26,14 @@ def own_images(dataset: str, data: Fields, device: str, dry_run: bool) -> tuple[
         dry_run: whether data on other machines stay untouched.
     """
     config = data_config(dataset, **{"image_size": usual.LARGEST_IMAGE, **data})
-    origin = config.data_dir or config.source
-    is_remote = not config.is_here and (looks_like_hub_id(origin) or "://" in origin)
-    source = None if dry_run and is_remote else open_source(config)
+    source = look_at_own(config) if dry_run else open_source(config)
     scale = scale_of(source.num_images if source else None, device)
     size = config.image_size
     if "image_size" in data:
         return config, scale, f"Images of {size} x {size} pixels,"
-    side = _shorter_side(source) if source else 0
+    side = shorter_side(source) if source else 0
     if side:
         size = usual.usual_image_size(side)
     known = f"of some {side} pixels " if side else ""
     line = f"Images {known}are cut to squares of {size} x {size} pixels (--image-size sets another size),"
     return config.replace(image_size=size), scale, line
-
-
-def _shorter_side(source: ImageSource) -> int:
-    """Pixels of the shorter side of a typical image, in the middle of a few; 0 where a stream or damage hides it."""
-    if not isinstance(source, TableSource):
-        return 0
-    sides = []
-    for row in source.rows[:: -(-len(source.rows) // _LOOKED_AT)]:
-        file = source.fetch(int(row))[0]
-        try:
-            with Image.open(BytesIO(file) if isinstance(file, bytes) else file or "") as image:
-                sides.append(min(image.size))
-        except Exception:  # Pillow raises nearly anything on damaged files; reading will say so
-            continue
-    return int(statistics.median_low(sides)) if sides else 0

@@ -1,4 +1,4 @@
-"""What a training would do: settings, sizes and memory, without touching data."""
+"""What a training would do: settings, sizes and memory; of data, images of one's own here are looked at."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from adanat_cli.core.rewards.backbones import seen_by_efficientnet
 from adanat_cli.core.rewards.recognition import require_recognition
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
+from adanat_cli.jobs.resolve.images import describe_own, is_own, look_at_own
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.runtime.devices import pick_device, require_multiple
 from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
@@ -35,7 +36,7 @@ from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.policy import check_processes
 from adanat_cli.jobs.train.policy_cost import PolicyCost, row_bytes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
-from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, policy_shape, run_settings
+from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, open_images, policy_shape, run_settings
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
 
@@ -47,7 +48,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     """What ``train_policy`` would do; without a model, for the one that a benchmark was published with.
 
     Raises:
-        AdaNATError: if the model, or a setting, cannot be used.
+        AdaNATError: if the model, a setting, or images of one's own cannot be used.
     """
     pick_device(request.device)
     check_processes(request, num_processes())
@@ -86,6 +87,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     return {
         **run_settings(request, shape, start),
         **_difference(request, run_settings(request, shape, start)),
+        **_own_images(request, nat, is_here=bool(fingerprint)),
         "model": model,
         "output": str(request.output),
         **({"text_encoder": request.text_encoder or nat.text_encoder} if nat.condition == "text" else {}),
@@ -115,6 +117,14 @@ def _policy_hours(request: PolicySettings, nat: NATConfig, agent: Agent) -> dict
     cost = PolicyCost.of(request, nat, agent, tokenizer, _has_discriminator(request))
     hours = {} if request.kind in ("search", "tuned") else {"gpu_hours": cost.hours(request)}
     return {**hours, "gpu_hours_of_50000_images": cost.hours_of_a_measurement(request)}
+
+
+def _own_images(request: PolicySettings, nat: NATConfig, is_here: bool) -> dict[str, str]:
+    """What is understood of images of one's own, to train on and to measure with; empty for other data."""
+    if not is_here or not is_own(request.data):
+        return {}
+    training, measured = open_images(request, check_request(request)[0], nat)
+    return {"images": f"{describe_own(training)} To measure with: {measured.describe()}"}
 
 
 def _difference(request: TokenizerSettings | NATSettings | PolicySettings, settings: dict[str, Any]) -> dict[str, str]:
@@ -190,10 +200,10 @@ def _count(network: nn.Module) -> int:
 
 
 def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
-    """What ``train_tokenizer`` would do, without touching data.
+    """What ``train_tokenizer`` would do.
 
     Raises:
-        AdaNATError: if the device is absent, or the weights of a frozen network are not available.
+        AdaNATError: if the device is absent, the weights of a frozen network are not available, or there are no images.
     """
     pick_device(request.device)
     require_backbones(*request.training.backbones)
@@ -201,8 +211,10 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
     with without_values():
         num_parameters = _count(build_tokenizer(request.tokenizer))
     settings = {"tokenizer": request.tokenizer.to_dict(), **(start.recorded() if start else {})}
+    source = look_at_own(request.data)
     return {
         "data": request.data.to_dict(),
+        **({"images": describe_own(source)} if source else {}),
         **settings,
         **_difference(request, settings),
         "training": request.training.to_dict(),
@@ -234,7 +246,7 @@ def _tokenizer_memory(request: TokenizerSettings, num_parameters: int) -> int:
 
 
 def plan_nat(request: NATSettings) -> dict[str, Any]:
-    """What ``pretrain_nat`` would do, without touching data.
+    """What ``pretrain_nat`` would do; of data, the header of a token set alone is read.
 
     The grid is that of the token set, if it is there; else a benchmark's own, or the named tokenizer's.
 

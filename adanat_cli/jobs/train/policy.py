@@ -67,7 +67,7 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     run = Run(request.output, decisive, accelerator, reporter, length, request.note, request.record, request.track)
     if start and accelerator.is_main_process:
         start.remember(run.folder)
-    for part in images[: 1 if images[1] is images[0] else 2]:
+    for part in images:
         run.reporter.log(part.describe())
     setup = prepare(request, accelerator, run.reporter, images)
     if request.kind in ("search", "tuned"):
