@@ -18,6 +18,8 @@ from adanat_cli.core.config import (
     PROJECTED_TRAINING,
     RECIPES,
     TRAINING_PRESETS,
+    Config,
+    DataConfig,
     DiscriminatorConfig,
     NATConfig,
     NATTrainingConfig,
@@ -56,6 +58,7 @@ from adanat_cli.core.data.described import plural
 from adanat_cli.core.data.token_set import TokenSet
 from adanat_cli.core.data.token_shards import TokenSetInfo, read_header, shard_files
 from adanat_cli.core.errors import hide_secrets, require
+from adanat_cli.jobs.resolve.images import look_at_own
 from adanat_cli.jobs.resolve.models import num_trained_on, resolve_tokens
 from adanat_cli.jobs.train.config_file import (
     chosen_start,
@@ -135,10 +138,8 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
     note = ""
     if line and isinstance(tokenizer, VQAEConfig):
         grid = " x ".join(map(str, tokenizer.grid))
-        note = (
-            f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {_follows(scale)}: {_pace(settled)}; options "
-            "set others."
-        )
+        follows = _follows(scale, _pace(settled, training))
+        note = f"{line} {grid} tokens of {tokenizer.codebook_size:,} codes. {follows}".rstrip()
     note = " ".join(filter(None, (note, _rate_note(start, settled, row))))
     return settled_as(
         TokenizerSettings,
@@ -198,8 +199,9 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     note = ""
     if scale:
         held = f"{100 * settled.held_out:.3g} % of them held out" if settled.held_out else "none held out"
-        named = "the size of --from" if start else f"size {size}"
-        note = f"{_follows(scale)}: {named}, {_pace(settled)}, {held}; options set others."
+        words = [] if start or request.size or "width" in shape else [f"size {size}"]
+        words += [*_pace(settled, training), *([] if "held_out" in training else [held])]
+        note = _follows(scale, words)
     note = " ".join(filter(None, (note, _rate_note(start, settled, row))))
     cuts = request.accumulate or 0
     others = {"size": size, "accumulate": cuts, "note": note, "output": output, "training": settled}
@@ -237,19 +239,22 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     if kind == "static" and "learning_rate" in ppo:
         ppo = {"static_learning_rate": ppo.pop("learning_rate"), **ppo}
     parts = {"training": PolicyTrainingConfig, "ppo": PPOConfig, "discriminator": DiscriminatorConfig}
-    saved, scale = saved_settings(output, policy=PolicyConfig, **parts), None
-    chosen = recipe(request.recipe, dataset)
+    saved = saved_settings(output, policy=PolicyConfig, **parts)
+    # The model's tokenizer says which size the images have.
+    size = DATA_PRESETS.get(dataset, {}).get("image_size", 1)
+    data = data_config(dataset, **{"image_size": size, **file.part("data").settings, **given(request.data)})
+    asked_training = {**file.part("training").settings, **training}
+    asked_judge = {**file.part("discriminator").settings, **given(request.discriminator)}
+    chosen, scale = recipe(request.recipe, dataset), None
     if request.recipe == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
-        folder = named_model(model, dataset)
-        scale = scale_of(num_trained_on(folder), request.device)
-        chosen = usual.usual_policy(scale, folder.index.image_size, {**file.part("training").settings, **training})
+        chosen, scale = _usual_recipe(request, model, data, asked_training)
 
     def settle(name: str, part: type[Settled], asked: Asked) -> Settled:
         return settled_config(part, chosen.get(name, {}), saved.get(name, {}), file.part(name), asked)
 
     settled = settle("training", PolicyTrainingConfig, training)
     if not saved and request.recipe != "paper":  # what an earlier version did not save was off
-        chosen = _with_usual_judge(chosen, {**file.part("discriminator").settings, **given(request.discriminator)})
+        chosen = _with_usual_judge(chosen, asked_judge)
     discriminator = settle("discriminator", DiscriminatorConfig, request.discriminator)
     rewarder = settled.reward if kind not in ("search", "tuned") else kind
     refuse_idle(typed_request, f"--{'kind' if rewarder == kind else 'reward'} {rewarder}", rewarder)
@@ -257,12 +262,11 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     if optimisation.baseline == "pair" and not settled.paired and "baseline" not in ppo:
         optimisation = optimisation.replace(baseline="class")
     shape = {} if start else {**chosen.get("policy", {}), **kept_policy_shape(saved, file, request)}
-    # The model's tokenizer says which size the images have.
-    size = DATA_PRESETS.get(dataset, {}).get("image_size", 1)
+    judge = "" if rewarder != "adversarial" or "backbone" in asked_judge else discriminator.backbone
     return settled_as(
         PolicySettings,
         request,
-        data=data_config(dataset, **{"image_size": size, **file.part("data").settings, **given(request.data)}),
+        data=data,
         base=request.base or "cosine",
         kind=kind,
         model=model,
@@ -271,18 +275,25 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         discriminator=discriminator,
         policy={**shape, **given(request.policy)},
         output=output,
-        note=_policy_note(scale, settled, discriminator.backbone if rewarder == "adversarial" else ""),
+        note=_policy_note(scale, settled, asked_training, judge),
         record=file.record(typed_of_policy(typed_request)),
     )
 
 
-def _policy_note(scale: Scale | None, settled: PolicyTrainingConfig, judge: str) -> str:
-    """Say what follows from the data; "" where nothing does."""
+def _usual_recipe(request: TrainPolicyRequest, model: str, data: DataConfig, asked: Fields) -> tuple[Recipe, Scale]:
+    """The recipe for data without a preset, and what it follows from: the images, or those of the model's training."""
+    folder, own = named_model(model, request.dataset), look_at_own(data)
+    scale = scale_of(own.num_images if own else num_trained_on(folder), request.device)
+    return usual.usual_policy(scale, folder.index.image_size, asked), scale
+
+
+def _policy_note(scale: Scale | None, settled: PolicyTrainingConfig, asked: Fields, judge: str) -> str:
+    """Say what follows from the data; "" where nothing does. ``judge`` names a discriminator that was not given."""
     if scale is None:
         return ""
-    length = f"{settled.updates} {plural('update', settled.updates)}"
-    images = f"{length} of {settled.trajectories} images, {settled.eval_images} to measure with"
-    return f"{_follows(scale)}: {images}{f', discriminator {judge}' if judge else ''}; options set others."
+    words = _length(settled, asked, "updates", "trajectories")
+    words += [] if "eval_images" in asked else [f"{settled.eval_images:,} images to measure with"]
+    return _follows(scale, [*words, *([f"discriminator {judge}"] if judge else [])])
 
 
 def _with_usual_judge(chosen: Recipe, asked: Fields) -> Recipe:
@@ -345,10 +356,22 @@ def _rate_note(start: Start | None, settled: TokenizerTrainingConfig | NATTraini
     return f"Peak learning rate {settled.learning_rate:g}, for training starts from trained weights."
 
 
-def _follows(scale: Scale) -> str:
-    return f"Settings that were not given follow from {scale}"
+def _follows(scale: Scale, words: list[str]) -> str:
+    """A sentence on settings that follow from the data; "" where all were given."""
+    return f"Settings that were not given follow from {scale}: {', '.join(words)}; options set others." if words else ""
 
 
-def _pace(config: TokenizerTrainingConfig | NATTrainingConfig) -> str:
-    length = f"{config.steps:,} {plural('update', config.steps)}"
-    return f"{length} of {config.batch_size:,} images, warm-up {config.warmup_steps:,}, average {config.ema_decay:g}"
+def _pace(config: TokenizerTrainingConfig | NATTrainingConfig, asked: Fields) -> list[str]:
+    """In words, what was not given of the settings that say how long and how fast a training learns."""
+    words = _length(config, asked, "steps", "batch_size")
+    words += [] if "warmup_steps" in asked else [f"warm-up {config.warmup_steps:,}"]
+    return words + ([] if "ema_decay" in asked else [f"EMA decay {config.ema_decay:g}"])
+
+
+def _length(config: Config, asked: Fields, updates: str, images: str) -> list[str]:
+    """In words, the number of updates and that of images of each, but for what was given."""
+    number, each = getattr(config, updates), getattr(config, images)
+    counted, seen = f"{number:,} {plural('update', number)}", f"{each:,} {plural('image', each)}"
+    if updates in asked:
+        return [] if images in asked else [f"{seen} an update"]
+    return [counted if images in asked else f"{counted} of {seen}"]

@@ -61,7 +61,7 @@ def test_images_of_ones_own_are_counted_and_looked_at(own: Path) -> None:
     assert (request.tokenizer.codebook_size, request.tokenizer.grid) == (256, (8, 8))
     assert request.training.batch_size == 8
     assert "of some 40 pixels are cut to squares of 32 x 32 pixels (--image-size sets another size)" in request.note
-    assert "from 24 images on a CPU: 4,000 updates of 8 images, warm-up 200" in request.note
+    assert "from 24 images on a CPU: 4,000 updates, warm-up 200, EMA decay 0.9975; options set others" in request.note
 
 
 def test_what_is_typed_goes_before_what_is_usual(own: Path) -> None:
@@ -96,6 +96,20 @@ def test_three_hundred_images_get_a_nat_of_their_size(own: Path) -> None:
     request = nat(own, "fresh")
     assert (request.size, request.training.batch_size, request.training.steps) == ("nano", 32, 3100)
     assert "follow from 300 images on a CPU: size nano, 3,100 updates of 32 images" in request.note
+
+
+def test_what_follows_from_the_data_is_named_and_nothing_that_was_given(own: Path) -> None:
+    def told(**training: Any) -> str:
+        return str(nat(own, "fresh", **training).note)
+
+    assert "CPU: size nano, 3,100 updates of 32 images, warm-up 155, EMA decay 0.9968, 5 % of them held out;" in told()
+    assert "CPU: size nano, 32 images an update, warm-up 2; options" in told(steps=50, ema_decay=0.9, held_out=0)
+    (own / "own.yaml").write_text(
+        "nat: {width: 48}\ntraining: {steps: 9, warmup_steps: 1, batch_size: 4, held_out: 0}\n"
+    )
+    asked = PretrainNATRequest(str(own / "shapes"), own / "tokens", model=str(own / "model"), output=own / "fresh")
+    asked = replace(asked, config=own / "own.yaml", training={"ema_decay": 0.5}, device="cpu")
+    assert not nat_settings(asked).note
 
 
 def test_a_resumed_run_keeps_its_own_settings(own: Path) -> None:
@@ -149,6 +163,8 @@ def test_policies_without_pairs_take_another_baseline(own: Path, dataset: str) -
     paired = policy_settings(TrainPolicyRequest(source, **others))
     assert (paired.training.paired, paired.ppo.baseline, paired.discriminator.backbone) == (True, "pair", "classifier")
     assert paired.training.trajectories == 256
+    follows = "from 24 images on a CPU: 30 updates of 256 images, 500 images to measure with, discriminator classifier;"
+    assert (follows in paired.note) == (dataset == "shapes")
     alone = policy_settings(TrainPolicyRequest(source, training={"paired": False}, **others))
     assert alone.ppo == replace(paired.ppo, baseline="class")
 
@@ -284,7 +300,7 @@ def test_a_resumed_policy_keeps_its_own_settings(tmp_path: Path) -> None:
     shape = {"hidden_width": 16, "smoothing": 0.5}
     parts = {"training": training, "ppo": {"epochs": 1}, "discriminator": judge, "policy": shape}
     first = policy_settings(TrainPolicyRequest(str(folder / "images"), **parts, **named))
-    assert "from an unknown number of images on a CPU: 1 update of 6 images" in first.note
+    assert not first.note
     train_policy(first, SilentReporter())
     again = policy_settings(TrainPolicyRequest(str(folder / "images"), **named))
     assert again == replace(first, note="", policy={"residual": True, **first.policy})
