@@ -16,6 +16,9 @@ from adanat_cli.jobs.evaluate.stats import make_stats
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.policy_toy import make_policy_toy
 
+GIVEN: dict[str, Any] = {"steps": (), "num_samples": None}
+"""Changes of a request that measures images which exist, all of them."""
+
 
 class Said(SilentReporter):
     """Keeps what it is told."""

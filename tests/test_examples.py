@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import re
@@ -24,11 +25,14 @@ from torch import Tensor
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import data_config
+from adanat_cli.core.config.features import FEATURE_TRAINING
 from adanat_cli.core.data.sources import open_source
+from adanat_cli.core.generation.search import grid
 from adanat_cli.core.metrics.extraction import Extraction
 from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.jobs.evaluate.real_images import Chosen
 from adanat_cli.jobs.runtime.devices import start_processes
+from adanat_cli.jobs.train import policy_search
 from tests.image_files import write_imagenet64
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +123,7 @@ def compare_on_imagenet(
 ) -> None:
     """Run ``compare.py`` twice: what is measured is not measured again."""
     ways = ("default (cosine)", "tuned, best of 36", "adaptive, adversarial")
+    monkeypatch.setattr(policy_search, "grid", lambda num_steps: itertools.islice(grid(num_steps), 2))
     tiny = "--updates 1 --trajectories 4 --eval-images 4 --batch-size 4 --recipe default --hidden-width 8"
     judged = "--discriminator efficientnet --discriminator-updates 1 --discriminator-batch 2"
     arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 4, "--seeds", 1, "--images", 6]
@@ -147,10 +152,13 @@ def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(
     """The digits' tokenizer and NAT, hastily trained, then one way of finding a schedule beside two fixed ones."""
     pytest.importorskip("sklearn")
     folder, ways = tmp_path / "run", ["default (cosine)", "Halton", "static, adversarial"]
-    short = "--train=--updates 1 --trajectories 32 --eval-images 64 --discriminator pyramid --recipe default"
-    for name, value in {**warm, "TOKENIZER_UPDATES": "30", "NAT_UPDATES": "20"}.items():
+    short = "--train=--updates 1 --trajectories 8 --eval-images 16 --recipe default --discriminator pyramid "
+    short += "--discriminator-updates 1 --discriminator-batch 8"
+    networks = FEATURE_TRAINING["digits"]
+    monkeypatch.setitem(networks, "training", {**networks["training"], "steps": 10})
+    for name, value in {**warm, "TOKENIZER_UPDATES": "5", "NAT_UPDATES": "5"}.items():
         monkeypatch.setenv(name, value)
-    run_example(monkeypatch, "compare.py", "digits", folder, "--images", 100, "--shown", 20, short, "--ways", *ways)
+    run_example(monkeypatch, "compare.py", "digits", folder, "--images", 40, "--shown", 20, short, "--ways", *ways)
     assert len(list((folder / "samples").glob("*.png"))) == 101
     results = [json.loads(file.read_text()) for file in (folder / "measured").iterdir()]
     assert {row["way"] for row in results} == set(ways)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import pickle
 from contextlib import suppress
@@ -11,55 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.commands.describe import model_lines
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import PolicyConfig, nat_preset
 from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.core.config.share_requests import PullRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.hub import HubId
-from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.resolve import models, registry
-from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource, known_models
+from adanat_cli.jobs.resolve.registry import known_models
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.share.info import describe
 from adanat_cli.jobs.share.pull import pull
+from tests.hub.known_toy import PAGE, offer
 from tests.hub.server import Fault, HubServer
-from tests.jobs.share.foreign_files import policy_state, saved, vqgan_state
+from tests.jobs.share.foreign_files import saved, vqgan_state
 from tests.mutations import as_json, mutations
-
-PAGE = "https://example.org/vqgan"
-NAT = nat_preset("nano", codebook_size=64, grid=(16, 16), num_classes=10)
-POLICY = PolicyConfig(feature_width=NAT.width, grid=(16, 16), num_steps=4, hidden_width=8)
-TOY = KnownModel(
-    "toy",
-    "A toy",
-    (
-        WeightSource("tokenizer", "vqgan", "vqgan.ckpt", page=PAGE),
-        WeightSource("nat", "nat", "assets/nat.pth", "authors/nat", license="mit"),
-        WeightSource("policies/steps-4", "policy", "policy.pth", "authors/policies", num_steps=4),
-    ),
-)
-
-
-def file_bytes(tree: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(tree, buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture
 def authors(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     """A Hub with the toy's files, and a registry with the toy."""
-    for room in ("resolve.models", "share.pull", "share.info"):
-        monkeypatch.setattr(f"adanat_cli.jobs.{room}.known_models", lambda: {"toy": TOY})
-    hub.add("authors/nat", {"assets/nat.pth": file_bytes(UViT(NAT).state_dict())})
-    hub.add("authors/policies", {"policy.pth": file_bytes(policy_state("", POLICY))})
+    offer(hub, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return hub
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,34 +14,21 @@ from typer.testing import CliRunner, Result
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import ModelFolder
-from adanat_cli.core.config import BENCHMARKS, PolicyConfig, nat_preset
+from adanat_cli.core.config import BENCHMARKS
 from adanat_cli.core.config.benchmarks import Benchmark
 from adanat_cli.core.config.published import PUBLISHED, Figure, Place, Published
 from adanat_cli.core.config.reproduce import ReproduceRequest
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.frechet import Gaussian
 from adanat_cli.core.metrics.references import Reference, write_reference
-from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.jobs.reproduce.reproduce import plan, reproduce
-from adanat_cli.jobs.resolve.registry import KnownModel, WeightSource
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from tests.evaluation_toy import Patches
+from tests.hub.known_toy import PAGE, offer
 from tests.hub.server import Fault, HubServer
-from tests.jobs.share.foreign_files import policy_state, saved, vqgan_state
+from tests.jobs.share.foreign_files import saved, vqgan_state
 
-PAGE, POLICY_PAGE = "https://example.org/vqgan", "https://example.org/policy"
-STATS = "assets/stats.npz"
-NAT = nat_preset("nano", codebook_size=64, grid=(16, 16), num_classes=10)
-POLICY = PolicyConfig(feature_width=NAT.width, grid=(16, 16), num_steps=4, hidden_width=8)
-TOY = KnownModel(
-    "toy",
-    "A toy",
-    (
-        WeightSource("tokenizer", "vqgan", "vqgan.ckpt", page=PAGE),
-        WeightSource("nat", "nat", "nat.pth", "authors/nat"),
-        WeightSource("policies/steps-4", "policy", "policy.pth", "authors/policies", num_steps=4),
-    ),
-)
+POLICY_PAGE, STATS = "https://example.org/policy", "assets/stats.npz"
 
 
 class PaperPatches(Patches):
@@ -59,17 +45,10 @@ def stats_bytes(folder: Path) -> bytes:
     return (folder / "stats.npz").read_bytes()
 
 
-def file_bytes(tree: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(tree, buffer)
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def authors(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     """A benchmark "toy" whose files are on the Hub, but for the tokenizer and a policy for 8 steps."""
-    for room in ("resolve.models", "share.pull", "reproduce.needs"):
-        monkeypatch.setattr(f"adanat_cli.jobs.{room}.known_models", lambda: {"toy": TOY})
+    offer(hub, monkeypatch)
     fields: dict[str, Any] = {"num_classes": 10, "codebook_size": 64, "nat_size": "nano", "eval_images": 20}
     toy: Benchmark = replace(BENCHMARKS["imagenet256"], **fields)
     monkeypatch.setitem(BENCHMARKS, "toy", toy)
@@ -82,8 +61,6 @@ def authors(hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr("adanat_cli.jobs.evaluate.evaluate.load_extractor", lambda *_, **__: PaperPatches())
     monkeypatch.setenv("ADANAT_INCEPTION", str(saved(tmp_path / "pt_inception-2015-12-05-6726825d.pth", {})))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    hub.add("authors/nat", {"nat.pth": file_bytes(UViT(NAT).state_dict())})
-    hub.add("authors/policies", {"policy.pth": file_bytes(policy_state("", POLICY))})
     hub.add("authors/stats", {STATS: stats_bytes(tmp_path)})
     monkeypatch.chdir(tmp_path)
     return hub
@@ -111,7 +88,7 @@ def test_a_plan_names_every_missing_file_with_place_size_and_hash_and_fetches_no
     assert (needs["tokenizer"]["place"], needs["policies/steps-8"]["place"]) == (PAGE, POLICY_PAGE)
     assert "--tokenizer-file vqgan.ckpt" in needs["tokenizer"]["advice"]
     assert needs["policies/steps-8"]["advice"].endswith("adanat import FILE --steps 8 --output models/toy")
-    for part, repo, file in (("nat", "nat", "nat.pth"), ("reference", "stats", STATS)):
+    for part, repo, file in (("nat", "nat", "assets/nat.pth"), ("reference", "stats", STATS)):
         stored = authors.repos[f"models/authors/{repo}"]
         data = stored.commits[stored.branches["main"]][file]
         assert needs[part]["place"] == f"authors/{repo}: {file}"
@@ -128,7 +105,7 @@ def test_a_plan_needs_no_hub(authors: HubServer) -> None:
     authors.faults.append(Fault("", 500))
     done = run("--dry-run")
     assert done.exit_code == 0
-    assert "authors/nat: nat.pth" in done.stdout
+    assert "authors/nat: assets/nat.pth" in done.stdout
     assert len(authors.asked("HEAD")) <= 6  # the client tries one file again, and no other is asked for
 
 

@@ -86,15 +86,14 @@ class HubFolder(ModelFolder):
                 raise
 
 
-def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: str = "") -> Path:
-    """Fetch one file into the client's cache, or find it there.
+def fetch_file(hub_id: HubId, file: str, shown: str = "") -> Path:
+    """Fetch one file of a model into the client's cache, or find it there.
 
     The client resumes an interrupted transfer, and uses its cache if the Hub cannot be reached.
 
     Args:
         hub_id: repository and revision.
         file: path in the repository.
-        repo_type: "model" or "dataset".
         shown: name of the repository in messages; the id by default.
 
     Raises:
@@ -104,19 +103,19 @@ def fetch_file(hub_id: HubId, file: str, repo_type: RepoType = "model", shown: s
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     repo, revision = hub_id.repo, hub_id.revision or None
-    with hub_errors("fetch", shown or hub_id, repo_type):
-        cached = try_to_load_from_cache(repo, file, revision=revision, repo_type=repo_type)
+    with hub_errors("fetch", shown or hub_id):
+        cached = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(cached, str) and _COMMIT.fullmatch(hub_id.revision):
             return Path(cached)
         try:
-            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision, repo_type=repo_type))
+            get_hf_file_metadata(hf_hub_url(repo, file, revision=revision))
         except Exception as error:
             if isinstance(cached, str) and is_unreachable(error):
                 return Path(cached)
             # The download below would retry for most of a minute; an absent file it records in the cache.
             if is_final(error) and not isinstance(error, RemoteEntryNotFoundError):
                 raise
-        return Path(hf_hub_download(repo, file, revision=revision, repo_type=repo_type))
+        return Path(hf_hub_download(repo, file, revision=revision))
 
 
 def cached_file(hub_id: HubId, file: str) -> Path | None:

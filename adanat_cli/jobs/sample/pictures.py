@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+_GAP = 2
+"""Pixels between the images of a grid."""
 
 
 def to_uint8(images: Tensor) -> Pixels:
@@ -28,20 +30,19 @@ def to_uint8(images: Tensor) -> Pixels:
     return scaled.permute(0, 2, 3, 1).byte().cpu().numpy()
 
 
-def image_grid(images: Pixels, columns: int = 0, gap: int = 2) -> Image.Image:
+def image_grid(images: Pixels, columns: int = 0) -> Image.Image:
     """Lay out (n, H, W, 3) bytes in rows on white.
 
     Args:
         images: at least one image.
         columns: images a row; 0 makes the grid about square.
-        gap: pixels between images.
     """
     num_images, height, width, _ = images.shape
     columns = min(columns or math.ceil(math.sqrt(num_images)), num_images)
     rows = math.ceil(num_images / columns)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    canvas = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
     for index, image in enumerate(images):
-        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        top, left = (index // columns) * (height + _GAP), (index % columns) * (width + _GAP)
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas)
 

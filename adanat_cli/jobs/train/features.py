@@ -44,6 +44,8 @@ _NUM_TURNS = 4
 _LOG_EVERY = 25
 """Updates between two readings of the loss, each of which waits for the device."""
 _MEASURING_SEED, _BACKBONE_SEED = 0, 1
+_WORKERS = 2
+"""Threads that decode images."""
 
 
 def require_trainable(image_size: int, device: torch.device) -> None:
@@ -163,7 +165,6 @@ def train_feature_network(
     device: torch.device | str,
     reporter: Reporter,
     flips: bool = True,
-    num_workers: int = 2,
     words: Sequence[str] = (),
 ) -> FeatureNetwork:
     """Train a classifier from scratch: AdamW, linear warm-up, cosine decay to zero, label smoothing.
@@ -181,7 +182,6 @@ def train_feature_network(
         device: where to train.
         reporter: shows progress and loss.
         flips: whether half of the images are mirrored; not for digits and letters.
-        num_workers: decoding threads.
         words: words of captions, one for each output of the network; () for labels.
 
     Returns:
@@ -198,7 +198,7 @@ def train_feature_network(
         torch.default_generator.manual_seed(stream_seed(seed, FeatureStream.WEIGHTS))
         network = FeatureNetwork(config).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
-    batches = _targets(source, batch_size, seed, num_workers, flips, words)
+    batches = _targets(source, batch_size, seed, flips, words)
     warmup = max(1, round(_WARMUP * steps))
     with reporter.task("Training the feature network", steps, "updates") as task:
         for step, (pixels, labels) in zip(range(steps), batches, strict=False):
@@ -215,11 +215,9 @@ def train_feature_network(
     return network.eval()
 
 
-def _targets(
-    source: ImageSource, batch_size: int, seed: int, num_workers: int, flips: bool, words: Sequence[str]
-) -> Iterator[Batch]:
+def _targets(source: ImageSource, batch_size: int, seed: int, flips: bool, words: Sequence[str]) -> Iterator[Batch]:
     """Batches with labels (B,), or with the probabilities (B, words) of their captions' words."""
-    batches = training_batches(source, batch_size, seed, num_workers=num_workers, flips=flips)
+    batches = training_batches(source, batch_size, seed, num_workers=_WORKERS, flips=flips)
     if words:
         return ((batch.images, word_targets(batch.captions, words)) for batch in batches)
     if source.num_classes > 1:
@@ -233,9 +231,7 @@ def turned(images: Tensor) -> Batch:
     return torch.stack([image.rot90(int(num), (1, 2)) for image, num in zip(images, quarters, strict=True)]), quarters
 
 
-def measure_accuracy(
-    network: FeatureNetwork, source: ImageSource, num_workers: int = 2, words: Sequence[str] = ()
-) -> float:
+def measure_accuracy(network: FeatureNetwork, source: ImageSource, words: Sequence[str] = ()) -> float:
     """Compute the fraction of readable images whose class, rotation, or one of whose words has the largest logit.
 
     Raises:
@@ -243,7 +239,7 @@ def measure_accuracy(
     """
     _check_labels(source, network.config, words)
     num_right = num = 0
-    for pixels, records in _read(source, _batch_size(network), num_workers):
+    for pixels, records in _read(source, _batch_size(network)):
         images, labels = as_floats(pixels, _device(network)), [record.label for record in records]
         if not words and source.num_classes == 1:
             images, quarters = turned(images)
@@ -259,7 +255,6 @@ def measure_accuracy(
 def feature_moments(
     network: FeatureNetwork,
     images: ImageSource | Images,
-    num_workers: int = 2,
     accelerator: Accelerator | None = None,
 ) -> Moments:
     """Moments of the features of all images, in memory that does not grow with their number.
@@ -267,7 +262,6 @@ def feature_moments(
     Args:
         network: in evaluation mode, on its device.
         images: a source, whose unreadable images are left out, or images in memory.
-        num_workers: threads that decode a source.
         accelerator: processes that share a source; each returns the moments of all of it; None for this process alone.
 
     Raises:
@@ -276,7 +270,7 @@ def feature_moments(
     moments, size = Moments(), _batch_size(network)
     if isinstance(images, ImageSource):
         start, stop = _share(images, accelerator)
-        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, num_workers, start, stop))
+        parts: Iterator[Images] = (pixels for pixels, _ in _read(images, size, start, stop))
     else:
         parts = (images[start : start + size] for start in range(0, len(images), size))
     for part in parts:
@@ -369,13 +363,13 @@ def _share(source: ImageSource, accelerator: Accelerator | None) -> tuple[int, i
 
 
 def _read(
-    source: ImageSource, batch_size: int, num_workers: int, start: int = 0, stop: int | None = None
+    source: ImageSource, batch_size: int, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[Pixels, list[ImageRecord]]]:
     """Yield a source's readable images in order, as (B, H, W, 3) bytes with their records."""
 
     def readable() -> Iterator[ImageRecord]:
         skipped = SkippedImages(source.config.max_bad, source.num_images)
-        for record in source.read(start, stop, num_workers):
+        for record in source.read(start, stop, _WORKERS):
             skipped.see(record)
             if not record.error:
                 yield record

@@ -28,12 +28,12 @@ from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.features import features_of_images
 from tests.evaluation_toy import (
+    GIVEN,
     Patches,
     Said,
     Stops,
     evaluate_request,
     fail,
-    make_evaluation_toy,
     parts,
     rows,
     stats_request,
@@ -42,12 +42,6 @@ from tests.image_files import png
 from tests.processes import run_two
 
 MEASURED = ("fid", "inception_score", "precision", "recall", "density", "coverage", "kid", "accuracy")
-GIVEN = {"steps": (), "num_samples": None}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("evaluate"))
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,11 @@ from adanat_cli.core.config.option import options_of
 from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.errors import AdaNATError
 from tests.evaluation_toy import (
+    GIVEN,
     make_evaluation_toy,
     rows,
 )
 from tests.image_files import png
-
-GIVEN = {"steps": (), "num_samples": None}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("evaluate"))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "no settings", "other settings", "stray"])

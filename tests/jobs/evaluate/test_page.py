@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from adanat_cli.core.config.requests import SampleRequest
@@ -18,7 +17,7 @@ from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.gallery import Gallery
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.sample import sample
-from tests.evaluation_toy import evaluate_request, make_evaluation_toy
+from tests.evaluation_toy import evaluate_request
 
 EVIL = '</td><script>alert(1)</script><img src=x onerror="a">\x1b[31m\udc80 & "q" \u202e'
 _VOID = {"meta", "img", "br", "rect", "line", "circle"}
@@ -66,11 +65,6 @@ def read(path: Path) -> Checked:
     assert "url(" not in content
     assert "default-src 'none'" in content
     return checked
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("page"))
 
 
 def test_a_name_is_text_wherever_it_stands(tmp_path: Path) -> None:

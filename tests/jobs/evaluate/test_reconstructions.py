@@ -24,10 +24,8 @@ from adanat_cli.jobs.evaluate.real_images import have_imagenet_ids
 from adanat_cli.jobs.evaluate.reconstructions import Reconstructions, open_reconstructions
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from tests.evaluation_toy import Said, Stops, evaluate_request, fail, make_evaluation_toy, parts, rows
+from tests.evaluation_toy import GIVEN, Said, Stops, evaluate_request, fail, make_evaluation_toy, parts, rows
 from tests.image_files import picture, png, write_class_folder, write_imagenet64
-
-GIVEN = {"steps": (), "num_samples": None}
 
 
 @pytest.fixture(scope="module")

@@ -29,18 +29,12 @@ from adanat_cli.jobs.resolve.schedules import ScheduleChoice, choose_schedule
 from adanat_cli.jobs.sample.conditions import ClassConditions
 from adanat_cli.jobs.sample.sampler import Sampler
 from tests.evaluation_toy import (
+    GIVEN,
     Said,
     evaluate_request,
     make_evaluation_toy,
     rows,
 )
-
-GIVEN = {"steps": (), "num_samples": None}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("evaluate"))
 
 
 def images_of(toy: Path, kind: str, num_steps: int, **scales: float) -> GeneratedImages:

@@ -16,12 +16,7 @@ from adanat_cli.jobs.evaluate import rows as evaluation_run
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.tables import Spread, cells
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from tests.evaluation_toy import Stops, evaluate_request, fail, make_evaluation_toy, parts, rows
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("seeds"))
+from tests.evaluation_toy import Stops, evaluate_request, fail, parts, rows
 
 
 def test_several_seeds_measure_what_each_does_alone(toy: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from adanat_cli.core.metrics.references import read_reference
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.tables import cells, comma_separated, latex, ranges
 from adanat_cli.jobs.runtime.reporter import SilentReporter
-from tests.evaluation_toy import evaluate_request, make_evaluation_toy
+from tests.evaluation_toy import evaluate_request
 
 
 def row(name: str, seed: int, fid: float | None, **others: Any) -> dict[str, Any]:
@@ -31,11 +31,6 @@ def row(name: str, seed: int, fid: float | None, **others: Any) -> dict[str, Any
 
 
 SEVERAL = [row("cosine", 0, 3.0), row("cosine", 1, 4.0), row("table:50%_a&b", 0, 2.0), row("table:50%_a&b", 1, None)]
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_evaluation_toy(tmp_path_factory.mktemp("tables"))
 
 
 def test_latex_has_as_many_cells_as_columns_and_no_bare_special_letter() -> None:

@@ -104,7 +104,7 @@ def test_a_command_line_asks_for_the_request_that_it_was_made_from() -> None:
         assert (done.exit_code, taken) == (0, [request]), line
 
 
-def test_a_command_line_names_files_as_the_user_knows_them() -> None:
-    request = SampleRequest(schedule="table:/tmp/x/schedule.yaml")
-    named = command_line("sample", request, {Path("/tmp/x/schedule.yaml"): "mine.yaml"})
+def test_a_command_line_names_files_as_the_user_knows_them(tmp_path: Path) -> None:
+    file = tmp_path / "schedule.yaml"
+    named = command_line("sample", SampleRequest(schedule=f"table:{file}"), {file: "mine.yaml"})
     assert named == "adanat sample --schedule table:mine.yaml"
