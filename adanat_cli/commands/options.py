@@ -55,6 +55,21 @@ class TrainingOptions(RunOptions):
         return self.dry_run or self.print_config
 
 
+def need(value: object, flag: str, advice: str) -> None:
+    """Refuse a command line that lacks an option which nothing else stands for.
+
+    Raises:
+        typer.BadParameter: if the value is empty.
+    """
+    if not value:
+        raise typer.BadParameter(f"No {flag} was given; {advice}.")
+
+
+def need_data(request: Any) -> None:
+    """Refuse a training without data: typed, or those of the run that ``--config`` names."""
+    need(request.dataset or request.config, "--dataset", "name the data, or a run's config.json with --config")
+
+
 def takes(*kinds: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function of requests: its options are their fields, walked into nested configurations."""
 

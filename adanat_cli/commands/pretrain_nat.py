@@ -11,6 +11,8 @@ from adanat_cli.core.config.training_requests import PretrainNATRequest
 @options.takes(PretrainNATRequest, options.TrainingOptions)
 def command(request: PretrainNATRequest, run: options.TrainingOptions) -> None:
     """Train a NAT on a token set; run the same command again to resume."""
+    options.need_data(request)
+    options.need(request.tokens or not request.dataset, "--tokens", "make a token set with `adanat tokenize` first")
     from adanat_cli.jobs.train.nat import pretrain_nat
     from adanat_cli.jobs.train.plans import plan_nat
     from adanat_cli.jobs.train.settings import nat_settings

@@ -12,6 +12,7 @@ from adanat_cli.core.config.training_requests import TrainPolicyRequest
 @options.takes(TrainPolicyRequest, options.TrainingOptions)
 def command(request: TrainPolicyRequest, run: options.TrainingOptions) -> None:
     """Train a generation policy for a model; run the same command again to resume."""
+    options.need_data(request)
     from adanat_cli.jobs.train.plans import plan_policy as plan
     from adanat_cli.jobs.train.policy import train_policy
     from adanat_cli.jobs.train.settings import policy_settings

@@ -13,6 +13,7 @@ _MEASURED = (("PSNR on training images (dB)", "psnr", ".2f"), ("perplexity", "pe
 @options.takes(TrainTokenizerRequest, options.TrainingOptions)
 def command(request: TrainTokenizerRequest, run: options.TrainingOptions) -> None:
     """Train a small VQ autoencoder; run the same command again to resume."""
+    options.need_data(request)
     from adanat_cli.jobs.train.plans import plan_tokenizer
     from adanat_cli.jobs.train.settings import tokenizer_settings
     from adanat_cli.jobs.train.tokenizer import train_tokenizer

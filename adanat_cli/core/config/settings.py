@@ -71,6 +71,7 @@ class TokenizerSettings:
         note: a line that says where its settings come from; "" for none.
         track: trackers that its numbers are also sent to.
         record: what the file of ``--config`` says of the run that it is of.
+        inputs: where data and models are, for a file of the run folder.
     """
 
     data: DataConfig
@@ -84,6 +85,7 @@ class TokenizerSettings:
     start: str = ""
     track: tuple[str, ...] = ()
     record: Record = field(default=Record(), compare=False)
+    inputs: Asked = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class NATSettings:
         note: a line that says where its settings come from; "" for none.
         track: trackers that its numbers are also sent to.
         record: what the file of ``--config`` says of the run that it is of.
+        inputs: where data and models are, for a file of the run folder.
     """
 
     dataset: str
@@ -122,6 +125,7 @@ class NATSettings:
     shape: Asked = field(default_factory=dict)
     track: tuple[str, ...] = ()
     record: Record = field(default=Record(), compare=False)
+    inputs: Asked = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class PolicySettings:
         note: a line that says where its settings come from; "" for none.
         track: trackers that its numbers are also sent to.
         record: what the file of ``--config`` says of the run that it is of.
+        inputs: where data and models are, for a file of the run folder.
     """
 
     dataset: str
@@ -162,6 +167,7 @@ class PolicySettings:
     start: str = ""
     track: tuple[str, ...] = ()
     record: Record = field(default=Record(), compare=False)
+    inputs: Asked = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

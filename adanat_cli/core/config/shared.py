@@ -13,13 +13,18 @@ INCEPTION = frozenset({"adm", "paper", "clean"})
 
 data, run = partial(option, panel="Data"), partial(option, panel="Run")
 
-dataset = partial(
+_DATASET = (
+    "Preset (imagenet64, imagenet256, imagenet512, mscoco, cc3m, digits), folder of images by class, Parquet, "
+    "webdataset tars, TSV, or Hub id user/name\\[@revision]"
+)
+dataset = partial(data, REQUIRED, "--dataset", "-d", help=f"{_DATASET}.")
+trained_on = partial(
     data,
-    REQUIRED,
+    "",
     "--dataset",
     "-d",
-    help="Preset (imagenet64, imagenet256, imagenet512, mscoco, cc3m, digits), folder of images by class, Parquet, "
-    "webdataset tars, TSV, or Hub id user/name\\[@revision].",
+    help=f"{_DATASET}; by default, with the data's other settings and the model, that of the run whose config.json "
+    "--config names.",
 )
 model = partial(
     option,

@@ -9,7 +9,7 @@ from typing import Literal
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import ADVERSARIAL, PREFERENCE, REWARDS
 from adanat_cli.core.config.data import DataConfig
-from adanat_cli.core.config.option import REQUIRED, Asked, option, part
+from adanat_cli.core.config.option import Asked, option, part
 from adanat_cli.core.config.policy import PolicyConfig
 from adanat_cli.core.config.policy_training import DiscriminatorConfig, PolicyTrainingConfig, PPOConfig
 from adanat_cli.core.config.training import NATTrainingConfig, TokenizerTrainingConfig
@@ -22,7 +22,7 @@ PREFERENCE_MODEL = "yuvalkirstain/PickScore_v1"
 class TrainTokenizerRequest:
     """What is typed of ``adanat train-tokenizer``; the rest follows from presets, data and machine."""
 
-    dataset: str = shared.dataset()
+    dataset: str = shared.trained_on()
     data: Asked = part(DataConfig, "split")
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/tokenizer-DATASET")
     codebook_size: int | None = option(None, help="Codebook size K, the number of codes.")
@@ -48,9 +48,13 @@ class TrainTokenizerRequest:
 class PretrainNATRequest:
     """What is typed of ``adanat pretrain-nat``; the rest follows from presets, data and machine."""
 
-    dataset: str = shared.dataset()
-    tokens: Path = option(
-        REQUIRED, "--tokens", "-t", help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]."
+    dataset: str = shared.trained_on()
+    tokens: Path | None = option(
+        None,
+        "--tokens",
+        "-t",
+        help="Folder that `adanat tokenize` wrote, or Hub id user/repo\\[@revision]; without --dataset, those of the "
+        "run of --config.",
     )
     size: Literal["nano", "micro", "tiny", "mini", "small", "large", "muse"] | None = option(
         None, help="Size of the NAT; by default the preset's, or chosen by the number of images."
@@ -105,7 +109,7 @@ class PretrainNATRequest:
 class TrainPolicyRequest:
     """What is typed of ``adanat train-policy``; the rest follows from recipes, data and machine."""
 
-    dataset: str = shared.dataset()
+    dataset: str = shared.trained_on()
     model: str = option(
         "",
         "--model",

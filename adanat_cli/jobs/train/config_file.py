@@ -16,6 +16,7 @@ from adanat_cli.core.errors import AdaNATError, hide_secrets, require
 from adanat_cli.core.reading import read_json, read_yaml
 from adanat_cli.jobs.resolve.models import resolve_model
 from adanat_cli.jobs.train.run_folder import recorded_settings
+from adanat_cli.jobs.train.start import remembered_start
 
 _STEPS = 8
 """Generation steps of a policy where none are given."""
@@ -52,8 +53,10 @@ def chosen_start(asked: str, file: ConfigFile, component: str, output: Path) -> 
     origin, source = file.origin, f"{file.name}: from"
     if asked or not origin.model or recorded_settings(output):
         return asked
+    run = Path(file.name)
+    place = (remembered_start(run.parent) if run.name == "config.json" else "") or origin.model
     try:
-        folder = resolve_model(origin.model)
+        folder = resolve_model(place)
     except AdaNATError as error:
         raise AdaNATError(
             f"{source}: the run started from {origin.model!r}, which is not found here; give its folder or Hub id with "
@@ -65,7 +68,7 @@ def chosen_start(asked: str, file: ConfigFile, component: str, output: Path) -> 
         f"{source}: the {component} of {origin.model!r} was {origin.weights[:12]}, and is {now[:12] or 'missing'} now; "
         "give another model with --from.",
     )
-    return origin.model
+    return place
 
 
 def policy_request(request: TrainPolicyRequest) -> tuple[TrainPolicyRequest, int, ConfigFile]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -193,10 +193,9 @@ def train_feature_network(
     require(steps >= 1, f"A feature network is to be trained for {steps} updates; expected at least 1.")
     require(0 < learning_rate < math.inf, f"The learning rate is {learning_rate}; expected a positive number.")
     _check_labels(source, config, words)
-    device = torch.device(device)
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU; the caller's randomness stays as it is
         torch.default_generator.manual_seed(stream_seed(seed, FeatureStream.WEIGHTS))
-        network = FeatureNetwork(config).to(device)
+        network = FeatureNetwork(config).to(device := torch.device(device))
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=_WEIGHT_DECAY)
     batches = _targets(source, batch_size, seed, flips, words)
     warmup = max(1, round(_WARMUP * steps))
@@ -256,6 +255,7 @@ def feature_moments(
     network: FeatureNetwork,
     images: ImageSource | Images,
     accelerator: Accelerator | None = None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Moments:
     """Moments of the features of all images, in memory that does not grow with their number.
 
@@ -263,6 +263,7 @@ def feature_moments(
         network: in evaluation mode, on its device.
         images: a source, whose unreadable images are left out, or images in memory.
         accelerator: processes that share a source; each returns the moments of all of it; None for this process alone.
+        advance: is told how many images are done, again and again.
 
     Raises:
         AdaNATError: if images have another size than the network's, or too many cannot be read.
@@ -275,6 +276,7 @@ def feature_moments(
         parts = (images[start : start + size] for start in range(0, len(images), size))
     for part in parts:
         moments.add(features_of_images(network, part))
+        advance(len(part))
     if accelerator is None or accelerator.num_processes == 1:
         return moments
     width = network.config.feature_width  # moments do not know it where a share is empty

@@ -42,6 +42,7 @@ from adanat_cli.jobs.sample.conditions import NO_CAPTION, CaptionConditions, Cla
 from adanat_cli.jobs.sample.pictures import Pixels, image_grid
 from adanat_cli.jobs.sample.predictor import ConditionedNAT
 from adanat_cli.jobs.sample.sampler import decode_tokens, sample_tokens
+from adanat_cli.jobs.train.inputs import note_inputs
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
 from adanat_cli.jobs.train.nat_cost import count_parameters, update_memory
@@ -88,8 +89,10 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     settings |= start.recorded() if start else {}
     length, told = training_length(config), (request.note, request.record, request.track)
     run = Run(request.output, settings, accelerator, reporter, length, *told)
-    if start and accelerator.is_main_process:
-        start.remember(run.folder)
+    if accelerator.is_main_process:
+        note_inputs(run.folder.path, request.inputs)
+        if start:
+            start.remember(run.folder)
     codes = load_tokenizer(model).codebook if config.code_init > 0 else None
     conditions: Conditions
     if shape.condition == "text":

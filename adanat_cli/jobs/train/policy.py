@@ -25,6 +25,7 @@ from adanat_cli.jobs.runtime.resume import Length
 from adanat_cli.jobs.runtime.seeding import Stream, stream_seed
 from adanat_cli.jobs.sample.conditions import PromptConditions
 from adanat_cli.jobs.sample.policy_pictures import draw_policy
+from adanat_cli.jobs.train.inputs import note_inputs
 from adanat_cli.jobs.train.loop import Resumable, Run, TrainingLoop
 from adanat_cli.jobs.train.policy_distance import Evaluator
 from adanat_cli.jobs.train.policy_rewards import check_groups, choose_reward
@@ -65,8 +66,10 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
     images = open_images(request, folder, nat)
     length, decisive = Length("training.updates"), run_settings(request, shape, start)
     run = Run(request.output, decisive, accelerator, reporter, length, request.note, request.record, request.track)
-    if start and accelerator.is_main_process:
-        start.remember(run.folder)
+    if accelerator.is_main_process:
+        note_inputs(run.folder.path, request.inputs)
+        if start:
+            start.remember(run.folder)
     for part in images:
         run.reporter.log(part.describe())
     setup = prepare(request, accelerator, run.reporter, images)
@@ -153,10 +156,13 @@ class PolicyLoop(TrainingLoop):
         super().start()
         if self.best.policy:
             return
-        self.fixed_distance = self._distance(base_schedule(self.shape))
+        self.fixed_distance = self._first_distance("Measuring the fixed schedule", base_schedule(self.shape))
         # A base that is raised to a floor is no longer quite the fixed schedule.
         is_fixed = self.shape.residual and not self.shape.base_floor and not self.begun
-        distance = self.fixed_distance if is_fixed else self._distance(PolicySchedule(self.trainer.agent.policy))
+        distance = self.fixed_distance
+        if not is_fixed:
+            first = PolicySchedule(self.trainer.agent.policy)
+            distance = self._first_distance("Measuring the first policy", first)
         if self.begun:
             self.reporter.log(
                 f"Starting from {self.begun.model}: its {self.shape.kind} policy for {self.shape.num_steps} steps, "
@@ -206,9 +212,15 @@ class PolicyLoop(TrainingLoop):
             "measured_on": self.setup.measured_on,
         }
 
-    def _distance(self, schedule: PolicySchedule | TableSchedule) -> float:
+    def _distance(self, schedule: PolicySchedule | TableSchedule, task: Task | None = None) -> float:
         config = self.request.training
-        return self.evaluator.distance(schedule, stream_seed(Stream.POLICY_EVALUATION, config.seed), config.eval_images)
+        seed = stream_seed(Stream.POLICY_EVALUATION, config.seed)
+        return self.evaluator.distance(schedule, seed, config.eval_images, task)
+
+    def _first_distance(self, what: str, schedule: PolicySchedule | TableSchedule) -> float:
+        """Measure a schedule before the first update, under a progress bar of its own."""
+        with self.reporter.task(what, self.request.training.eval_images, "img") as task:
+            return self._distance(schedule, task)
 
     def check(self) -> None:
         """Stop before anything that is not a number reaches the disk."""

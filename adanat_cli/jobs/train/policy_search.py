@@ -163,9 +163,11 @@ class SearchLoop(TrainingLoop):
         )
         table, facts = self.trainer.found()
         seed = stream_seed(Stream.POLICY_EVALUATION, training.seed)
-        reached, fixed = (
-            held_out.distance(schedule, seed, training.eval_images) for schedule in (table, base_schedule(self.shape))
-        )
+        with self.reporter.task("Measuring the table and the base", 2 * training.eval_images, "img") as task:
+            reached, fixed = (
+                held_out.distance(schedule, seed, training.eval_images, task)
+                for schedule in (table, base_schedule(self.shape))
+            )
         found = self.shape.replace(
             kind="table",
             schedule="autonat" if isinstance(table, AutoNATSchedule) else "table",

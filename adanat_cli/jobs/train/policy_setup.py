@@ -97,7 +97,13 @@ class Setup:
     def _moments(self, images: ImageSource) -> FrechetReference:
         if self.given:
             return FrechetReference(self.given.gaussian)
-        return FrechetReference(feature_moments(self._small, images, accelerator=self.accelerator).gaussian())
+        network, accelerator = self._small, self.accelerator  # which may have to be trained first
+        share = accelerator.num_processes
+        with self.networks.reporter.task("Measuring real images", images.num_images, "img") as task:
+            moments = feature_moments(
+                network, images, accelerator=accelerator, advance=lambda num: task.advance(num * share)
+            )
+        return FrechetReference(moments.gaussian())
 
 
 def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:

@@ -94,8 +94,8 @@ class PolicyTrainer(Trainer):
         rollout = self.collect(labels, std, Stream.POLICY_NOISE)
         draw = self._images_of(rollout.sampled_ids)
         if self.step == 0 and discriminator.warmup_updates:
-            begin("warming up the discriminator")
-            self._learn(draw, labels, discriminator.warmup_updates, Stream.REWARD_WARM_UP)
+            warm_up = discriminator.warmup_updates
+            self._learn(draw, labels, warm_up, begin, "warming up the discriminator", Stream.REWARD_WARM_UP)
         begin("reward")
         score_noise = self._generator(Stream.REWARD_SCORE, self._accelerator.process_index)
         rewards = self.reward.score(self._batches(draw, labels), score_noise)
@@ -112,8 +112,7 @@ class PolicyTrainer(Trainer):
             self._accelerator,
             self._pieces,
         )
-        begin("reward learns")
-        reward_stats = self._learn(draw, labels, discriminator.updates)
+        reward_stats = self._learn(draw, labels, discriminator.updates, begin, "reward learns")
         self.step += 1
         return self._measured(rollout, rewards, std, policy_stats | reward_stats)
 
@@ -188,19 +187,30 @@ class PolicyTrainer(Trainer):
             yield draw(rows), labels[rows]
 
     def _learn(
-        self, draw: Callable[[Tensor], Tensor], labels: Tensor, num_updates: int, streams: int = 0
+        self,
+        draw: Callable[[Tensor], Tensor],
+        labels: Tensor,
+        num_updates: int,
+        begin: Callable[[str], None],
+        phase: str,
+        streams: int = 0,
     ) -> dict[str, float]:
-        """Let the reward learn from real images and from trajectories of this update, or from new ones."""
+        """Let the reward learn from real images and from trajectories of this update, or from new ones.
+
+        ``begin`` is told the phase and how far it is, unless the reward is fixed.
+        """
         pick, view = (
             self._generator(streams + purpose, self._accelerator.process_index, num_updates)
             for purpose in (Stream.REWARD_IMAGES, Stream.REWARD_UPDATE)
         )
-        first = streams + Stream.REWARD_TRAJECTORIES
-        pairs = (
-            (self._real_images(), self._fake_images(draw, labels, pick, purpose))
-            for purpose in range(first, first + num_updates)
-        )
-        return self.reward.learn(pairs, view)
+
+        def pairs() -> Iterator[tuple[LabelledImages, LabelledImages]]:
+            for number in range(num_updates):
+                begin(f"{phase} {number + 1}/{num_updates}")
+                purpose = streams + Stream.REWARD_TRAJECTORIES + number
+                yield self._real_images(), self._fake_images(draw, labels, pick, purpose)
+
+        return self.reward.learn(pairs(), view)
 
     def _fake_images(
         self, draw: Callable[[Tensor], Tensor], labels: Tensor, pick: torch.Generator, purpose: int

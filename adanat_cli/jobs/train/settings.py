@@ -69,6 +69,7 @@ from adanat_cli.jobs.train.config_file import (
     typed_of_policy,
     typed_of_tokenizer,
 )
+from adanat_cli.jobs.train.inputs import inputs_of, with_inputs
 from adanat_cli.jobs.train.nat import training_rows
 from adanat_cli.jobs.train.nat_start import start_shape as nat_start_shape
 from adanat_cli.jobs.train.own_images import own_images, scale_of
@@ -84,6 +85,12 @@ _TOKENS = 64
 _HELD_OUT_FROM = 4949
 _SIZE = ("width", "depth", "num_heads")
 """Fields of a NAT's shape that its preset gives."""
+_POLICY_PARTS = {
+    "policy": PolicyConfig,
+    "training": PolicyTrainingConfig,
+    "ppo": PPOConfig,
+    "discriminator": DiscriminatorConfig,
+}
 _SMALL_WIDTH = 224
 """Widest NAT that is trained at the rate of the small presets."""
 _FURTHER = 4
@@ -108,6 +115,7 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
         AdaNATError: if a setting is invalid, or data of one's own cannot be opened.
     """
     chosen_trackers(request.track)
+    request = with_inputs(request)
     dataset, file = request.dataset, read_config(request.config, "train-tokenizer")
     output = request.output or Path("runs") / f"tokenizer-{Path(hide_secrets(dataset)).name}"
     request = dataclasses.replace(request, start=chosen_start(request.start, file, "tokenizer", output))
@@ -150,6 +158,7 @@ def tokenizer_settings(request: TrainTokenizerRequest, dry_run: bool = False) ->
         output=output,
         note=note,
         record=file.record(typed_of_tokenizer(request)),
+        inputs=inputs_of(request),
     )
 
 
@@ -164,7 +173,8 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
         AdaNATError: if a setting is invalid or a token set is damaged.
     """
     chosen_trackers(request.track)
-    dataset, tokens, file = request.dataset, request.tokens, read_config(request.config, "pretrain-nat")
+    request = with_inputs(request)
+    dataset, tokens, file = request.dataset, request.tokens or Path(), read_config(request.config, "pretrain-nat")
     output = request.output or Path("runs") / f"nat-{Path(hide_secrets(dataset)).name}"
     request = dataclasses.replace(request, start=chosen_start(request.start, file, "nat", output))
     typed, inside = given(request.training), file.part("training")
@@ -208,7 +218,7 @@ def nat_settings(request: PretrainNATRequest, dry_run: bool = False) -> NATSetti
     if not start:
         others["shape"] = {key: shape[key] for key in NAT_SHAPE if key in shape and not (request.size and key in _SIZE)}
     record = file.record([*(f"nat.{key}" for key in _SIZE if request.size), *(["from"] if request.start else [])])
-    return settled_as(NATSettings, request, record=record, **others)
+    return settled_as(NATSettings, request, record=record, inputs=inputs_of(request), **others)
 
 
 def _usual_like(shape: dict[str, Any]) -> str:
@@ -224,8 +234,8 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     Raises:
         AdaNATError: if a setting is invalid, or there is no model.
     """
-    dataset, typed_request = request.dataset, request
     chosen_trackers(request.track)
+    typed_request = request = with_inputs(request)
     request, num_steps, file = policy_request(request)
     kind = chosen_kind(request, num_steps)
     output = request.output or policy_output(request, kind)
@@ -238,15 +248,14 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
     training, ppo = given(request.training), given(request.ppo)
     if kind == "static" and "learning_rate" in ppo:
         ppo = {"static_learning_rate": ppo.pop("learning_rate"), **ppo}
-    parts = {"training": PolicyTrainingConfig, "ppo": PPOConfig, "discriminator": DiscriminatorConfig}
-    saved = saved_settings(output, policy=PolicyConfig, **parts)
+    saved = saved_settings(output, **_POLICY_PARTS)
     # The model's tokenizer says which size the images have.
-    size = DATA_PRESETS.get(dataset, {}).get("image_size", 1)
-    data = data_config(dataset, **{"image_size": size, **file.part("data").settings, **given(request.data)})
+    size = DATA_PRESETS.get(request.dataset, {}).get("image_size", 1)
+    data = data_config(request.dataset, **{"image_size": size, **file.part("data").settings, **given(request.data)})
     asked_training = {**file.part("training").settings, **training}
     asked_judge = {**file.part("discriminator").settings, **given(request.discriminator)}
-    chosen, scale = recipe(request.recipe, dataset), None
-    if request.recipe == "auto" and not saved and dataset not in (*RECIPES, *BENCHMARKS):
+    chosen, scale = recipe(request.recipe, request.dataset), None
+    if request.recipe == "auto" and not saved and request.dataset not in (*RECIPES, *BENCHMARKS):
         chosen, scale = _usual_recipe(request, model, data, asked_training)
 
     def settle(name: str, part: type[Settled], asked: Asked) -> Settled:
@@ -277,6 +286,7 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         output=output,
         note=_policy_note(scale, settled, asked_training, judge),
         record=file.record(typed_of_policy(typed_request)),
+        inputs=inputs_of(typed_request),
     )
 
 

@@ -74,7 +74,7 @@ def find_start(asked: str, component: str, output: Path) -> Start | None:
     before = conform(saved.get(_KEY, {}), Mapping[str, str], f"{output / 'config.json'}: {_KEY}")
     if saved and not asked:
         return _of_run(before, saved, component, output) if before else None
-    asked = asked or _remembered(output)
+    asked = asked or remembered_start(output)
     if not asked:
         return None
     folder = resolve_model(asked)
@@ -98,7 +98,7 @@ def find_start(asked: str, component: str, output: Path) -> Start | None:
 def _of_run(before: Mapping[str, str], saved: Mapping[str, Any], component: str, output: Path) -> Start:
     """The start of a run that is resumed: with its own model, or with the one that it named if that is still there."""
     folder, place = ModelFolder(output / "model"), str(output / "model")
-    if not folder.exists() and (remembered := _remembered(output)):
+    if not folder.exists() and (remembered := remembered_start(output)):
         with suppress(AdaNATError):  # where it is needed, it is missed there
             found = resolve_model(remembered)
             if found.fingerprint(component) == before.get("weights"):
@@ -106,7 +106,7 @@ def _of_run(before: Mapping[str, str], saved: Mapping[str, Any], component: str,
     return Start(before.get("model", ""), before.get("weights", ""), folder, place, saved)
 
 
-def _remembered(output: Path) -> str:
+def remembered_start(output: Path) -> str:
     """Where the model was when the run in a folder began; "" if it did not start from one."""
     file = output / _FILE
     return conform(read_object(file).get("model", ""), str, f"{file}: model") if file.exists() else ""

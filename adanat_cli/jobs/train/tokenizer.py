@@ -31,6 +31,7 @@ from adanat_cli.jobs.sample.pictures import image_grid, to_uint8
 from adanat_cli.jobs.tokenize.preview import psnr, reconstruct, spread_records
 from adanat_cli.jobs.tokenize.shards import as_images
 from adanat_cli.jobs.train.averages import Ema
+from adanat_cli.jobs.train.inputs import note_inputs
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, Trainer, training_length
 from adanat_cli.jobs.train.run_folder import RunFolder
 from adanat_cli.jobs.train.start import Start, find_start
@@ -70,8 +71,10 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
     settings |= start.recorded() if start else {}
     length, told = training_length(training), (request.note, request.record, request.track)
     run = Run(request.output, settings, accelerator, reporter, length, *told)
-    if start and accelerator.is_main_process:
-        start.remember(run.folder)
+    if accelerator.is_main_process:
+        note_inputs(run.folder.path, request.inputs)
+        if start:
+            start.remember(run.folder)
     run.reporter.log(source.describe())
     weights = None
     if start and not start.is_resumed:
@@ -85,6 +88,7 @@ def train_tokenizer(request: TokenizerSettings, reporter: Reporter) -> dict[str,
 def _write_pixels(request: TokenizerSettings, config: PixelConfig) -> dict[str, Any]:
     """Write a tokenizer that has nothing to learn."""
     RunFolder(request.output, {"tokenizer": config.to_dict()})
+    note_inputs(request.output, request.inputs)
     model = ModelFolder(request.output / "model")
     provenance = {"command": "train-tokenizer", "tokenizer": config.to_dict()}
     model.write("tokenizer", config.to_dict(), build_tokenizer(config).state_dict(), provenance=provenance)

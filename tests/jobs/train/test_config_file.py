@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from adanat_cli.core.config.training_requests import PretrainNATRequest, TrainPo
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.reading import read_json
 from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.train.inputs import inputs_of
 from adanat_cli.jobs.train.nat import pretrain_nat
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.settings import nat_settings, policy_settings, tokenizer_settings
@@ -95,6 +97,9 @@ def test_weights_to_start_from_are_found_again_or_named(toy: Path, tmp_path: Pat
     first = nat(toy, "further", None, start=str(toy / "run" / "model"), training=FEW)
     pretrain_nat(first, SilentReporter())
     config = toy / "further" / "config.json"
+    found = nat(toy, "found again", config)
+    assert found.start == str(toy / "run" / "model")
+    config = Path(shutil.copy(config, tmp_path))
     with pytest.raises(AdaNATError, match=r"from: the run started from 'run', which is not found here; .* --from"):
         nat(toy, "lost", config)
     again = nat(toy, "further again", config, start=str(toy / "run" / "model"))
@@ -104,6 +109,44 @@ def test_weights_to_start_from_are_found_again_or_named(toy: Path, tmp_path: Pat
     values["from"] = {"model": str(toy / "run" / "model"), "weights": "0" * 64}
     with pytest.raises(AdaNATError, match=r"was 000000000000, and is \w{12} now; give another model with --from"):
         nat(toy, "lost", write(tmp_path / "other.yaml", values))
+
+
+def test_a_nats_configuration_alone_repeats_it_from_any_folder(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy)
+    typed = PretrainNATRequest("toy", Path("tokens"), model="model", classes=("one",), training=FEW, device="cpu")
+    pretrain_nat(nat_settings(replace(typed, output=toy / "first")), SilentReporter())
+    monkeypatch.chdir(tmp_path)
+    words, alone = Words(), PretrainNATRequest(config=toy / "first" / "config.json", device="cpu")
+    pretrain_nat(nat_settings(replace(alone, output=toy / "alone")), words)
+    assert (files(toy / "alone"), words.said) == (files(toy / "first"), [])
+    others = nat_settings(replace(alone, tokens=toy / "others", classes=("a",), training={"seed": 1}))
+    assert (others.dataset, others.tokens, others.classes) == ("toy", toy / "others", ("a",))
+    assert (others.model, others.training.seed, others.training.steps) == (str(toy / "model"), 1, 2)
+    elsewhere = nat_settings(replace(alone, dataset="other", tokens=toy / "others"))
+    assert (elsewhere.dataset, elsewhere.model, elsewhere.classes) == ("other", "", ())
+
+
+def test_a_configuration_without_its_run_says_that_data_are_missing(toy: Path, tmp_path: Path) -> None:
+    config = Path(shutil.copy(toy / "run" / "config.json", tmp_path))
+    with pytest.raises(AdaNATError, match=r"No --dataset was given, and no .*inputs.json says what data --config"):
+        nat_settings(PretrainNATRequest(config=config, device="cpu"))
+    (tmp_path / "inputs.json").write_text('{"dataset": 3}')
+    with pytest.raises(AdaNATError, match=r"inputs\.json: dataset is of the wrong type: 3"):
+        nat_settings(PretrainNATRequest(config=config, device="cpu"))
+
+
+@pytest.mark.parametrize("command", ["train-tokenizer", "pretrain-nat", "train-policy"])
+def test_a_training_without_data_is_a_usage_error(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--steps", "4"] if command == "train-policy" else [command])
+    assert done.exit_code == 2
+    assert "No --dataset was given" in done.output
+
+
+def test_where_secrets_are_nothing_is_noted() -> None:
+    assert inputs_of(TrainTokenizerRequest("https://user:word@host/train.tar")) == {}
+    assert inputs_of(TrainTokenizerRequest("https://host/train.tar")) == {"dataset": "https://host/train.tar"}
 
 
 @pytest.mark.parametrize("name", ["own.txt", "none.yaml", "folder.json"])
@@ -130,6 +173,9 @@ def test_a_tokenizers_own_configuration_repeats_it(tmp_path: Path) -> None:
     assert (files(tmp_path / "a" / "run"), words.said) == (files(tmp_path / "b" / "run"), [])
     resumed = tokenizer(tmp_path / "a" / "run")
     assert (resumed.tokenizer, resumed.training.beta1) == (tokenizer(tmp_path / "c", own).tokenizer, 0.5)
+    alone = TrainTokenizerRequest(config=config, output=tmp_path / "d" / "run", device="cpu", workers=0)
+    train_tokenizer(tokenizer_settings(alone), words)
+    assert (files(tmp_path / "a" / "run"), words.said) == (files(tmp_path / "d" / "run"), [])
     typed = tokenizer(tmp_path / "c", config, downsampling=2, codebook_size=8, data={"image_size": 8}).tokenizer
     assert (typed.image_size, typed.codebook_size, typed.grid, typed.code_width) == (8, 8, (4, 4), 4)
 
@@ -162,6 +208,9 @@ def test_a_policys_own_configuration_repeats_it(tmp_path: Path) -> None:
     assert read_json(config)["ppo"]["clip"] == 0.1
     train_policy(policy(toy, "again", config), words)
     assert (files(tmp_path / "again"), words.said) == (files(tmp_path / "run"), [])
+    alone = TrainPolicyRequest(config=config, output=tmp_path / "alone", workers=0, device="cpu")
+    train_policy(policy_settings(alone), words)
+    assert (files(tmp_path / "alone"), words.said) == (files(tmp_path / "run"), [])
     assert "model/policies/steps-3/model.safetensors" in files(tmp_path / "again")
     assert policy(toy, "run", None, kind="static", num_steps=3).policy["schedule_table"] == tuple(map(tuple, table))
     typed = policy(toy, "typed", config, kind="adaptive", num_steps=4, base="cosine", ppo={"learning_rate": 0.5})

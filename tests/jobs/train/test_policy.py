@@ -24,7 +24,7 @@ from adanat_cli.core.data.records import PendingImage
 from adanat_cli.core.data.sources import TableSource
 from adanat_cli.core.ppo import update as ppo_update
 from adanat_cli.jobs.resolve.models import load_policy, resolve_model
-from adanat_cli.jobs.runtime.reporter import SilentReporter
+from adanat_cli.jobs.runtime.reporter import SilentReporter, Task
 from adanat_cli.jobs.sample.sample import sample
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_setup import check_request, open_images, prepare
@@ -73,6 +73,49 @@ def test_the_exported_model_samples_with_its_policy(toy: Path, tmp_path: Path) -
         output=tmp_path, model=str(model.path), num_images=4, num_steps=3, image_format="npz", device="cpu"
     )
     assert sample(request, SilentReporter())["schedule"] == "learned"
+
+
+class Bars(SilentReporter):
+    """Keeps the progress bars, with the phases that were shown on them."""
+
+    def __init__(self) -> None:
+        self.bars: dict[str, tuple[int | None, list[int], list[str]]] = {}
+        self._last: tuple[list[int], list[str]] = ([], [])
+
+    def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Task:
+        _, advanced, phases = self.bars.setdefault(description, (total, [], []))
+        self._last = advanced, phases
+        return self
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def advance(self, amount: int = 1, **fields: Any) -> None:
+        self._last[0].append(amount)
+        self._last[1].append(str(fields.get("phase", "")))
+
+
+@pytest.mark.parametrize("reward", ["adversarial", "fid"])
+def test_all_that_takes_long_before_the_first_update_is_shown(toy: Path, reward: str) -> None:
+    bars = Bars()
+    judge = DiscriminatorConfig(backbone="pyramid", updates=2, warmup_updates=3, batch_size=6, width=8)
+    learns = {"discriminator": judge} if reward == "adversarial" else {}
+    train_policy(policy_request(toy, f"shown-{reward}", updates=1, reward=reward, **learns), bars)
+    assert [*bars.bars] == [
+        "Measuring real images",
+        "Measuring the fixed schedule",
+        "Measuring the first policy",
+        "Training",
+    ]
+    for total, advanced, _ in (bars.bars["Measuring the fixed schedule"], bars.bars["Training"]):
+        assert sum(advanced) == total
+    phases = bars.bars["Training"][2]
+    told = [phase for phase in phases if phase.startswith(("warming", "reward learns"))]
+    expected = [f"warming up the discriminator {n}/3" for n in (1, 2, 3)] + [f"reward learns {n}/2" for n in (1, 2)]
+    assert told == (expected if reward == "adversarial" else [])
 
 
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_state(toy: Path) -> None:
