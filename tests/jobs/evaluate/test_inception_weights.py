@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.jobs.evaluate import inception_weights as module
+from adanat_cli.jobs.resolve import inception_weights as module
 from adanat_cli.jobs.resolve.inception_weights import INCEPTION_URL, clean_weights, inception_weights, published_hash
 
 CONTENT = bytes(range(256)) * 5000
