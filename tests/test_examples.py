@@ -26,6 +26,7 @@ from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import data_config
 from adanat_cli.core.config.features import FEATURE_TRAINING
+from adanat_cli.core.config.policy_training import PROJECTED_REWARD
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.generation.search import grid
 from adanat_cli.core.metrics.extraction import Extraction
@@ -124,6 +125,7 @@ def compare_on_imagenet(
     """Run ``compare.py`` twice: what is measured is not measured again."""
     ways = ("default (cosine)", "tuned, best of 36", "adaptive, adversarial")
     monkeypatch.setattr(policy_search, "grid", lambda num_steps: itertools.islice(grid(num_steps), 2))
+    monkeypatch.setitem(PROJECTED_REWARD, "warmup_updates", 1)
     tiny = "--updates 1 --trajectories 4 --eval-images 4 --batch-size 4 --recipe default --hidden-width 8"
     judged = "--discriminator efficientnet --discriminator-updates 1 --discriminator-batch 2"
     arguments = ["imagenet64", folder, "--data", data, "--model", model.path, "--steps", 4, "--seeds", 1, "--images", 6]
