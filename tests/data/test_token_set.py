@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +63,12 @@ def test_a_set_comes_back_as_written(tmp_path: Path) -> None:
     assert ids[0].tolist() == list(range(112, 128))
     assert ids[1].tolist() == list(range(16))[::-1]
     assert labels.tolist() == [1, 0]
+
+
+def test_a_set_is_opened_without_pandas(tmp_path: Path) -> None:
+    opening = f"from adanat_cli.core.data.token_set import TokenSet; TokenSet.open({str(write_set(tmp_path))!r})"
+    code = f"import sys; {opening}; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_same_shard_gives_the_same_bytes(tmp_path: Path) -> None:

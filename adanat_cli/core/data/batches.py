@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ def training_batches(
 
     Batch ``step`` follows from (seed, step), so a run resumes at ``first_step`` exactly; with the same number
     of images per step, all ranks together see the same images whatever their number. An unreadable image is
-    replaced by another and counted. A stream is shuffled in a buffer, and resumed by reading past what was used.
+    replaced by another and counted. A stream is shuffled in a buffer, and resumed by reading past what was used;
+    where its images can be counted without reading them, only those that are needed again are read.
     Of an image's captions one is drawn anew every epoch; which one follows from seed, epoch and image (from seed,
     step and position in a stream).
 
@@ -150,29 +152,78 @@ def _table_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int
 
 def _stream_jobs(source: ImageSource, batch_size: int, seed: int, first_step: int, share: slice) -> Iterator[_Job]:
     """Batches of a stream: a shuffle buffer over its epochs."""
-    shuffled = _shuffled(source, seed)
-    for step in itertools.count():
-        images = [(image,) for image in itertools.islice(shuffled, batch_size)][share]
-        if step >= first_step:
-            flips, draws = (np.random.default_rng([seed, step, what]).random(batch_size) for what in (1, 2))
-            yield _Job(images, flips[share] < 0.5, draws[share])
+    places, buffer = _Places(source, source.count() if first_step else None), list[_Place]()
+    shuffled = _shuffled(places, seed, buffer)
+    for _ in itertools.islice(shuffled, first_step * batch_size):
+        pass
+    places.read(buffer)
+    for step in itertools.count(first_step):
+        images = [(place.found(),) for place in itertools.islice(shuffled, batch_size)][share]
+        flips, draws = (np.random.default_rng([seed, step, what]).random(batch_size) for what in (1, 2))
+        yield _Job(images, flips[share] < 0.5, draws[share])
 
 
-def _shuffled(source: ImageSource, seed: int) -> Iterator[PendingImage]:
-    """Yield the images of a stream for ever, each drawn at random from a buffer."""
-    generator = np.random.default_rng([seed, 0])
-    buffer: list[PendingImage] = []
-    for epoch in itertools.count():
-        is_empty = True
-        for image in source.pending():
-            is_empty = False
+@dataclass
+class _Place:
+    """A place of a stream.
+
+    Attributes:
+        number: counted over all epochs.
+        image: the image there, once it is read.
+    """
+
+    number: int
+    image: PendingImage | None = None
+
+    def found(self) -> PendingImage:
+        """The image, which has been read."""
+        assert self.image is not None
+        return self.image
+
+
+class _Places:
+    """The places of a stream, epoch after epoch; where they can be counted, nothing is read before it is needed."""
+
+    def __init__(self, source: ImageSource, num_images: int | None) -> None:
+        """Take a stream and its number of images; None where the images have to be read to count them."""
+        self._source, self._num, self._reads = source, num_images or 0, num_images is None
+        self.shown = source.config.source
+
+    def epoch(self, first: int) -> Iterator[_Place]:
+        """Yield the places of an epoch, the first of which has this number."""
+        position = 0
+        while not self._reads and position < self._num:
+            yield _Place(first + position)
+            position += 1
+        if self._reads:
+            for number, image in enumerate(self._source.pending(position), first + position):
+                yield _Place(number, image)
+
+    def read(self, places: Iterable[_Place]) -> None:
+        """Read the images of places that have none, and from now on of all."""
+        self._reads = True
+        missing = sorted((place for place in places if place.image is None), key=lambda place: place.number)
+        for _, epoch in itertools.groupby(missing, lambda place: place.number // self._num):
+            there = {place.number % self._num: place for place in epoch}
+            for position, image in enumerate(self._source.pending(min(there), max(there) + 1), min(there)):
+                if position in there:
+                    there[position].image = image
+
+
+def _shuffled(places: _Places, seed: int, buffer: list[_Place]) -> Iterator[_Place]:
+    """Yield the places of a stream for ever, each drawn at random from a buffer, which the caller may look into."""
+    generator, number = np.random.default_rng([seed, 0]), 0
+    while True:
+        first = number
+        for place in places.epoch(first):
+            number += 1
             if len(buffer) < _SHUFFLE_BUFFER:
-                buffer.append(image)
+                buffer.append(place)
                 continue
             index = int(generator.integers(_SHUFFLE_BUFFER))
-            drawn, buffer[index] = buffer[index], image
+            drawn, buffer[index] = buffer[index], place
             yield drawn
-        require(not (is_empty and epoch == 0), f"The stream {source.config.source} holds no images; give other data.")
+        require(number > 0, f"The stream {places.shown} holds no images; give other data.")
         if len(buffer) < _SHUFFLE_BUFFER:  # a short stream: empty the buffer every epoch
             yield from (buffer[index] for index in generator.permutation(len(buffer)))
             buffer.clear()

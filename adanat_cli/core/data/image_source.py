@@ -57,6 +57,10 @@ class ImageSource(ABC):
     def num_images(self) -> int | None:
         """Images of the source; None where it is a stream."""
 
+    def count(self) -> int | None:
+        """Images of the source, counted without reading them; None where they can only be counted by reading."""
+        return self.num_images
+
     @abstractmethod
     def pending(self, start: int = 0, stop: int | None = None) -> Iterator[PendingImage]:
         """Yield the images of positions start … stop - 1, not yet decoded."""
@@ -240,14 +244,16 @@ class StreamSource(ImageSource):
     """Images that can only be read from the start.
 
     Attributes:
-        stream: opens the rows anew.
+        stream: opens the rows anew, from a position on.
+        count_rows: counts the rows without reading their images; None where that is not possible.
         has_labels: whether rows without a label are an error.
         classes: labels to keep; empty keeps all.
         stride, kept_back: every ``stride``-th of these is held back; the source is those, or the others.
     """
 
-    stream: Callable[[], Iterator[Row]]
+    stream: Callable[[int], Iterator[Row]]
     has_labels: bool
+    count_rows: Callable[[], int] | None = None
     classes: tuple[int, ...] = ()
     stride: int = 0
     kept_back: bool = False
@@ -259,8 +265,8 @@ class StreamSource(ImageSource):
 
     def pending(self, start: int = 0, stop: int | None = None) -> Iterator[PendingImage]:
         """Yield the images of positions start … stop - 1, not yet decoded."""
-        number = index = 0
-        for row in self.stream():
+        number, index = (0, 0) if self.classes else (self._row_of(start), start)
+        for row in self.stream(number):
             if stop is not None and index >= stop:
                 return
             if self.classes and row.label not in self.classes:
@@ -271,6 +277,20 @@ class StreamSource(ImageSource):
             if index >= start:
                 yield partial(self._decoded, row, row.label if self.has_labels else 0, index)
             index += 1
+
+    def count(self) -> int | None:
+        """Images of the source, where they can be counted without reading them."""
+        if self.count_rows is None or self.classes:
+            return None
+        rows = self.count_rows()
+        held_back = rows // self.stride if self.stride else 0
+        return held_back if self.kept_back else rows - held_back
+
+    def _row_of(self, index: int) -> int:
+        """The row of an image of a source of all classes."""
+        if not self.stride:
+            return index
+        return (index + 1) * self.stride - 1 if self.kept_back else index + index // (self.stride - 1)
 
     def share(self, stride: int, kept_back: bool, note: str) -> Self:
         """Return every ``stride``-th image, or the others, with a note on it."""
@@ -284,8 +304,8 @@ class StreamSource(ImageSource):
         return dataclasses.replace(self, classes=classes)
 
     def _relabel(self, ids: dict[int, int]) -> Self:
-        def rows() -> Iterator[Row]:
-            for row in self.stream():
+        def rows(start: int) -> Iterator[Row]:
+            for row in self.stream(start):
                 yield row._replace(label=ids.get(row.label, row.label)) if isinstance(row.label, int) else row
 
         return dataclasses.replace(self, stream=rows)
@@ -298,7 +318,7 @@ class StreamSource(ImageSource):
 
 def stream_source(
     config: DataConfig,
-    stream: Callable[[], Iterator[Row]],
+    stream: Callable[[int], Iterator[Row]],
     columns: Columns,
     class_names: dict[int, str],
     num_classes: int = 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -68,7 +69,7 @@ def open_parquet(config: DataConfig, files: list[Path]) -> ImageSource:
         columns=list(features),
         features=features,
     )
-    return _open(config, table, SourceFiles.of(config.path, files), pq.read_schema(files[0]).names)
+    return _open(config, table, SourceFiles.of(config.path, files), pq.read_schema(files[0]).names, files)
 
 
 def _common_features(config: DataConfig, files: list[Path]) -> datasets.Features:
@@ -222,7 +223,11 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _open(
-    config: DataConfig, opened: Table, files: SourceFiles | None = None, all_columns: Sequence[str] = ()
+    config: DataConfig,
+    opened: Table,
+    files: SourceFiles | None = None,
+    all_columns: Sequence[str] = (),
+    parquet: Sequence[Path] = (),
 ) -> ImageSource:
     """Make a source of a table or stream, which may lack some of the columns that its files have."""
     import datasets
@@ -232,9 +237,11 @@ def _open(
     needed = opened.select_columns(sorted(columns.needed))
     if isinstance(needed.features[columns.image], datasets.Image):  # as bytes instead of pixels
         needed = needed.cast_column(columns.image, datasets.Image(decode=False))
-    table = _Rows(needed, columns, _roots(config), config.source)
+    table = _Rows(needed, columns, _roots(config), config.source, tuple(parquet))
     if isinstance(opened, datasets.IterableDataset):
-        return stream_source(config, table.stream, columns, dict(enumerate(columns.class_names)), files=files)
+        names = dict(enumerate(columns.class_names))
+        count = table.count if table.can_skip else None
+        return stream_source(config, table.stream, columns, names, count_rows=count, files=files)
     labels, names, num_named = table.labels()
     require(len(labels) > 0, f"{config.source} ({config.split}) holds no images; give other data.")
     notes: list[str] = []
@@ -270,12 +277,19 @@ def _roots(config: DataConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a table or stream of the needed columns; ``roots`` are the folders that images may lie in."""
+    """The rows of a table or stream of the needed columns.
+
+    Attributes:
+        roots: folders that images may lie in.
+        shown: name of the data in messages.
+        parquet: files on this machine that a stream reads, in order; empty where it reads others.
+    """
 
     table: Table
     columns: Columns
     roots: tuple[str, ...]
     shown: str
+    parquet: tuple[Path, ...] = ()
 
     def fetch(self, row: int) -> Row:
         """Read a row of a table."""
@@ -286,12 +300,44 @@ class _Rows:
         name, path = self.columns.caption[0], self.columns.caption
         return texts(inside({name: self.table.data.column(name)[row].as_py()}, path))
 
-    def stream(self) -> Iterator[Row]:
-        """Yield the rows of a stream from the start."""
+    @property
+    def can_skip(self) -> bool:
+        """Whether a stream can begin at a row group: with Parquet files here, and a library that has ``reshard``."""
+        return bool(self.parquet) and hasattr(self.table, "reshard")
+
+    def count(self) -> int:
+        """Number of rows of the Parquet files."""
+        return int(self._ends[-1])
+
+    @cached_property
+    def _ends(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Rows up to the end of each row group of all Parquet files, and 0 in front."""
+        described = map(pq.read_metadata, self.parquet)
+        rows = [about.row_group(group).num_rows for about in described for group in range(about.num_row_groups)]
+        return np.cumsum([0, *rows])
+
+    def _from_row_group(self, start: int) -> tuple[Table, int]:
+        """The stream from the row group that holds a row, and the number of that group's first row."""
+        group = int(np.searchsorted(self._ends, start, side="right")) - 1
+        table = self.table.reshard()  # a shard a row group
+        state = table.state_dict()
+        inner = state
+        while "shard_idx" not in inner:
+            inner = inner.get("examples_iterable")
+            if inner is None:  # a version of the library that notes its place in another way
+                return self.table, 0
+        inner["shard_idx"] = group
+        table.load_state_dict(state)
+        return table, int(self._ends[group])
+
+    def stream(self, start: int = 0) -> Iterator[Row]:
+        """Yield the rows of a stream from a position on; whole row groups before it are not read."""
         number = 0
         try:
-            for number, values in enumerate(self.table):
-                yield self._parse(values, number)
+            table, first = self._from_row_group(start) if start and self.can_skip else (self.table, 0)
+            for number, values in enumerate(table, first):
+                if number >= start:
+                    yield self._parse(values, number)
         except _LOAD_ERRORS as error:
             raise AdaNATError(
                 f"The stream {self.shown} broke off after {number} rows: {_root_cause(error)}; try again."

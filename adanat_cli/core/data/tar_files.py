@@ -58,6 +58,15 @@ def is_image(kind: str) -> bool:
     return f".{kind}" in IMAGE_SUFFIXES
 
 
+def is_compressed(tar: str) -> bool:
+    """Whether a tar on this machine is compressed, so that all of it has to be read to get to its end."""
+    try:
+        with tarfile.open(tar, "r:"):
+            return False
+    except tarfile.ReadError:
+        return True
+
+
 def _content(read: Callable[[int], bytes], kind: str) -> Any:
     if is_image(kind):
         return read(_MOST_IMAGE)

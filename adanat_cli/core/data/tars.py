@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from adanat_cli.core.config import DataConfig
 from adanat_cli.core.data.addresses import is_address, last_part
@@ -13,7 +14,7 @@ from adanat_cli.core.data.image_source import StreamSource, stream_source
 from adanat_cli.core.data.labels import RawLabel, is_label, number_labels, read_label, refuse_large
 from adanat_cli.core.data.records import Row
 from adanat_cli.core.data.source_files import SourceFiles
-from adanat_cli.core.data.tar_files import Sample, is_image, samples
+from adanat_cli.core.data.tar_files import Sample, is_compressed, is_image, samples
 from adanat_cli.core.errors import require
 
 _CLOSED = ("pkl", "pickle", "pyd", "pt", "pth", "npy", "npz")
@@ -43,7 +44,9 @@ def open_tars(config: DataConfig, tars: list[str], files: SourceFiles) -> Stream
         _refuse_unclear(config, tars, known)
     ids, names, num_classes = _classes(config, tars, label, first) if label else ({}, {}, 0)
     rows = partial(_rows, tars, columns, ids)
-    return stream_source(config, rows, columns, names, num_classes, files=files, has_words=bool(names))
+    count = None if is_address(tars[0]) or any(map(is_compressed, tars)) else partial(_count, tars)
+    facts: dict[str, Any] = {"count_rows": count, "files": files, "has_words": bool(names)}
+    return stream_source(config, rows, columns, names, num_classes, **facts)
 
 
 def _is_closed(kind: str) -> bool:
@@ -71,20 +74,29 @@ def _classes(
     return ids, names, num_classes
 
 
-def _rows(tars: list[str], columns: Columns, ids: dict[RawLabel, int]) -> Iterator[Row]:
-    """Yield all rows in order."""
+def _count(tars: list[str]) -> int:
+    """Number of rows, by the headers of the tars."""
+    return sum(1 for tar in tars for _ in samples(tar, lambda _: False))
+
+
+def _rows(tars: list[str], columns: Columns, ids: dict[RawLabel, int], start: int) -> Iterator[Row]:
+    """Yield the rows from a position on, in order; of those before it, only headers are read."""
+    number = 0
 
     def holds_image(kind: str) -> bool:
         return kind == columns.image if columns.image else is_image(kind)
 
     def is_wanted(kind: str) -> bool:
-        return holds_image(kind) or kind in (*columns.label[:1], *columns.caption[:1])
+        return number >= start and (holds_image(kind) or kind in (*columns.label[:1], *columns.caption[:1]))
 
     for tar in tars:
         folders: set[str] = set()
         for sample in samples(tar, is_wanted):
             if not columns.label and not columns.caption:
                 _refuse_more(tar, folders, sample)
+            number += 1
+            if number <= start:
+                continue
             kinds = (columns.image, *IMAGE_NAMES, *sample)
             image = next((sample[kind] for kind in kinds if holds_image(kind) and sample.get(kind)), None)
             label = read_label(inside(sample, columns.label))
