@@ -12,6 +12,7 @@ from itertools import product
 from math import prod
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -326,8 +327,8 @@ def draw_samples(path: Path, rows: Sequence[Measurement]) -> None:
 
 
 def _folded(way: str) -> str:
-    """The name of a way in two lines."""
-    return way.replace(", ", "\n").replace(" (", "\n(")
+    """The name of a way in short lines."""
+    return "\n".join(wrap(way, 11))
 
 
 def farthest_pair(actions: Tensor, labels: Tensor) -> tuple[int, int]:
