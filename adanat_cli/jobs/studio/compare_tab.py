@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,10 +13,10 @@ from adanat_cli.jobs.studio import pictures
 from adanat_cli.jobs.studio.assets import script
 from adanat_cli.jobs.studio.draw_tab import EMPTY_CURVES, DrawTab
 from adanat_cli.jobs.studio.drawing import Drawing, SampleDrawing
-from adanat_cli.jobs.studio.form import Asked, Form
+from adanat_cli.jobs.studio.form import Form
 from adanat_cli.jobs.studio.room import Kept, Room, curves_of_all, plain, rows_of
-from adanat_cli.jobs.studio.tab import Tab, Updates
-from adanat_cli.jobs.studio.ways import AUTOMATIC, COSINE, HALTON, LEARNED, TUNED, WAYS
+from adanat_cli.jobs.studio.tab import Press, Tab, Updates
+from adanat_cli.jobs.studio.ways import AUTOMATIC, COSINE, HALTON, LEARNED, TUNED, WAYS, Rows
 
 _FIRST = [LEARNED, COSINE, TUNED, HALTON]
 
@@ -27,7 +26,7 @@ class CompareTab(Tab):
 
     def __init__(self, room: Room, form: Form, drawn: DrawTab) -> None:
         """Lay it out; the table by hand is that of the other tab."""
-        super().__init__(room, form, "compare")
+        super().__init__(room, form, "compare", "Comparing")
         ways = [way for way in WAYS if way != AUTOMATIC]
         self.ways = gr.CheckboxGroup(
             ways,
@@ -48,47 +47,37 @@ class CompareTab(Tab):
             elem_classes="plain",
         )
         self.add_downloads()
-        self.wire(self._compare, [self.ways, drawn.curves], [self.table, self.curves])
+        self.wire(self.ways, drawn.curves, [], [self.table, self.curves])
 
-    def _compare(self, *values: Any) -> Iterator[Updates]:
-        *fields, ways, curves, kept = values
-        folder, warnings = self.room.folder(), list[str]()
-        yield {self.status: pictures.progress("Comparing", None, 0)}
-        try:
-            require(bool(ways), "No schedule is chosen; choose one or more.")
-            ways = [way for way in WAYS if way in ways]
-            asked = self.form.read(*fields)
-            prepared = self._prepared(asked, ways, rows_of(curves), folder, warnings)
-        except AdaNATError as problem:
-            yield {self.status: pictures.error(plain(problem, folder))}
-            return
-        yield {**self.begun(kept), self.curves: None}
-        yield from self._drawn(prepared, ways, folder, [*dict.fromkeys(warnings)])
+    def draw(self, press: Press, *values: Any) -> Iterator[Updates]:
+        """Draw the images under every schedule."""
+        chosen, curves = values
+        require(bool(chosen), "No schedule is chosen; choose one or more.")
+        ways = [way for way in WAYS if way in chosen]
+        prepared = self._prepared(press, ways, rows_of(curves))
+        yield {**self.begun(press.kept), self.curves: None}
+        yield from self._drawn(prepared, ways, press)
 
-    def _prepared(
-        self, asked: Asked, ways: Sequence[str], rows: Any, folder: Path, warnings: list[str]
-    ) -> list[Drawing | str]:
+    def _prepared(self, press: Press, ways: Sequence[str], rows: Rows) -> list[Drawing | str]:
         """A drawing for each way, or why there is none.
 
         Raises:
             AdaNATError: if there is none of any way.
         """
-        sampler, prepared = self.room.models.get(asked.model), list[Drawing | str]()
+        prepared = list[Drawing | str]()
         for way in ways:
-            own = folder / way.replace(" ", "-")
+            own = press.folder / way.replace(" ", "-")
             try:
-                request = asked.sample_request(sampler, way, rows, own)
-                settled = self.room.settled(request, bool(asked.prompts))
-                prepared.append(SampleDrawing(settled, sampler, warnings))
+                request = press.asked.sample_request(press.sampler, way, rows, own)
+                settled = self.room.settled(request, bool(press.asked.prompts))
+                prepared.append(SampleDrawing(settled, press.sampler, press.warnings))
             except AdaNATError as problem:
                 if way == ways[-1] and all(isinstance(one, str) for one in prepared):
                     raise
                 prepared.append(plain(problem, own))
         return prepared
 
-    def _drawn(
-        self, prepared: Sequence[Drawing | str], ways: Sequence[str], folder: Path, warnings: Sequence[str]
-    ) -> Iterator[Updates]:
+    def _drawn(self, prepared: Sequence[Drawing | str], ways: Sequence[str], press: Press) -> Iterator[Updates]:
         drawings = [one for one in prepared if isinstance(one, Drawing)]
         errors = [one if isinstance(one, str) else "" for one in prepared]
         labels = list(map(drawings[0].label, range(drawings[0].total)))
@@ -99,18 +88,14 @@ class CompareTab(Tab):
             if isinstance(drawing, str):
                 continue
             before = drawings.index(drawing)
-            try:
-                for frame in drawing.frames():
-                    shown[place] = frame.images
-                    done = place + (frame.share == 1)
-                    share = (before + frame.share) / len(drawings)
-                    yield {
-                        self.status: pictures.progress(ways[place], frame, drawing.total, share),
-                        self.table: pictures.columns(ways, shown, labels, errors, done),
-                    }
-            except AdaNATError as problem:
-                yield {self.status: pictures.error(plain(problem, folder))}
-                return
+            for frame in drawing.frames():
+                shown[place] = frame.images
+                done = place + (frame.share == 1)
+                share = (before + frame.share) / len(drawings)
+                yield {
+                    self.status: pictures.progress(ways[place], frame, drawing.total, share),
+                    self.table: pictures.columns(ways, shown, labels, errors, done),
+                }
             seconds += frame.seconds
         if isinstance(prepared[-1], str):
             yield {self.table: pictures.columns(ways, shown, labels, errors, len(ways))}
@@ -118,6 +103,6 @@ class CompareTab(Tab):
         total = sum(drawing.total for drawing in drawings)
         words = f"{total} images from seed {drawings[0].seed}: {total / seconds:.2f} images/s."
         yield {
-            **self.finished(Kept(drawings, heads, folder), words, warnings),
+            **self.finished(Kept(drawings, heads, press.folder), words, [*dict.fromkeys(press.warnings)]),
             self.curves: curves_of_all(drawings, heads),
         }

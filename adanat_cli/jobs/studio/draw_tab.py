@@ -13,7 +13,7 @@ from adanat_cli.jobs.studio.assets import script
 from adanat_cli.jobs.studio.drawing import SampleDrawing
 from adanat_cli.jobs.studio.form import Form
 from adanat_cli.jobs.studio.room import Kept, Room, curves_of, curves_of_table, plain, rows_of
-from adanat_cli.jobs.studio.tab import Tab, Updates
+from adanat_cli.jobs.studio.tab import Press, Tab, Updates
 from adanat_cli.jobs.studio.ways import AUTOMATIC, BY_HAND, WAYS, fixed_rows, stretched
 
 EMPTY_CURVES = '<div class="curves"></div>'
@@ -24,7 +24,7 @@ class DrawTab(Tab):
 
     def __init__(self, room: Room, form: Form) -> None:
         """Lay it out."""
-        super().__init__(room, form, "draw")
+        super().__init__(room, form, "draw", "Drawing")
         self.way = gr.Radio(
             [*WAYS],
             value=AUTOMATIC,
@@ -45,7 +45,7 @@ class DrawTab(Tab):
             elem_classes="plain",
         )
         self.add_downloads()
-        self.wire(self._draw, [self.way, self.curves], [self.gallery, self.curves])
+        self.wire(self.way, self.curves, [], [self.gallery, self.curves])
         light: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
         chosen = ([self.form.model, self.form.steps, self.way, self.curves], [self.curves, self.status])
         self.way.input(self._show_way, *chosen, **light)
@@ -53,31 +53,15 @@ class DrawTab(Tab):
         self.form.model.change(self._show_way, *chosen, **light)
         self.curves.input(lambda: BY_HAND, None, self.way, **light)
 
-    def _draw(self, *values: Any) -> Iterator[Updates]:
-        *fields, way, curves, kept = values
-        folder, warnings, rows = self.room.folder(), list[str](), rows_of(curves)
-        yield {self.status: pictures.progress("Drawing", None, 0)}
-        try:
-            asked = self.form.read(*fields)
-            sampler = self.room.models.get(asked.model)
-            request = asked.sample_request(sampler, way, rows, folder)
-            drawing = SampleDrawing(self.room.settled(request, bool(asked.prompts)), sampler, warnings)
-            labels, words = list(map(drawing.label, range(drawing.total))), drawing.line.removesuffix(".")
-            yield {**self.begun(kept), self.gallery: pictures.gallery([], labels, False)}
-            for frame in drawing.frames():
-                yield {
-                    self.status: pictures.progress(words, frame, drawing.total),
-                    self.gallery: pictures.gallery(frame.images, labels, frame.share == 1),
-                }
-        except AdaNATError as problem:
-            yield {self.status: pictures.error(plain(problem, folder))}
-            return
-        done = f"{words}: {drawing.total / frame.seconds:.2f} images/s."
-        yield {
-            **self.finished(Kept([drawing], [way], folder), done, warnings),
-            self.gallery: pictures.gallery(frame.images, labels, True, "Click an image to edit it."),
-            self.curves: curves_of(drawing, way),
-        }
+    def draw(self, press: Press, *values: Any) -> Iterator[Updates]:
+        """Draw the images, and show their curves."""
+        way, curves = values
+        request = press.asked.sample_request(press.sampler, way, rows_of(curves), press.folder)
+        settled = self.room.settled(request, bool(press.asked.prompts))
+        drawing = SampleDrawing(settled, press.sampler, press.warnings)
+        words = yield from self.watched(drawing, press, self.gallery, "Click an image to edit it.")
+        kept = Kept([drawing], [way], press.folder)
+        yield {**self.finished(kept, words, press.warnings), self.curves: curves_of(drawing, way)}
 
     def _show_way(self, model: str, steps: int | None, way: str, curves: Any) -> tuple[Any, Any]:
         """Show the table of a schedule that is chosen; by hand, go on with the table that is shown."""

@@ -19,7 +19,7 @@ from adanat_cli.core.config.requests import SampleRequest
 from adanat_cli.jobs.resolve.schedules import ScheduleChoice
 from adanat_cli.jobs.sample.conditions import Asked
 from adanat_cli.jobs.sample.edit import edits_of
-from adanat_cli.jobs.sample.edit_files import EditFile, picture_and_mask
+from adanat_cli.jobs.sample.edit_files import EditFile, passed_over, picture_and_mask
 from adanat_cli.jobs.sample.editing import Fitted, paste, paste_cut
 from adanat_cli.jobs.sample.pictures import Pixels
 from adanat_cli.jobs.sample.sample import prepared, settle_sample
@@ -219,6 +219,7 @@ class EditDrawing(Drawing):
         """
         edits = edits_of(request, sampler)
         edits.check_files()
+        warnings += passed_over(edits.files, request.image)
         self.run = edits.prepared(warnings.append)
         total, folder = edits.num_images, edits.request.output
         super().__init__(sampler, self.run.conditions, self.run.choice, self.run.line, total, folder)

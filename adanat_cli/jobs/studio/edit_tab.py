@@ -21,7 +21,7 @@ from adanat_cli.jobs.studio.draw_tab import DrawTab
 from adanat_cli.jobs.studio.drawing import EditDrawing
 from adanat_cli.jobs.studio.form import EditFiles, Form
 from adanat_cli.jobs.studio.room import Kept, Room, plain, rows_of
-from adanat_cli.jobs.studio.tab import Tab, Updates
+from adanat_cli.jobs.studio.tab import Press, Tab, Updates
 from adanat_cli.jobs.studio.ways import AUTOMATIC, WAYS
 
 _LONGEST_SIDE = 512
@@ -34,7 +34,7 @@ class EditTab(Tab):
 
     def __init__(self, room: Room, form: Form, drawn: DrawTab, tabs: gr.Tabs) -> None:
         """Lay it out; an image that is clicked in the other tab is edited here."""
-        super().__init__(room, form, "edit")
+        super().__init__(room, form, "edit", "Editing")
         self.image = gr.State("")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
@@ -62,36 +62,23 @@ class EditTab(Tab):
                 self.add_buttons("Draw anew")
                 self.gallery = gr.HTML(elem_id="edited", elem_classes="plain")
         self.add_downloads()
-        inputs = [self.way, drawn.curves, self.image, self.mask, self.box, self.extend, self.full_size]
-        self.wire(self._edit, inputs, [self.gallery])
+        inputs = [self.image, self.mask, self.box, self.extend, self.full_size]
+        self.wire(self.way, drawn.curves, inputs, [self.gallery])
         light: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
         shown = [self.image, self.mask, self.box, self.status]
         self.upload.upload(self._open, self.upload, shown, **light)
         self.mask.input(_box_words, self.mask, self.box, **light)
         drawn.gallery.click(self._take, drawn.kept, [*shown, tabs], **light)
 
-    def _edit(self, *values: Any) -> Iterator[Updates]:
-        *fields, way, curves, image, mask, box, extend, full_size, kept = values
-        folder, warnings = self.room.folder(), list[str]()
-        yield {self.status: pictures.progress("Editing", None, 0)}
-        try:
-            asked = self.form.read(*fields)
-            sampler = self.room.models.get(asked.model)
-            files = EditFiles(*_written(image, mask, folder), box.strip(), extend.strip(), full_size)
-            request = asked.edit_request(sampler, way, rows_of(curves), folder / "edits", files)
-            drawing = EditDrawing(self.room.settled(request, bool(asked.prompts)), sampler, warnings)
-            labels, words = list(map(drawing.label, range(drawing.total))), drawing.line.removesuffix(".")
-            yield {**self.begun(kept), self.gallery: pictures.gallery([], labels, False)}
-            for frame in drawing.frames():
-                yield {
-                    self.status: pictures.progress(words, frame, drawing.total),
-                    self.gallery: pictures.gallery(frame.images, labels, frame.share == 1),
-                }
-        except AdaNATError as problem:
-            yield {self.status: pictures.error(plain(problem, folder))}
-            return
-        done = f"{words}: {drawing.total / frame.seconds:.2f} images/s."
-        yield self.finished(Kept([drawing], [way], folder), done, warnings)
+    def draw(self, press: Press, *values: Any) -> Iterator[Updates]:
+        """Draw parts of the image anew."""
+        way, curves, image, mask, box, extend, full_size = values
+        files = EditFiles(*_written(image, mask, press.folder), box.strip(), extend.strip(), full_size)
+        request = press.asked.edit_request(press.sampler, way, rows_of(curves), press.folder / "edits", files)
+        settled = self.room.settled(request, bool(press.asked.prompts))
+        drawing = EditDrawing(settled, press.sampler, press.warnings)
+        words = yield from self.watched(drawing, press, self.gallery)
+        yield self.finished(Kept([drawing], [way], press.folder), words, press.warnings)
 
     def _open(self, path: str) -> tuple[Any, ...]:
         """Show an image to paint on."""

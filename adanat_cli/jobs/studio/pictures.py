@@ -50,8 +50,8 @@ def columns(
         cells = []
         for column, drawn in enumerate(images):
             if errors[column]:
-                message = f"<div class=refused>{_line(errors[column])}</div>"
-                cells.append(f"<td rowspan={len(labels)}>{message}</td>" if row == 0 else "")
+                message = f"<div class=refused>{_line(errors[column])}</div>" if row == 0 else ""
+                cells.append(f"<td>{message}</td>")
             else:
                 source = _picture(drawn[row], column < done) if row < len(drawn) else ""
                 cells.append(f"<td>{_image(source, f'{label}, {heads[column]}')}</td>")

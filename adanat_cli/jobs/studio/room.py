@@ -140,12 +140,13 @@ def curves_of(drawing: Drawing, way: str) -> dict[str, Any]:
     """What the plots show of a finished drawing: its values can be changed by hand."""
     actions = drawing.actions
     series = _series(way, actions)
+    series["labels"] = list(map(drawing.label, range(len(series["samples"]))))
     if way == BY_HAND:
         note = "The values by hand, the same for all images. Drag a point to change them further."
     elif series["samples"]:
         note = (
-            "Thin lines: the values of each image; thick: their mean. Drag a point, and all images follow the mean "
-            "with your change."
+            "Thin lines: the values of each image. Drag a point of the thick line, and all images follow it, with your "
+            "change."
         )
     else:
         note = "The same values for all images. Drag a point to change them."

@@ -1,6 +1,7 @@
 // The four values of every step as small plots. One series with a table can be changed: by dragging its points, by the
 // arrow keys on them, or by the numbers below. props.value is
-// {series: [{name, samples: [n][T][4], table: [T][4]}], editable, note}; a change sets it and triggers "input".
+// {series: [{name, labels: [n], samples: [n][T][4], table: [T][4]}], editable, note}; a change sets it and triggers
+// "input". The table is the mean of the samples, or the one that is chosen.
 const NAMES = ["re-masking ratio", "sampling temperature", "re-masking temperature", "guidance scale"];
 const HEIGHT = 150, LEFT = 30, RIGHT = 10, TOP = 10, BOTTOM = 24;
 const LEAST = [0, 0.01, 0, 0], MOST = [0.999, Infinity, Infinity, Infinity];
@@ -107,6 +108,24 @@ function handles(drawn, value, commit) {
   }
 }
 
+// Which image's values the thick line shows, and a change begins with.
+function choice(parent, value) {
+  const series = value.series[0], label = html("label", { class: "choice" }, parent, "Thick line, with points to drag: ");
+  const select = html("select", {}, label);
+  html("option", { value: "" }, select, "mean of all images");
+  series.samples.forEach((_, index) => html("option", { value: index }, select, `image ${index + 1}, ${series.labels[index]}`));
+  select.value = series.chosen ?? "";
+  select.addEventListener("change", () => {
+    const changed = JSON.parse(JSON.stringify(value)), one = changed.series[0];
+    one.mean ??= one.table;
+    one.table = select.value === "" ? one.mean : JSON.parse(JSON.stringify(one.samples[select.value]));
+    one.chosen = select.value;
+    props.value = changed;
+    draw();
+    element.querySelector(".choice select").focus();
+  });
+}
+
 function numbers(parent, value, commit) {
   const folded = html("details", { class: "numbers" }, parent);
   folded.open = element.dataset.open === "1";
@@ -156,6 +175,7 @@ function draw() {
     if (focus) element.querySelector(focus)?.focus();
     trigger("input");
   };
+  if (editable && value.series[0].samples.length) choice(root, value);
   if (value.series.length) {
     const plots = html("div", { class: "plots" }, root);
     const boxes = NAMES.map((name) => {
