@@ -129,12 +129,19 @@ def find_files(request: EditRequest) -> list[EditFile]:
 
 
 def passed_over(files: Sequence[EditFile], given: Path) -> Iterator[str]:
-    """Yield a line for each kind of what is given and not edited: later pictures of animations, sub-folders."""
-    animated = [file.image.name for file in files if _num_pictures(file.image) > 1]
-    if animated:
+    """Yield a line for each kind of what is given and lost: later pictures of animations, deep colours, sub-folders."""
+    facts = {
+        file.image.name: with_image(file.image, lambda opened: (_is_animated(opened), _is_deep(opened)))
+        for file in files
+    }
+    if animated := [name for name, (is_animated, _) in facts.items() if is_animated]:
         others = f" and {len(animated) - 1} more" if len(animated) > 1 else ""
         verb = "hold" if others else "holds"
         yield f"{animated[0]}{others} {verb} several pictures; only the first is edited."
+    if deep := [name for name, (_, is_deep) in facts.items() if is_deep]:
+        others = f" and {len(deep) - 1} more" if len(deep) > 1 else ""
+        verb = "have" if others else "has"
+        yield f"{deep[0]}{others} {verb} more than 8 bits a channel; results have 8, also where nothing is drawn."
     folders = sorted(entry.name for entry in given.iterdir() if entry.is_dir()) if given.is_dir() else []
     folders = [name for name in folders if not name.startswith(".")]
     if folders:
@@ -142,8 +149,13 @@ def passed_over(files: Sequence[EditFile], given: Path) -> Iterator[str]:
         yield f"The images in {given / folders[0]}{others} are not edited; give a sub-folder itself to edit its images."
 
 
-def _num_pictures(file: Path) -> int:
-    return with_image(file, lambda opened: int(getattr(opened, "n_frames", 1)))
+def _is_animated(opened: Image.Image) -> bool:
+    return getattr(opened, "n_frames", 1) > 1
+
+
+def _is_deep(opened: Image.Image) -> bool:
+    """Whether a file has more than 8 bits a channel; of colours, only the layout of its data tells."""
+    return opened.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ()))
 
 
 def _images(folder: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,25 @@ def test_what_is_not_edited_is_said(model: str, tmp_path: Path) -> None:
     told = " ".join(result.stderr.split())
     assert "moving.gif holds several pictures; only the first is edited." in told
     assert "more are not edited; give a sub-folder itself" in told
+    assert "bits" not in told
     assert "--variations 1 draws only the first of the 2 classes; give --variations 2." in told
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_the_loss_of_16_bits_is_said(model: str, tmp_path: Path, kind: str) -> None:
+    channels = 3 if kind == "colour" else 1
+    rows = b"".join(b"\0" + bytes(16 * channels * 2) for _ in range(16))
+    size = struct.pack(">IIBBBBB", 16, 16, 16, 2 if kind == "colour" else 0, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    words = ["edit", str(tmp_path / "deep.png"), "--box", "4,5,7,6", "--model", model, "--steps", "1", "--device=cpu"]
+    result = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "deep.png has more than 8 bits a channel; results have 8, also where nothing is drawn." in told
 
 
 def test_masks_of_a_folder_are_found_by_name(model: str, images: Path, tmp_path: Path) -> None:
