@@ -143,7 +143,7 @@ def main() -> None:
         if leaving.code in _ENDED:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would change the exit code of the first
         if leaving.code in _ENDED and is_main_process():
-            _print_line(f"{_ENDED[leaving.code]}. {kept(sys.argv[1:])}")
+            _print_line(f"{_ENDED[leaving.code]}. {kept(sys.argv[1:])}".rstrip())
         if num_processes() > 1:
             _end_process(leaving.code)
         raise

@@ -84,12 +84,20 @@ def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str],
         (["sample", "-n", "9"], "draws all of them again"),
         (["--nproc", "2", "edit", "a.png"], "draws all of them again"),
         (["studio"], "not downloaded"),
-        (["tokenize", "--dataset", "sample"], "resumes"),
-        ([], "resumes"),
+        (["tokenize", "--dataset", "sample"], "the same command resumes"),
+        (["--nproc", "8", "train-policy"], "the same command resumes"),
+        (["pull", "imagenet256"], "fetches the others"),
+        (["push", "a", "b/c"], "whole or not at all"),
+        (["import", "a.pth"], "as it was"),
     ],
 )
 def test_an_interrupted_command_says_what_it_leaves(arguments: list[str], words: str) -> None:
     assert words in interrupts.kept(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["bench"], ["info", "imagenet64"], []])
+def test_an_interrupted_command_that_leaves_nothing_says_no_more(arguments: list[str]) -> None:
+    assert interrupts.kept(arguments) == ""
 
 
 @pytest.mark.parametrize(("name", "word"), [("SIGINT", "Interrupted."), ("SIGTERM", "Ended by SIGTERM.")])

@@ -48,6 +48,8 @@ def test_every_help_page_ends_with_two_examples_that_the_command_understands(com
         ("adanat train-policy --recipe pa", ["paper"]),
         ("adanat reproduce imagenet", ["imagenet256", "imagenet512", "imagenet64"]),
         ("adanat info imagenet6", ["imagenet64"]),
+        ("adanat pull imagenet6", ["imagenet64"]),
+        ("adanat pull cc", ["cc3m"]),
         ("adanat sam", ["sample"]),
     ],
 )
@@ -60,6 +62,21 @@ def test_classes_are_those_of_the_model_that_was_typed(tmp_path: Path) -> None:
     assert offered(f"adanat sample --model {tmp_path} --class red") == ["red_fox"]
     (tmp_path / "labels.json").write_text("[")
     assert offered(f"adanat sample --model {tmp_path} --class red") == []
+
+
+@pytest.mark.parametrize("line", ["adanat pull some", "adanat sample --model some"])
+def test_models_in_the_cache_of_the_hub_are_offered_and_other_files_are_passed_over(line: str, tmp_path: Path) -> None:
+    ours = (resolve_model("").path / "model_index.json").read_text()
+    for repo, index in (
+        ("some--model-a", ours),
+        ("some--pipeline", '{"_class_name": "Diffusion"}'),
+        ("some--broken", "["),
+    ):
+        folder = tmp_path / f"models--{repo}" / "snapshots" / "0123"
+        folder.mkdir(parents=True)
+        (folder / "model_index.json").write_text(index)
+    assert offered(line, HF_HUB_CACHE=str(tmp_path)) == ["some/model-a"]
+    assert offered(line, HF_HUB_CACHE=str(tmp_path / "none")) == []
 
 
 def test_completion_loads_nothing_heavy() -> None:

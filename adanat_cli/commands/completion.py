@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,21 @@ def _models(_: typer.Context) -> Offered:
 
     yield from ((path.parent.name, "comes with adanat") for path in sorted(MODELS.glob("*/model_index.json")))
     yield from ((name, known.about) for name, known in known_models().items())
+    yield from ((name, "in the Hub's cache") for name in _cached_models())
+
+
+def _cached_models() -> Iterator[str]:
+    """Models in the cache of the Hub's client, which is not loaded for it; damaged or other ones are passed over."""
+    from adanat_cli.core.checkpoints.index import read_index
+
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    found = set[str]()
+    for file in cache.glob("models--*/snapshots/*/model_index.json"):
+        with suppress(AdaNATError, OSError):
+            read_index(file.read_bytes(), file)
+            found.add(file.relative_to(cache).parts[0].removeprefix("models--").replace("--", "/", 1))
+    yield from sorted(found)
 
 
 def _reproducible(context: typer.Context) -> Offered:
@@ -59,6 +75,7 @@ _OFFERS: dict[str, Callable[[typer.Context], Offered]] = {
     "--discriminator": _words("dino", "efficientnet", "classifier", "pyramid"),
     "--device": _words("cpu", "cuda", "mps"),
     "MODEL": _models,
+    "NAME": _models,
     "BENCHMARK": _reproducible,
 }
 

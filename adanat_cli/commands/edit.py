@@ -21,6 +21,6 @@ def command(request: EditRequest, printing: options.Printing) -> None:
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
     pictures = "1 image" if values["num_images"] == 1 else f"{values['num_images']} images"
-    yield f"{pictures} in {values['output']} ({values['images_per_second']:.3g} images/s)"
+    yield f"{pictures} in {values['output']} ({values['seconds']:.3g} s, with the grid)"
     yield f"Grid: {values['grid']}"
     yield from (f"Trace: {path}" for path in values["traces"] if path.endswith(".png"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,10 +17,10 @@ from adanat_cli.core.errors import require
 class TablePrinting(options.Printing):
     """How the result is printed."""
 
-    table: Literal["rich", "latex", "csv"] = option(
+    table: Literal["rich", "markdown", "latex", "csv"] = option(
         "rich",
-        help="rich: a table for the terminal, the same as Markdown, and how it was measured. latex or csv: that table "
-        "alone, for a paper or a spreadsheet.",
+        help="rich: a table for the terminal, and how it was measured. markdown, latex or csv: that table alone, for a "
+        "page, a paper or a spreadsheet.",
         panel="Run",
     )
 
@@ -38,26 +38,30 @@ def command(request: EvaluateRequest, printing: TablePrinting) -> None:
 
     alone = printing.table != "rich"
     require(not (alone and printing.as_json), f"--json and --table {printing.table} are both given; choose one.")
-    job.run(evaluate, request, printing, {"rich": _lines, "latex": _latex, "csv": _csv}[printing.table])
+    job.run(evaluate, request, printing, _FORMS[printing.table])
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    """The result for people: a table, the same as Markdown, and where the files are."""
+    """The result for people: a table, how it was measured, and where the files are."""
     from adanat_cli.jobs.evaluate.in_words import how_measured, not_measured
-    from adanat_cli.jobs.evaluate.tables import cells, markdown
+    from adanat_cli.jobs.evaluate.tables import cells
 
     rows = values["results"]
     lines = [
         *drawn(*cells(rows)),
         *how_measured(rows),
-        "",
-        *markdown(rows),
-        "",
         *not_measured(rows),
         f"Results: {values['evaluation']}",
         f"Report: {values['report']}",
     ]
     return [*lines, f"Plot: {values['plot']}"] if values["plot"] else lines
+
+
+def _markdown(values: dict[str, Any]) -> Iterator[str]:
+    """The table for a page."""
+    from adanat_cli.jobs.evaluate.tables import markdown
+
+    return markdown(values["results"])
 
 
 def _latex(values: dict[str, Any]) -> Iterator[str]:
@@ -75,3 +79,12 @@ def _csv(values: dict[str, Any]) -> Iterator[str]:
     from adanat_cli.jobs.evaluate.tables import comma_separated
 
     return comma_separated(values["results"])
+
+
+_FORMS: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
+    "rich": _lines,
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+}
+"""Form of ``--table`` -> its lines."""

@@ -53,6 +53,6 @@ def _previewed(request: SampleRequest, reporter: Reporter) -> dict[str, Any]:
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
     pictures = "1 image" if values["num_images"] == 1 else f"{values['num_images']} images"
-    yield f"{pictures} in {values['output']} ({values['images_per_second']:.3g} images/s)"
+    yield f"{pictures} in {values['output']} ({values['seconds']:.3g} s, with the grid)"
     yield f"Grid: {values['grid']}"
     yield from (f"Trace: {path}" for path in values["traces"] if path.endswith((".png", ".gif")))

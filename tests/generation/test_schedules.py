@@ -53,6 +53,7 @@ def test_autonat_masks_at_least_one_and_reveals_at_least_one() -> None:
         ([(-0.1, 1, 1, 1)], "re-masking ratio of"),
         ([(0.5, 0, 1, 1)], "sampling temperature of 0"),
         ([(0.5, 1, -1, 1)], "re-masking temperature of"),
+        ([(0.5, 1, 1, -1)], "guidance scale of -1; expected a value at least 0"),
         ([(0.5, 1, 1, float("nan"))], "finite"),
     ],
 )

@@ -57,11 +57,12 @@ class TableSchedule:
             float(self.table.abs().max()) <= LARGEST,
             f"A schedule holds the value {float(self.table.abs().max()):g}; expected at most {LARGEST:g}.",
         )
-        ratios, sampling, remasking, _ = self.table.unbind(-1)
+        ratios, sampling, remasking, guidance = self.table.unbind(-1)
         for name, column, valid, expected in (
             ("re-masking ratio", ratios, (ratios >= 0) & (ratios < 1), "at least 0 and below 1"),
             ("sampling temperature", sampling, sampling > 0, "above 0"),
             ("re-masking temperature", remasking, remasking >= 0, "at least 0"),
+            ("guidance scale", guidance, guidance >= 0, "at least 0"),
         ):
             if len(wrong := column[~valid]):
                 raise AdaNATError(f"A schedule has a {name} of {float(wrong[0]):g}; expected a value {expected}.")

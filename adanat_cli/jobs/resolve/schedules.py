@@ -82,7 +82,8 @@ def _check_factors(sampling: float | None, remasking: float | None, guidance: fl
     for name, value, least in (("sampling", sampling, "above 0"), ("remask", remasking, "0 or more")):
         fits = value is None or 0 < value < math.inf or (value == 0 and name == "remask")
         require(fits, f"--{name}-temperature is {value}; expected a number, {least}.")
-    require(guidance is None or abs(guidance) < math.inf, f"--guidance-scale is {guidance}; expected a finite number.")
+    fits = guidance is None or 0 <= guidance < math.inf  # below 0, images would be led away from their class or prompt
+    require(fits, f"--guidance-scale is {guidance}; expected a number, 0 (unguided) or more.")
 
 
 def settle_schedule(choice: ScheduleChoice, folder: ModelFolder) -> tuple[ScheduleChoice, str]:

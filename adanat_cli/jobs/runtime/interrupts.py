@@ -16,12 +16,18 @@ from adanat_cli.core.errors import AdaNATError
 PATIENCE = 12.0
 """Seconds after an outside signal until a run is ended that has not reached a point to save. Schedulers kill 10 to 30
 seconds after the signal."""
-RESUMABLE = "What was saved is kept; the same command resumes a training, tokens or a measurement."
 _KEPT = {
+    **dict.fromkeys(
+        ("train-tokenizer", "pretrain-nat", "train-policy", "tokenize", "evaluate", "stats", "reproduce"),
+        "What was saved is kept; the same command resumes.",
+    ),
     **dict.fromkeys(("sample", "edit"), "PNGs written so far are kept; the same command draws all of them again."),
     "studio": "Images that were not downloaded from the page are not kept.",
+    "pull": "Parts that are complete are kept; the same command fetches the others.",
+    "import": "The model is as it was; run the same command again.",
+    "push": "A push is one commit, which the Hub has whole or not at all; run the same command again.",
 }
-"""Command -> the same of it, where nothing resumes."""
+"""Command -> what an interrupt leaves; nothing to be said of the others."""
 _LONGEST_SAVE = 120.0
 _GONE = 1.0
 """Seconds between two checks whether the launcher is still there."""
@@ -30,9 +36,13 @@ _busy = threading.Event()
 
 
 def kept(arguments: Iterable[str]) -> str:
-    """What is left after the end of the command of these arguments; only numbers and options come before its name."""
+    """What is left after the end of the command of these arguments; only numbers and options come before its name.
+
+    Returns:
+        A sentence; "" where there is nothing to be said.
+    """
     command = next((word for word in arguments if not word.startswith("-") and not word.isdecimal()), "")
-    return _KEPT.get(command, RESUMABLE)
+    return _KEPT.get(command, "")
 
 
 def ending(number: int) -> BaseException:

@@ -94,6 +94,9 @@ def test_a_table_for_other_programs_is_all_that_is_printed(toy: Path, tmp_path: 
     printed = CliRunner().invoke(app, [*asked, "--table", "latex"]).stdout.splitlines()
     assert re.match(r"% Protocol small: .*; reference stats.npz, .*Nearest neighbours: 3 for precision", printed[0])
     assert (printed[1][:16], printed[-1]) == (r"\begin{tabular}{", r"\end{tabular}")
+    printed = CliRunner().invoke(app, [*asked, "--table", "markdown"]).stdout.splitlines()
+    assert [line[:2] for line in printed] == ["| ", "|-", "| "]
+    assert "|---|" not in CliRunner().invoke(app, asked).stdout, "one table is enough"
     refused = CliRunner().invoke(app, [*asked, "--table", "csv", "--json"])
     assert "--json and --table csv are both given; choose one" in str(refused.exception)
 

@@ -200,6 +200,7 @@ def test_a_trace_tells_every_step(model: str, tmp_path: Path) -> None:
         ({"schedule": "learned", "num_steps": 5}, "no learned policy for 5 steps .it has them for 3"),
         ({"num_steps": 3, "guidance_scale": 2.0}, "add --schedule cosine"),
         ({"remask_temperature": -1.0}, "--remask-temperature is -1.0"),
+        ({"guidance_scale": -3.0}, r"--guidance-scale is -3.0; expected a number, 0 \(unguided\) or more"),
         ({"text_encoder": "a"}, "--text-encoder encodes prompts: it has no meaning with model"),
         ({"schedule": "halton", "sampling_temperature": 0.0}, "--sampling-temperature is 0"),
         ({"classes": ("2",)}, "Class 2 was never shown to this model, which knows 5 classes such as goldfish"),
