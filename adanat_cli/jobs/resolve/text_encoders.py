@@ -97,10 +97,11 @@ def encoder_of(
     Raises:
         AdaNATError: if it cannot be loaded, or is not the encoder that the NAT was trained with.
     """
-    model = named or nat.text_encoder or text_encoder_of(nat.text_width)
     if not named and folder.has(TEXT):
         folder.files(TEXT)  # fetches them, if the model is on the Hub
         model = str(folder.path / TEXT)
+    else:
+        model = named or nat.text_encoder or text_encoder_of(nat.text_width)
     require(
         "/" in model or Path(model).is_dir(),
         f"The NAT of {folder.name} was trained with a text encoder in a folder {model!r}, which is not part of the "

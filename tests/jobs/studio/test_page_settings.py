@@ -50,7 +50,6 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         condition="text",
         text_width=encoder.width,
         text_length=encoder.length,
-        text_encoder="clip",
         text_fingerprint=encoder.fingerprint,
         tokenizer_fingerprint=model.fingerprint("tokenizer"),
     )
