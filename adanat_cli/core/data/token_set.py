@@ -92,7 +92,7 @@ class TokenSet:
             first, captions = _captions(table["caption"])
             labels = np.zeros(len(table), np.int64)
             return cls(info, _ids(table, "tokens", info), flipped, labels, first, None, captions)
-        labels = np.ascontiguousarray(table["label"].to_numpy(), np.int64)
+        labels = np.concatenate([np.empty(0, np.int64), *map(_numpy, table["label"].chunks)])
         return cls(info, _ids(table, "tokens", info), flipped, labels)
 
     def __len__(self) -> int:
@@ -170,11 +170,17 @@ def _captions(column: pa.ChunkedArray) -> tuple[Labels, pa.ChunkedArray]:
     return np.cumsum([0, *counts]), flat
 
 
+def _numpy(column: pa.Array) -> np.ndarray[Any, Any]:
+    """The numbers of a column without gaps; its own ``to_numpy`` would load pandas, which takes 45 MB."""
+    numbers: np.ndarray[Any, Any] = np.from_dlpack(column)
+    return numbers
+
+
 def _ids(table: pa.Table, name: str, info: TokenSetInfo) -> Ids:
     """A column of fixed-size lists as (n, N), chunk by chunk into one array."""
     ids = np.empty((len(table), info.num_tokens), np.uint16)
     row = 0
     for chunk in table[name].chunks:
-        ids[row : row + len(chunk)] = chunk.flatten().to_numpy().reshape(-1, info.num_tokens)
+        ids[row : row + len(chunk)] = _numpy(chunk.flatten()).reshape(-1, info.num_tokens)
         row += len(chunk)
     return ids
