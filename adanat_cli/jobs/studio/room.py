@@ -156,7 +156,9 @@ def curves_of(drawing: Drawing, way: str) -> dict[str, Any]:
 def curves_of_all(drawings: Sequence[Drawing], ways: Sequence[str]) -> dict[str, Any]:
     """What the plots show of several drawings."""
     series = [_series(way, drawing.actions) for way, drawing in zip(ways, drawings, strict=True)]
-    return {"series": series, "editable": False, "note": "Thin lines: the values of each image; thick: their mean."}
+    vary = any(one["samples"] for one in series)
+    note = "Thin lines: the values of each image; thick: their mean." if vary else "The same values for all images."
+    return {"series": series, "editable": False, "note": note}
 
 
 def curves_of_table(way: str, rows: Rows) -> dict[str, Any]:
