@@ -88,8 +88,8 @@ def test_a_policy_whose_loss_is_not_a_number(toy: Path, monkeypatch: pytest.Monk
         2,
         "model/policies/steps-3",
     )
-    learning = ["rollout", "reward", "PPO", "reward learns"]
-    assert phases == ["rollout", "warming up the discriminator", *learning[1:], *learning, *learning]
+    learning = ["rollout", "reward", "PPO", "reward learns 1/2", "reward learns 2/2"]
+    assert phases == ["rollout", "warming up the discriminator 1/1", *learning[1:], *learning, *learning]
 
 
 def test_a_policy_whose_reward_is_not_a_number(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

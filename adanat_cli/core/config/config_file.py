@@ -98,7 +98,7 @@ _SECTIONS: dict[Command, dict[str, _Section]] = {
 _SINGLE: dict[Command, dict[str, Any]] = {
     "train-tokenizer": {},
     "pretrain-nat": {},
-    "train-policy": {"kind": Kind, "preference_model": str},
+    "train-policy": {"kind": Kind, "preference_model": str, "reference": str},
 }
 """Settings that lie in no section, with their types."""
 

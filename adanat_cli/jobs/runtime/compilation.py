@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ def explained_compilation() -> Iterator[None]:
     Raises:
         AdaNATError: in place of an error of the compiler.
     """
+    # Without a GPU, PyTorch's compiler warns of a CUDA toolkit that it does not need.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         yield
     except RuntimeError as error:

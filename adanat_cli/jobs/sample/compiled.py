@@ -48,7 +48,9 @@ class CompiledBody:
         padded = (torch.cat([part, part[-1:].expand(padding, *part.shape[1:])]) for part in (token_ids, condition))
         if rows in self._known:
             return self._run(*padded)[:number]
-        self._tell(f"Compiling the NAT for {rows} rows at a time, which may take a minute.")
+        self._tell(
+            f"Compiling the NAT for {rows} rows at a time (an image has two under guidance), which may take a minute."
+        )
         with explained_compilation():
             features = self._run(*padded)
         self._known.append(rows)

@@ -119,6 +119,7 @@ def typed_of_policy(request: TrainPolicyRequest) -> list[str]:
         ("kind", "policy.kind"): request.kind,
         ("policy.schedule", "policy.schedule_table"): request.base,
         ("preference_model",): request.preference_model,
+        ("reference",): request.ref,
         ("from",): request.start or None,
     }
     names = [name for names, value in typed.items() if value is not None for name in names]

@@ -137,5 +137,7 @@ def test_clean_fids_network_is_loaded_by_its_file(tmp_path: Path) -> None:
 
 
 def test_unknown_protocols_are_refused() -> None:
-    with pytest.raises(AdaNATError, match="expected adm, paper, clean, efficientnet, small or timm/NAME"):
+    with pytest.raises(
+        AdaNATError, match="expected adm, paper, clean, efficientnet, efficientnet-lite0, small or timm/NAME"
+    ):
         load_extractor("fid")

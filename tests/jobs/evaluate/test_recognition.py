@@ -81,7 +81,9 @@ def test_real_images_are_recognised_as_often_as_the_reference_says(toy: Path, tm
 
 def test_generated_images_stand_above_the_real_ones_in_table_and_record(toy: Path, tmp_path: Path) -> None:
     line = ["evaluate", "-m", toy / "model", "--protocol", "efficientnet", "-n", 7, "--steps", 2, "-o", tmp_path]
-    done = CliRunner().invoke(app, [*map(str, line), "--device", "cpu", "--record"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        app, [*map(str, line), "--device", "cpu", "--record", "--table", "markdown"], catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     head, _, generated, real = [row for row in done.stdout.splitlines() if row.startswith("|")]
     assert "| top-1 | top-5 | among | among/real | images |" in head

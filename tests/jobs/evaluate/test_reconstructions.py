@@ -219,7 +219,7 @@ def test_the_command_prints_the_row(toy: Path, tmp_path: Path) -> None:
     line = ["evaluate", "-m", toy / "levels-200", "--reconstruct", toy / "images", "--max-bad", 0.1, "-n", 6]
     line += ["--ref", toy / "stats.npz", "-o", tmp_path, "--device", "cpu"]
     shown = CliRunner().invoke(app, [*map(str, line)], catch_exceptions=False).stdout
-    assert "| images (train), reconstructed |" in shown
+    assert "│ images (train), reconstructed │" in shown
     assert "PSNR" in shown
     again = CliRunner().invoke(app, [*map(str, line), "--json"], catch_exceptions=False).stdout
     assert json.loads(again)["results"][0]["metrics"]["psnr"] > 50

@@ -120,7 +120,7 @@ def test_several_steps_and_schedules_make_one_table_and_a_plot(toy: Path, tmp_pa
     ]
     schedules = ["--schedule", "cosine", "--schedule", "halton", "--schedule", f"table:{table}"]
     done = CliRunner().invoke(app, [*map(str, line), "--steps", "1,2", *schedules], catch_exceptions=False)
-    assert "| table:mine, 2 steps |" in done.stdout
+    assert "│ table:mine, 2 steps │" in done.stdout
     assert (tmp_path / "plots" / "distance.png").stat().st_size > 1000
     again = CliRunner().invoke(app, [*map(str, line), "--steps", "1", "--steps", "2", *schedules, "--json"])
     values = json.loads(again.stdout)

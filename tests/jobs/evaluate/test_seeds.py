@@ -69,7 +69,7 @@ def test_a_metric_that_one_seed_lacks_has_no_mean() -> None:
 def test_the_terminal_shows_means_and_names_the_seeds(toy: Path, tmp_path: Path) -> None:
     line = ["evaluate", "--ref", toy / "stats.npz", "-m", toy / "model", "-n", 22, "--steps", 2, "-o", tmp_path]
     done = CliRunner().invoke(app, [*map(str, line), "--device", "cpu", "--seeds", "2"], catch_exceptions=False)
-    assert re.search(r"\| cosine, 2 steps \| \d+\.\d{3} ± \d+\.\d{3} \|", done.stdout)
+    assert re.search(r"│ cosine, 2 steps │ \d+\.\d{3} ± \d+\.\d{3} │", done.stdout)
     assert "Mean ± standard deviation over seeds 0 to 1." in done.stdout
 
 

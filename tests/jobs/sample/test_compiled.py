@@ -33,7 +33,9 @@ def test_compiled_for_the_first_batch_all_batches_draw_the_same_tokens() -> None
         torch.cat([sample_tokens(one, CosineSchedule(4), 0, batch) for batch in batches]) for one in (plain, compiled)
     )
     assert torch.equal(found, expected)
-    assert lines == ["Compiling the NAT for 8 rows at a time, which may take a minute."]
+    assert lines == [
+        "Compiling the NAT for 8 rows at a time (an image has two under guidance), which may take a minute."
+    ]
     assert graphs["unique_graphs"] == 1
     ids = torch.arange(3 * 16).reshape(3, 16) % 17
     with torch.no_grad():

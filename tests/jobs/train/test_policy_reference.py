@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from adanat_cli.cli import app
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
+from adanat_cli.core.reading import sha256_of
 from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.runtime.devices import make_accelerator
 from adanat_cli.jobs.runtime.reporter import SilentReporter
@@ -60,6 +64,18 @@ def test_other_statistics_are_another_run(toy: Path, statistics: Path, tmp_path:
     train_policy(policy_request(toy, str(tmp_path / "run"), ref=statistics, **fields), SilentReporter())
     with pytest.raises(AdaNATError, match="reference"):
         train_policy(policy_request(toy, str(tmp_path / "run"), **fields), SilentReporter())
+
+
+def test_the_settings_of_a_run_can_be_passed_back(toy: Path, statistics: Path, tmp_path: Path) -> None:
+    line = ["train-policy", "-d", toy / "images", "-m", toy / "model", "--steps", 3, "--kind", "search", "--updates", 1]
+    line += ["--trajectories", 6, "--eval-images", 6, "--device", "cpu", "--ref", statistics, "-o", tmp_path / "run"]
+    again = ["train-policy", "--config", tmp_path / "run" / "config.json", "--device", "cpu", "-o", tmp_path / "again"]
+    for words in (line, again):
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 0, done.output
+    first, second = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("run", "again"))
+    assert first == second
+    assert first["reference"] == sha256_of(statistics)
 
 
 def test_statistics_that_cannot_serve_are_refused_before_anything_is_written(toy: Path, tmp_path: Path) -> None:
