@@ -7,9 +7,9 @@ On scikit-learn's digits, ``digits.sh`` first trains a small NAT; for ImageNet, 
 ``imagenet64/train.sh`` reads. Whatever is trained is trained once for each seed and number of steps, and measured with
 random numbers that no training used, against real images that none has seen: digits in the features of the small
 classifier that also picks the best update of each run, ImageNet in those of EfficientNet-Lite1, while Lite0 rewards,
-searches and picks. On ImageNet, where the cosine schedule's guidance is too weak, all trainings start from the tuned
-schedule of their seed. Results, pictures and exact commands go to RESULTS.md in FOLDER. The same command resumes; what
-is measured is kept in FOLDER/measured. Several processes can share a folder, each with seeds of its own (--first-seed).
+searches and picks. On ImageNet, all trainings start from the tuned schedule of their seed. Results, pictures and exact
+commands go to RESULTS.md in FOLDER. The same command resumes; what is measured is kept in FOLDER/measured. Several
+processes can share a folder, each with seeds of its own (--first-seed).
 """
 
 from __future__ import annotations
