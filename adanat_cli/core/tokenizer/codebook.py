@@ -17,18 +17,18 @@ class Codebook:
     Source: VQ-VAE (arXiv 1711.00937), appendix A.1.
     """
 
-    def __init__(self, codes: Tensor, decay: float, dead_share: float = 0.02, usage: float = 0.0) -> None:
-        """Begin with equal usage counts.
+    def __init__(self, codes: Tensor, decay: float, dead_share: float = 0.02, usage: Tensor | None = None) -> None:
+        """Begin with the given usage counts.
 
         Args:
             codes: (K, C) unit vectors, updated in place.
             decay: decay of the running means, in [0, 1).
             dead_share: a code is dead when it is used less than this fraction of the mean use.
-            usage: uses of each code in a batch; with 0, the first batch replaces the codes, whatever they were.
+            usage: (K,) uses of each code in a batch, by default 0; the first batch replaces codes without use.
         """
         self.codes, self._decay, self._dead_share = codes, decay, dead_share
-        self.usage = torch.full((codes.shape[0],), usage, device=codes.device)
-        self._sums = usage * codes
+        self.usage = torch.zeros(len(codes), device=codes.device) if usage is None else usage
+        self._sums = self.usage[:, None] * codes
 
     @torch.no_grad()
     def update(

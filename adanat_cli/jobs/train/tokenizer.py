@@ -205,7 +205,7 @@ class TokenizerTrainer(Trainer):
     ) -> None:
         """Draw fresh weights from the seed, the same in every process, or take those of a state dict.
 
-        A frozen encoder, and the codes, stay as they are.
+        A frozen encoder, and its codes, stay as they are. Codes that the state dict lacks are drawn from a batch.
         """
         torch.manual_seed(config.seed)
         device, rate = accelerator.device, config.learning_rate
@@ -213,10 +213,12 @@ class TokenizerTrainer(Trainer):
         self.vqae = VQAE(shape).to(device).to(memory_format=torch.channels_last)
         self.objective = Objective(config, shape.image_size, device)
         self.discriminator = self.objective.discriminator
-        usage = 0.0
+        usage = torch.zeros(shape.codebook_size, device=device)
         if weights is not None:
-            self.vqae.load_state_dict(weights)
-            usage = config.batch_size * shape.num_tokens / shape.codebook_size
+            known = len(weights["codes"])
+            codes = torch.cat([weights["codes"].to(device), self.vqae.codes[known:]])
+            self.vqae.load_state_dict({**weights, "codes": codes})
+            usage[:known] = config.batch_size * shape.num_tokens / shape.codebook_size
         if config.freeze_encoder:
             self.vqae.freeze_encoder()
         self.codebook = Codebook(self.vqae.codes, config.codebook_decay, usage=usage)

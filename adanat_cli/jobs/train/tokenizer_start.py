@@ -26,7 +26,7 @@ _SEEN_THROUGH_DECODER = {"distance", "fixed_distance", "training_distance", "mea
 def start_shape(
     start: Start, request: TrainTokenizerRequest, was: TokenizerConfig | None, freeze_encoder: bool
 ) -> VQAEConfig:
-    """The shape to continue with: that of the run which is resumed, or of the model, which stays as it is.
+    """The shape to continue with: that of the run which is resumed, or of the model, to which codes can be added.
 
     Args:
         start: the model.
@@ -41,9 +41,13 @@ def start_shape(
     config = was if was and start.is_resumed else read_config(folder, "tokenizer", tokenizer_config)
     if not isinstance(config, VQAEConfig):
         raise AdaNATError(f"--from {start.model} has a tokenizer of kind {config.kind}; only kind vqae can be trained.")
-    check_shape(config, request, start.model)
     if start.is_resumed:
+        check_shape(config, request, start.model)
         return config
+    codes = request.codebook_size or config.codebook_size
+    if not freeze_encoder and codes > config.codebook_size:
+        config = config.replace(codebook_size=codes)
+    check_shape(config, request, start.model)
     if not freeze_encoder:
         return config.replace(tokens_of="", encoder_fingerprint="")
     encoder = encoder_fingerprint(folder.read("tokenizer")[1])
@@ -62,10 +66,11 @@ def check_shape(config: VQAEConfig, request: TrainTokenizerRequest, model: str) 
         "--image-size": (request.data.get("image_size"), config.image_size),
     }
     for flag, (value, own) in asked.items():
+        more = ", or add codes, without --freeze-encoder" if flag == "--codebook-size" else ""
         require(
             value in (None, own),
             f"{flag} {value} is another shape than that of the tokenizer of --from {model} ({own}), which stays as it "
-            f"is; leave {flag} out.",
+            f"is; leave {flag} out{more}.",
         )
     require(not request.colour, f"--colour trains nothing, and --from {model} is trained further; leave one out.")
 
