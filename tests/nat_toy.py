@@ -32,7 +32,12 @@ def make_model(path: Path) -> ModelFolder:
 
 
 def make_tokens(
-    path: Path, fingerprint: str, num_rows: int = 64, seed: int = 0, names: tuple[str, ...] = NAMES
+    path: Path,
+    fingerprint: str,
+    num_rows: int = 64,
+    seed: int = 0,
+    names: tuple[str, ...] = NAMES,
+    codebook_size: int = CODEBOOK,
 ) -> Path:
     """Rows of four equal tokens: the class picks the pattern, chance its offset."""
     rng = np.random.default_rng(seed)
@@ -40,7 +45,7 @@ def make_tokens(
     offsets = rng.integers(0, 2, num_rows)
     ids = (4 * labels[:, None] + offsets[:, None] + np.zeros((1, 16))).astype(np.uint16) % CODEBOOK
     named = dict(enumerate(names))
-    info = TokenSetInfo(16, (4, 4), CODEBOOK, fingerprint, "class", len(names), True, named, "toy")
+    info = TokenSetInfo(16, (4, 4), codebook_size, fingerprint, "class", len(names), True, named, "toy")
     path.mkdir(parents=True)
     write_shard(path / "tokens-00000.parquet", info, Shard({}, 0, num_rows, {}, ids, ids[:, ::-1], labels))
     write_json(path / SUMMARY, {"num_shards": 1})

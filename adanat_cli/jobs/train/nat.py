@@ -46,7 +46,14 @@ from adanat_cli.jobs.train.inputs import note_inputs
 from adanat_cli.jobs.train.loop import MeteredLoop, Run, training_length
 from adanat_cli.jobs.train.nat_batches import Indices, UpdateSource, hold_out, spread
 from adanat_cli.jobs.train.nat_cost import count_parameters, update_memory
-from adanat_cli.jobs.train.nat_start import class_rows, first_weights, fit_to_tokens, start_shape
+from adanat_cli.jobs.train.nat_start import (
+    class_rows,
+    code_rows,
+    continues_tokenizer,
+    first_weights,
+    fit_to_tokens,
+    start_shape,
+)
 from adanat_cli.jobs.train.nat_update import STATS, NATTrainer
 from adanat_cli.jobs.train.start import Start, find_start
 
@@ -85,7 +92,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     share = config.batch_size // accelerator.num_processes
     request = replace(request, accumulate=pieces_of(request, shape, share, config.precision))
     settings = {"nat": shape.to_dict(), "training": config.to_dict(), "data": data_identity(tokens, train_rows)}
-    weights, line = _first_weights(request, start, tokens, train_rows)
+    weights, line = _first_weights(request, start, tokens, train_rows, model)
     settings |= start.recorded() if start else {}
     length, told = training_length(config), (request.note, request.record, request.track)
     run = Run(request.output, settings, accelerator, reporter, length, *told)
@@ -117,7 +124,7 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
 
 
 def _first_weights(
-    request: NATSettings, start: Start | None, tokens: TokenSet, rows: Indices
+    request: NATSettings, start: Start | None, tokens: TokenSet, rows: Indices, model: ModelFolder
 ) -> tuple[Mapping[str, Tensor] | None, str]:
     """Weights to start from, and a line that says which; None for random ones, and where a saved state has them."""
     if start is None:
@@ -130,8 +137,12 @@ def _first_weights(
     if start.is_resumed:
         return None, ""
     found = class_rows(start.folder, tokens.info) if tokens.info.condition == "class" else None
-    rest = f": {found.line(np.unique(tokens.labels[rows]).tolist())}" if found else ""
-    return first_weights(start.folder, found), f"Starting from {start.model}{rest}."
+    lines = [found.line(np.unique(tokens.labels[rows]).tolist())] if found else []
+    codes = code_rows(start.folder, model) if continues_tokenizer(model, start.folder) else None
+    if codes is not None:
+        lines.append(f"rows of {len(codes) - 1:,} codes from the nearest of its {codes[-1]:,}")
+    rest = f": {'; '.join(lines)}" if lines else ""
+    return first_weights(start.folder, found, codes), f"Starting from {start.model}{rest}."
 
 
 def pieces_of(request: NATSettings, shape: NATConfig, share: int, precision: str) -> int:
@@ -322,7 +333,10 @@ def nat_shape(
         "--text-encoder encodes captions: it has no meaning with a token set of class labels; leave it out.",
     )
     if start:  # before the tokenizer that is usual, which is the start's own
-        base = fit_to_tokens(start_shape(start), request.size, info, encoder, start.model)
+        base = start_shape(start)
+        if not start.is_resumed and continues_tokenizer(model, start.folder):
+            base = base.replace(codebook_size=info.codebook_size, tokenizer_fingerprint=info.tokenizer_fingerprint)
+        base = fit_to_tokens(base, request.size, info, encoder, start.model)
     actual = tokens_fingerprint(model)
     require(
         info.tokenizer_fingerprint == actual,

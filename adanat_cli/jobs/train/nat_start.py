@@ -6,18 +6,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.config import NAT_PRESETS, NATConfig
+from adanat_cli.core.config.schema import conform
 from adanat_cli.core.data.token_shards import TokenSetInfo
 from adanat_cli.core.errors import require
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.resolve.classes import rows_by_name, same_names
-from adanat_cli.jobs.resolve.models import load_nat, nat_config
+from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer, nat_config
 from adanat_cli.jobs.train.start import Start
 
 _CLASS_ROWS = "context_embed.word_embeddings.weight"
+_CODE_DIMENSIONS = {"token_emb.word_embeddings.weight": 0, "mlm_layer.bias": -1}
+"""Weights with a value for each code, and a last one for the mask, along this dimension."""
 _SAME_NAMES = 0.9
 """Share of common names from which on two numberings are one; lists of the same classes differ in some words."""
 
@@ -55,6 +59,13 @@ def start_shape(start: Start) -> NATConfig:
     if start.is_resumed:
         return NATConfig.from_dict(start.saved["nat"], "config.json of the run")
     return nat_config(start.folder)
+
+
+def continues_tokenizer(model: ModelFolder, start: ModelFolder) -> bool:
+    """Whether the tokenizer of ``model`` was trained further from that of ``start``, perhaps with more codes."""
+    origin = model.index.provenance.get("tokenizer", {}).get("from", {})
+    origin = conform(origin, Mapping[str, str], f"{model.path}/model_index.json: provenance.tokenizer.from")
+    return start.exists() and start.has("tokenizer") and origin.get("weights") == start.fingerprint("tokenizer")
 
 
 def fit_to_tokens(base: NATConfig, size: str, info: TokenSetInfo, encoder: TextEncoder | None, name: str) -> NATConfig:
@@ -125,11 +136,31 @@ def class_rows(folder: ModelFolder, info: TokenSetInfo) -> ClassRows:
     return ClassRows(sources, is_kept, frozenset(found))
 
 
-def first_weights(folder: ModelFolder, rows: ClassRows | None) -> Mapping[str, Tensor]:
-    """Weights of a model's NAT, float32, with the rows of other classes; None for a text model.
+def code_rows(folder: ModelFolder, tokenizer: ModelFolder) -> Tensor:
+    """For every code of a tokenizer that continues a model's, and the mask, the model's row to start from.
+
+    A code starts from the row of the nearest of the model's codes, (K + 1,) int64.
+
+    Raises:
+        AdaNATError: if one of the tokenizers is damaged.
+    """
+    codes, known = (F.normalize(load_tokenizer(model).codebook, dim=-1) for model in (tokenizer, folder))
+    return torch.cat([(codes @ known.T).argmax(-1), torch.tensor([len(known)])])
+
+
+def first_weights(folder: ModelFolder, rows: ClassRows | None, codes: Tensor | None = None) -> Mapping[str, Tensor]:
+    """Weights of a model's NAT, float32.
+
+    Args:
+        folder: the model.
+        rows: where the rows of classes come from; None for a text model.
+        codes: (K + 1,) int64, where the rows of codes and of the mask come from; None for those of the model.
 
     Raises:
         AdaNATError: if they are damaged, or do not fit the model's configuration or tokenizer.
     """
     weights = load_nat(folder).state_dict()
-    return {**weights, _CLASS_ROWS: weights[_CLASS_ROWS][rows.sources]} if rows else weights
+    moved = {_CLASS_ROWS: weights[_CLASS_ROWS][rows.sources]} if rows else {}
+    if codes is not None:
+        moved |= {name: weights[name].index_select(along, codes) for name, along in _CODE_DIMENSIONS.items()}
+    return {**weights, **moved}

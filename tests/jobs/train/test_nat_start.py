@@ -117,6 +117,29 @@ def test_it_says_what_it_starts_from_and_so_does_its_model(toy: Path) -> None:
     assert load_nat(model).config == load_nat(start).config.replace(num_classes=5)
 
 
+def test_codes_of_a_tokenizer_that_was_trained_further_start_from_the_nearest_code(toy: Path, tmp_path: Path) -> None:
+    base = resolve_model(str(toy / "run" / "model"))
+    _, tensors = base.read("tokenizer")
+    codes = torch.cat([tensors["codes"].flip(0), tensors["codes"][[3, 3, 9]]])
+    tokenizer, values = ModelFolder(tmp_path / "more"), {**base.config("tokenizer"), "codebook_size": len(codes)}
+    facts = {"from": {"model": "run", "weights": base.fingerprint("tokenizer")}}
+    tokenizer.write("tokenizer", values, {**tensors, "codes": codes}, provenance=facts)
+    made_by = tokenizer.fingerprint("tokenizer")
+    tokens, log = make_tokens(tmp_path / "tokens", made_by, codebook_size=len(codes)), Log()
+    request = replace(further(toy, "moved", steps=1, learning_rate=1e-9), tokens=tokens, model=str(tokenizer.path))
+    model = resolve_model(pretrain_nat(request, log)["model"])
+    assert any(line.endswith("; rows of 19 codes from the nearest of its 16.") for line in log.lines)
+    before, after = load_nat(base), load_nat(model)
+    assert (after.config.codebook_size, after.config.tokenizer_fingerprint) == (19, made_by)
+    where = [*range(15, -1, -1), 3, 3, 9]
+    ids = torch.randint(16, (2, 16), generator=torch.Generator().manual_seed(0))
+    known, moved = (nat.eval()(x, torch.tensor([0, 4])).logits for nat, x in ((before, ids), (after, 15 - ids)))
+    torch.testing.assert_close(moved, known[..., where])
+    pretrain_nat(replace(request, model="", start=""), SilentReporter())  # the finished run is known as it is
+    with pytest.raises(AdaNATError, match=r"codebook size 19, but the NAT of --from run has 16"):
+        pretrain_nat(replace(request, model=str(toy / "model"), output=toy / "refused"), SilentReporter())
+
+
 def test_training_further_at_the_usual_rate_makes_a_nat_better(toy: Path) -> None:
     fields = {"steps": 40, "batch_size": 16, "precision": "fp32", "held_out": 0.25, "ema_decay": 0.9}
     asked = PretrainNATRequest(

@@ -66,11 +66,19 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settled(toy: Path, output: str, base: str = "base", half: bool = False, **training: Any) -> TokenizerSettings:
+def settled(
+    toy: Path,
+    output: str,
+    base: str = "base",
+    half: bool = False,
+    codebook_size: int | None = None,
+    **training: Any,
+) -> TokenizerSettings:
     asked = TrainTokenizerRequest(
         str(toy / "shapes"),
         start=str(toy / base) if base else "",
         output=toy / output,
+        codebook_size=codebook_size,
         training={**QUICK, **training},
         half=half,
         workers=0,
@@ -103,6 +111,27 @@ def test_codes_that_start_from_others_stay_near_them(toy: Path) -> None:
     trainer = TokenizerTrainer(SHAPE, settled(toy, "fresh").training, Accelerator(cpu=True), base)
     trainer.update((255 * images()).byte())
     assert float((trainer.vqae.codes * base["codes"]).sum(-1).min()) > 0.9
+
+
+def test_codes_that_are_added_come_from_the_images_beside_the_old_ones(toy: Path) -> None:
+    base = load_tokenizer(ModelFolder(toy / "base")).state_dict()
+    request = settled(toy, "more", codebook_size=40)
+    assert isinstance(request.tokenizer, VQAEConfig)
+    trainer = TokenizerTrainer(request.tokenizer, request.training, Accelerator(cpu=True), base)
+    trainer.update((255 * images()).byte())
+    codes = trainer.vqae.codes
+    assert float((codes[:16] * base["codes"]).sum(-1).min()) > 0.9
+    latents = build_tokenizer(SHAPE)
+    latents.load_state_dict(base)
+    assert isinstance(latents, VQAE)
+    with torch.no_grad():
+        nearest = (codes[16:] @ latents.latents((255 * images()).byte() / 255).flatten(0, 1).T).amax(-1)
+    assert float((nearest > 0.9999).float().mean()) > 0.5  # others happened to be used, and are means of their latents
+    model = ModelFolder(train_tokenizer(request, SilentReporter())["model"])
+    assert load_tokenizer(model).config.codebook_size == 40
+    assert model.index.provenance["tokenizer"]["from"]["weights"] == ModelFolder(toy / "base").fingerprint("tokenizer")
+    train_tokenizer(settled(toy, "more"), SilentReporter())  # a finished run keeps its codes
+    assert settled(toy, "more").tokenizer == request.tokenizer
 
 
 def test_a_frozen_encoder_keeps_the_tokens_while_the_decoder_learns(toy: Path, decoded: ModelFolder) -> None:
@@ -197,9 +226,11 @@ def test_a_killed_run_with_a_frozen_encoder_needs_no_from(toy: Path) -> None:
 def test_what_does_not_fit_is_one_clear_line(toy: Path, tmp_path: Path, decoded: ModelFolder) -> None:
     with pytest.raises(AdaNATError, match="name its model with --from"):
         settled(toy, "refused", "", freeze_encoder=True)
-    asked = TrainTokenizerRequest("digits", start=str(toy / "base"), output=toy / "refused", codebook_size=32)
-    with pytest.raises(AdaNATError, match=r"--codebook-size 32 is another shape than that .* \(16\)"):
+    asked = TrainTokenizerRequest("digits", start=str(toy / "base"), output=toy / "refused", codebook_size=8)
+    with pytest.raises(AdaNATError, match=r"--codebook-size 8 is another shape than that .* \(16\).* add codes"):
         tokenizer_settings(asked)
+    with pytest.raises(AdaNATError, match=r"--codebook-size 32 is another shape than that .* \(16\)"):
+        settled(toy, "refused", codebook_size=32, freeze_encoder=True)
     with pytest.raises(AdaNATError, match=r"--image-size 32 is another shape"):
         tokenizer_settings(replace(asked, codebook_size=None, data={"image_size": 32}))
     pixels = PixelConfig()
