@@ -25,7 +25,9 @@ class TrainTokenizerRequest:
     dataset: str = shared.trained_on()
     data: Asked = part(DataConfig, "split")
     output: Path | None = shared.output(None, help="Run folder.", show_default="runs/tokenizer-DATASET")
-    codebook_size: int | None = option(None, help="Codebook size K, the number of codes.")
+    codebook_size: int | None = option(
+        None, help="Codebook size K, the number of codes; with --from, more than the model has add codes."
+    )
     downsampling: int | None = option(
         None, help="Image pixels per token side: 2, 4, 8, 16 or 32; with 1, pixels are tokens."
     )

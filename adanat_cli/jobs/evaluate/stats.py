@@ -231,7 +231,8 @@ def _write(
         lacking = f"{chosen.num_classes - num_found} of the {chosen.num_classes}"
         reporter.warn(f"{lacking} classes have no image in {source.name}.")
     with atomic_path(request.output) as temporary:
-        compact = request.install and extractor.protocol == "efficientnet" and len(rows) == num_rows
+        only_ours = extractor.protocol in ("small", "efficientnet")
+        compact = request.install and only_ours and len(rows) == num_rows
         write_reference(temporary, reference, compact)
     return {
         "output": str(request.output),
