@@ -8,32 +8,15 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from adanat_cli import __version__
-from adanat_cli.commands import (
-    bench,
-    edit,
-    evaluate,
-    import_,
-    info,
-    pretrain_nat,
-    processes,
-    pull,
-    push,
-    reproduce,
-    sample,
-    stats,
-    streams,
-    studio,
-    tokenize,
-    train_policy,
-    train_tokenizer,
-)
+from adanat_cli.commands import processes, streams
 from adanat_cli.commands.examples import epilog
 from adanat_cli.core.errors import AdaNATError, printable
 from adanat_cli.jobs.runtime.group import is_main_process, num_processes, settle_group
@@ -56,7 +39,12 @@ _LOST = ("Connection closed by peer", "Connection reset by peer")
 
 
 class _PlainGroup(TyperGroup):
-    """Commands whose usage errors do not name the type of Python's error, as those of Typer's choices do."""
+    """Commands that are loaded when called; usage errors do not name the type of Python's error, as Typer's do."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that is called."""
+        name, command, left = super().resolve_command(ctx, args)
+        return name, loaded(name) if name in _LINES else command, left
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""
@@ -75,25 +63,47 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Generate": {"sample": sample.command, "edit": edit.command, "studio": studio.command},
+_COMMANDS = {
+    "Generate": {
+        "sample": "Generate images from classes or prompts.",
+        "edit": "Draw parts of images anew: what a mask or a box covers, or what lies beyond their sides.",
+        "studio": "Serve a page on this machine: watch images appear, compare schedules, change them by hand, edit "
+        "images.",
+    },
     "Train": {
-        "tokenize": tokenize.command,
-        "pretrain-nat": pretrain_nat.command,
-        "train-policy": train_policy.command,
-        "train-tokenizer": train_tokenizer.command,
+        "tokenize": "Write the token ids of all images as Parquet; run the same command again to resume.",
+        "pretrain-nat": "Train a NAT on a token set; run the same command again to resume.",
+        "train-policy": "Train a generation policy for a model; run the same command again to resume.",
+        "train-tokenizer": "Train a small VQ autoencoder; run the same command again to resume.",
     },
     "Measure": {
-        "evaluate": evaluate.command,
-        "reproduce": reproduce.command,
-        "stats": stats.command,
-        "bench": bench.command,
+        "evaluate": "Measure FID, sFID, Inception Score, precision, recall, density, coverage and KID, and the CLIP "
+        "score of prompts.",
+        "reproduce": "Measure published figures again, or those that a model records of itself, and compare.",
+        "stats": "Write the reference statistics for `adanat evaluate`; run the same command again to resume.",
+        "bench": "Measure sampling, tokenizing and training: speed, floating-point operations and memory.",
     },
-    "Models": {"import": import_.command, "pull": pull.command, "push": push.command, "info": info.command},
+    "Models": {
+        "import": "Import the authors' weights (VQGAN, NAT, AdaNAT or AdaGen policy) into a model folder.",
+        "pull": "Fetch a model, or some of its parts.",
+        "push": "Push a model or a token set, with a card: results, use, samples, the policies' curves, how it was "
+        "trained.",
+        "info": "Show what a model holds: sizes, classes, policies, results, and where its weights came from.",
+    },
 }
+"""Panel -> commands, each with its line of `adanat --help`, which is the first of its own help."""
+_LINES = {name: line for commands in _COMMANDS.values() for name, line in commands.items()}
 for _panel, _commands in _COMMANDS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel, epilog=epilog(_name))(_command)
+    for _name, _line in _commands.items():
+        app.command(_name, rich_help_panel=_panel, help=_line)(lambda: None)
+
+
+def loaded(name: str) -> Any:
+    """One of the commands, as Typer runs it; its module is imported here, so that others and `--help` do without."""
+    module = import_module(f"adanat_cli.commands.{name.replace('-', '_')}{'_' * iskeyword(name)}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name, epilog=epilog(name))(module.command)
+    return typer.main.get_command(alone)
 
 
 def _version(requested: bool) -> None:

@@ -312,10 +312,7 @@ def test_a_closed_standard_output_is_an_error_and_no_file_takes_its_place() -> N
 
 def options_of(command: str) -> set[str]:
     """Every option of a command, as it is typed."""
-    group = typer.main.get_command(cli.app)
-    return {
-        name for parameter in group.commands[command].params for name in [*parameter.opts, *parameter.secondary_opts]
-    }
+    return {name for parameter in cli.loaded(command).params for name in [*parameter.opts, *parameter.secondary_opts]}
 
 
 def options_named(folder: Path) -> set[str]:

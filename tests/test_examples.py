@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from torch import Tensor
 
-from adanat_cli.cli import app
+from adanat_cli.cli import loaded
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import data_config
 from adanat_cli.core.config.features import FEATURE_TRAINING
@@ -95,9 +94,8 @@ def test_the_recipe_for_a_gpu_is_that_of_two_cores_with_other_settings(tmp_path:
     environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     subprocess.run([ROOT / "examples/imagenet64/gpu.sh", "data", tmp_path / "run"], check=True, env=environment)
     lines = [shlex.split(line) for line in said.read_text().splitlines()]
-    root: Any = typer.main.get_command(app)
     for command, *words in lines:
-        root.commands[command].make_context(command, [*words])  # refuses unknown options and values
+        loaded(command).make_context(command, [*words])  # refuses unknown options and values
     asked = {command: words for command, *words in reversed(lines)}
     assert {"--size", "mini", "--compile"} <= set(asked["pretrain-nat"])
     assert asked["train-tokenizer"][asked["train-tokenizer"].index("--downsampling") + 1] == "4"

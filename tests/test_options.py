@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adanat_cli.cli import app
+from adanat_cli.cli import app, loaded
 from adanat_cli.commands.examples import EXAMPLES
 from adanat_cli.commands.options import takes
 from adanat_cli.core.config.base import Config
@@ -35,7 +35,7 @@ What `adanat COMMAND --help` says, on one page. It is written by `python tests/t
 def described() -> str:
     """All commands with their parameters: flags, type, default, panel, and help."""
     group: Any = typer.main.get_command(app)
-    commands = [("adanat", group), *((f"adanat {name}", group.commands[name]) for name in sorted(group.commands))]
+    commands = [("adanat", group), *((f"adanat {name}", loaded(name)) for name in sorted(group.commands))]
     return "\n\n".join("\n".join(_command(name, command)) for name, command in commands) + "\n"
 
 
@@ -51,9 +51,9 @@ def _command(name: str, command: Any) -> Iterator[str]:
 def page() -> str:
     """The help of all commands in Markdown, in the order of `adanat --help`."""
     group: Any = typer.main.get_command(app)
-    names = list(group.commands)
-    contents = [f"* [`adanat {name}`](#adanat-{name}): {_first(group.commands[name].help)}" for name in names]
-    sections = ["\n".join(_section(name, group.commands[name])) for name in names]
+    commands = {name: loaded(name) for name in group.commands}
+    contents = [f"* [`adanat {name}`](#adanat-{name}): {_first(each.help)}" for name, each in commands.items()]
+    sections = ["\n".join(_section(*each)) for each in commands.items()]
     before = "\n".join(["Options that go before the command:", "", *map(_item, group.params)])
     return "\n\n".join([INTRODUCTION.rstrip(), "\n".join(contents), before, *sections]) + "\n"
 
@@ -147,6 +147,12 @@ def test_the_page_of_all_commands_is_what_they_say() -> None:
     assert page() == written, (
         "a command or its help has changed; run `python tests/test_options.py`, and commit its files"
     )
+
+
+def test_the_line_that_stands_for_a_command_is_the_first_of_its_help() -> None:
+    group: Any = typer.main.get_command(app)
+    for name, listed in group.commands.items():
+        assert listed.help == " ".join(loaded(name).help.partition("\n\n")[0].split())
 
 
 def test_a_former_flag_works_for_one_version_and_names_the_new_one() -> None:

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from adanat_cli import __version__
-from adanat_cli.cli import app
+from adanat_cli.cli import app, loaded
 from tests.pages import PAGES, ROOT, Shown, prepare, shortened, shown, way
 from tests.warm_adanat import Started
 
@@ -80,7 +80,7 @@ def parse(part: Shown) -> None:
     words = shlex.split(part.text.partition(" > ")[0])
     assert words[1] in GROUP.commands, part.place
     try:
-        GROUP.commands[words[1]].make_context(words[1], words[2:])
+        loaded(words[1]).make_context(words[1], words[2:])
     except typer.BadParameter as error:
         raise AssertionError(f"{part.place}\n{error}") from None
 

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from adanat_cli.cli import app
+from adanat_cli.cli import app, loaded
 from adanat_cli.commands import console, describe, tables, wording
 from adanat_cli.commands.examples import EXAMPLES
 from adanat_cli.core.errors import AdaNATError, nearest
@@ -35,7 +35,7 @@ def test_every_help_page_ends_with_two_examples_that_the_command_understands(com
         assert f"{words}: {line}" in page.partition("Examples")[2]
         program, name, *arguments = shlex.split(line)
         assert (program, name) == ("adanat", command)
-        GROUP.commands[command].make_context(command, arguments)
+        loaded(command).make_context(command, arguments)
 
 
 @pytest.mark.parametrize(
