@@ -89,14 +89,18 @@ def load_extractor(
     return _load_timm(protocol.removeprefix(_TIMM), device, processes)
 
 
-def extractor_of(reference: Reference, processes: Processes, reporter: Reporter) -> Extractor:
+def extractor_of(
+    reference: Reference, processes: Processes, reporter: Reporter, folder: ModelFolder | None = None
+) -> Extractor:
     """Load the network that a reference was made with; that of the field's files, which name none, is adm's.
+
+    Protocol small takes the ``features/`` of ``folder``.
 
     Raises:
         AdaNATError: if it cannot be had, or is another one.
     """
     name = reference.extractor if reference.protocol == _TIMM.rstrip("/") else reference.protocol or "adm"
-    extractor = load_extractor(name, processes, reporter=reporter)
+    extractor = load_extractor(name, processes, folder=folder, reporter=reporter)
     check_reference(reference, extractor)
     return extractor
 

@@ -36,7 +36,14 @@ from adanat_cli.jobs.train.nat_start import class_rows, start_shape
 from adanat_cli.jobs.train.policy import check_processes
 from adanat_cli.jobs.train.policy_cost import PolicyCost, row_bytes
 from adanat_cli.jobs.train.policy_rewards import make_discriminator, require_discriminator
-from adanat_cli.jobs.train.policy_setup import check_request, fit_to_condition, open_images, policy_shape, run_settings
+from adanat_cli.jobs.train.policy_setup import (
+    check_request,
+    fit_to_condition,
+    little_to_measure,
+    open_images,
+    policy_shape,
+    run_settings,
+)
 from adanat_cli.jobs.train.policy_update import KEPT
 from adanat_cli.jobs.train.start import Start, find_start
 
@@ -124,7 +131,8 @@ def _own_images(request: PolicySettings, nat: NATConfig, is_here: bool) -> dict[
     if not is_here or not is_own(request.data):
         return {}
     training, measured = open_images(request, check_request(request)[0], nat)
-    return {"images": f"{describe_own(training)} To measure with: {measured.describe()}"}
+    line = f"{describe_own(training)} To measure with: {measured.describe()} {little_to_measure(request, measured)}"
+    return {"images": line.rstrip()}
 
 
 def _difference(request: TokenizerSettings | NATSettings | PolicySettings, settings: dict[str, Any]) -> dict[str, str]:

@@ -35,6 +35,7 @@ from adanat_cli.jobs.train.policy_setup import (
     check_request,
     export_policy,
     fit_to_condition,
+    little_to_measure,
     open_images,
     policy_shape,
     prepare,
@@ -72,6 +73,8 @@ def train_policy(request: PolicySettings, reporter: Reporter) -> dict[str, Any]:
             start.remember(run.folder)
     for part in images:
         run.reporter.log(part.describe())
+    if line := little_to_measure(request, images[1]):
+        run.reporter.warn(line)
     setup = prepare(request, accelerator, run.reporter, images)
     if request.kind in ("search", "tuned"):
         return search(request, run, setup, shape)

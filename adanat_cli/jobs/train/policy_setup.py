@@ -40,6 +40,9 @@ from adanat_cli.jobs.train.features import SmallNetworks, feature_moments, requi
 from adanat_cli.jobs.train.policy_start import fit_to_model, policy_start_shape
 from adanat_cli.jobs.train.start import Start
 
+_FEW = 50
+"""Images, below which a distance to them is no use: the moments of a few are those of chance."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -70,7 +73,7 @@ class Setup:
         """The network to measure with: of the given statistics; else, as no discriminator sees, a small one."""
         if self.given:
             processes = Processes(self.accelerator.device, PartialState())
-            return PooledExtractor(extractor_of(self.given, processes, self.networks.reporter))
+            return PooledExtractor(extractor_of(self.given, processes, self.networks.reporter, self.folder))
         return self._small
 
     @cached_property
@@ -127,10 +130,12 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         check_writable(folder.path, "leave --install out, or use a copy of the model that you can write to")
     exported = ModelFolder(request.output / "model")
     if request.ref:
+        given = read_reference(request.ref)
+        own = folder.fingerprint("features") if folder.has("features") else ""
         require(
-            read_reference(request.ref).protocol != "small",
-            f"--ref {request.ref} holds features of a model's own features/, in which distances are measured anyway; "
-            "leave it out, or make one of another protocol with `adanat stats`.",
+            given.protocol != "small" or given.weights_hash in ("", own),
+            f"--ref {request.ref} was made with features/ {given.weights_hash[:12]} of another model, and those of "
+            f"{folder.path} are {own[:12] or 'missing'}; make one with `adanat stats --model {folder.path} --install`.",
         )
     elif not (folder.has("features") or (exported.exists() and exported.has("features"))):
         require_trainable(folder.index.image_size, pick_device(request.device))
@@ -245,6 +250,17 @@ def open_images(request: PolicySettings, folder: ModelFolder, nat: NATConfig) ->
             "some hundreds for a meaningful distance.",
         )
     return source, held_out
+
+
+def little_to_measure(request: PolicySettings, held_out: ImageSource) -> str:
+    """A line where distances would be measured to few images; "" otherwise."""
+    num = held_out.num_images
+    if request.ref or num is None or num >= _FEW:
+        return ""
+    return (
+        f"A distance to {num} images says little; --ref measures to statistics of more, which `adanat stats` makes, if "
+        "only of the training images."
+    )
 
 
 def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageSource:

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.errors import AdaNATError
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.core.metrics.references import Reference, extractor_fields, write_reference
@@ -18,6 +19,7 @@ from adanat_cli.jobs.resolve.extractors import load_extractor
 from adanat_cli.jobs.runtime.devices import make_accelerator
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.train.features import SmallNetworks
+from adanat_cli.jobs.train.plans import plan_policy
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_setup import prepare
 from tests.policy_toy import make_policy_toy, policy_request
@@ -83,9 +85,47 @@ def test_statistics_that_cannot_serve_are_refused_before_anything_is_written(toy
     own, odd = tmp_path / "own.npz", tmp_path / "odd.npz"
     gaussian = Moments()
     gaussian.add(torch.rand(5, 8))
-    write_reference(own, Reference(gaussian.gaussian(), protocol="small", extractor="features"))
+    strangers = Reference(gaussian.gaussian(), protocol="small", extractor="features", weights_hash="ab" * 32)
+    write_reference(own, strangers)
     write_reference(odd, Reference(gaussian.gaussian(), **extractor_fields(network)))
-    for path, complaint in ((tmp_path / "none.npz", "none.npz"), (own, "features/"), (odd, "width 8")):
+    for path, complaint in (
+        (tmp_path / "none.npz", "none.npz"),
+        (own, "of another model, and those of"),
+        (odd, "width 8"),
+    ):
         with pytest.raises(AdaNATError, match=complaint):
             train_policy(policy_request(toy, str(tmp_path / "run"), ref=path, reward="fid"), SilentReporter())
         assert path == odd or not (tmp_path / "run").exists()
+
+
+def test_statistics_in_the_features_of_the_model_itself_serve_where_few_images_are_kept(
+    toy: Path, tmp_path: Path
+) -> None:
+    """The toy's data has 24 images and no validation split, so 2 are kept to measure with."""
+    extractor = load_extractor("small", folder=ModelFolder(toy / "model"))
+    moments = Moments()
+    moments.add(extractor(torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(0))).features)
+    path = tmp_path / "own.npz"
+    fields = extractor_fields(extractor)
+    write_reference(path, Reference(moments.gaussian(), num_images=60, source="made-up images", **fields))
+    quick = {"updates": 1, "trajectories": 6, "eval_images": 6, "reward": "fid"}
+    warned = []
+    for output, ref in (("few", None), ("given", path)):
+        reporter = Warnings()
+        request = policy_request(toy, str(tmp_path / output), ref=ref, **quick)
+        result = train_policy(request, reporter)
+        warned.append([line for line in reporter.lines if "says little" in line])
+        assert plan_policy(request)["images"].count("says little") == (ref is None)
+    assert [len(lines) for lines in warned] == [1, 0]
+    assert warned[0][0].startswith("A distance to 2 images says little; --ref")
+    assert result["measured_on"] == "the images of made-up images"
+
+
+class Warnings(SilentReporter):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
