@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from adanat_cli.core.config import Precision
+from adanat_cli.core.config.base import Seed, check_value
 from adanat_cli.core.config.edit import Box, Sides, read_box, read_sides
 from adanat_cli.core.errors import require
 from adanat_cli.core.hub import HubId
@@ -229,6 +230,7 @@ class Pipeline(Sampler):
     ) -> Asked:
         """Check what both kinds of drawing are asked for; returns their classes or prompts, or none if ``free``."""
         require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1.")
+        check_value(seed, Seed, "seed")
         self.check_steps(choice.num_steps)
         require(
             self.config.condition == "text" or not texts,

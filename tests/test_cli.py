@@ -67,6 +67,8 @@ def test_a_word_that_is_no_choice_is_named_without_the_type_of_pythons_error() -
         (["train-policy", "--dataset", "imagenet64", "--steps", "1"], "--steps is 1"),
         (["train-policy", "--dataset", "imagenet64", "--trajectories", "0"], "trajectories is 0"),
         (["train-policy", "--dataset", "imagenet64", "--data-dir", "no/such/data"], "no/such/data"),
+        (["train-policy", "--dataset", "imagenet64", "--seed", "-1"], "seed is -1; expected at least 0"),
+        (["train-tokenizer", "--dataset", "digits", "--seed", str(2**63)], "expected a whole number between"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str], words: str) -> None:

@@ -89,6 +89,8 @@ def test_labels_may_be_an_array(pipeline: Pipeline, labels: object) -> None:
         ({"prompts": "a dog"}, "draws classes, not prompts"),
         ({"labels": "cat"}, "'cat'"),
         ({"num_images": 0}, "num_images is 0"),
+        ({"seed": -1}, "seed is -1; expected at least 0 and less than"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; expected"),
         ({"num_steps": 99}, "have 16 tokens"),
         ({"num_steps": 2, "schedule": "learned"}, "no learned policy for 2 steps"),
     ],

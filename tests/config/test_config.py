@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from adanat_cli.core.config import (
     nat_preset,
     tokenizer_config,
 )
+from adanat_cli.core.config.bench import BenchRequest
+from adanat_cli.core.config.edit import EditRequest
 from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
 from adanat_cli.core.config.share_requests import ImportRequest, PushRequest
 from adanat_cli.core.config.studio import StudioRequest
@@ -134,11 +137,18 @@ def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
         (SampleRequest, {"precision": "fp16"}, "^--precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
         (StatsRequest, {"dataset": "a", "output": Path("s.npz"), "seed": -1}, "seed is -1; expected at least 0"),
         (StudioRequest, {"port": 99999}, "^--port is 99999; expected at least 0 and at most 65,535"),
+        *[
+            (kind, {"seed": seed}, f"^--seed is {seed}; expected at least 0 and less than 9,223,372,036,854,775,808")
+            for kind in (SampleRequest, EvaluateRequest, BenchRequest, partial(EditRequest, Path("a.png")))
+            for seed in (-1, 2**63)
+        ],
         (EvaluateRequest, {"precision": ""}, "precision is ''; expected"),
         (ImportRequest, {"files": (), "output": Path("m"), "kind": "gan"}, "kind is 'gan'; expected"),
         (PushRequest, {"source": "m", "repo": "a/b", "kind": "image"}, "kind .--tokens. is 'image'; expected"),
     ],
 )
-def test_a_request_from_python_takes_what_the_command_takes(kind: type, fields: dict[str, Any], words: str) -> None:
+def test_a_request_from_python_takes_what_the_command_takes(
+    kind: Callable[..., Any], fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(AdaNATError, match=words):
         kind(**fields)

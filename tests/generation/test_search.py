@@ -31,6 +31,11 @@ def test_it_finds_the_best_table() -> None:
     assert distance(search.table(search.mean)) < 0.02 * distance(start)
 
 
+def test_the_largest_seed_draws_candidates_of_its_own() -> None:
+    drawn = [TableSearch(CosineSchedule(3), seed).candidates() for seed in (0, 2**63 - 2, 2**63 - 1)]
+    assert len({tuple(points.flatten().tolist()) for points in drawn}) == 3
+
+
 def test_what_has_no_effect_stays() -> None:
     start = CosineSchedule(3)
     table = run(TableSearch(start, 0), 5)

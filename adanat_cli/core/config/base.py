@@ -46,6 +46,7 @@ Count = Annotated[int, Bounds(1)]
 Natural = Annotated[int, Bounds(0)]
 Width = Annotated[int, Bounds(1, MAX_WIDTH)]
 Seed = Annotated[int, Bounds(0, below=2**63)]
+"""What every generator takes: PyTorch's are the narrowest."""
 Positive = Annotated[float, Bounds(above=0)]
 NotNegative = Annotated[float, Bounds(0)]
 Probability = Annotated[float, Bounds(0, 1)]

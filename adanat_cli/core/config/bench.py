@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import POLICY, SAMPLE, TRAIN, refuse_idle
-from adanat_cli.core.config.base import Bounds, Count, check_fields, check_value
+from adanat_cli.core.config.base import Bounds, Count, Seed, check_fields, check_value
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.requests import whole_numbers
 from adanat_cli.core.errors import require
@@ -87,7 +87,7 @@ class BenchRequest:
         acts_on=_NAT,
     )
     repetitions: Count = option(3, help="Timed runs of each row, of which the median counts.", min=1)
-    seed: int = shared.seed()
+    seed: Seed = shared.seed()
     device: str = shared.device()
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import MODEL, PROMPTS
-from adanat_cli.core.config.base import Bounds, check_fields
+from adanat_cli.core.config.base import Bounds, Seed, check_fields
 from adanat_cli.core.config.option import argument, option
 from adanat_cli.core.config.training import Precision
 from adanat_cli.core.errors import AdaNATError, require
@@ -131,7 +131,7 @@ class EditRequest:
     remask_temperature: float | None = shared.remask_temperature()
     guidance_scale: float | None = shared.guidance_scale()
     trace: bool = shared.trace()
-    seed: int = shared.seed(acts_on=MODEL)
+    seed: Seed = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
     device: str = shared.device()

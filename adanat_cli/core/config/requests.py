@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from adanat_cli.core.config import shared
 from adanat_cli.core.config.acting import DATASET, MODEL, PROMPTS
-from adanat_cli.core.config.base import Bounds, Count, Natural, check_fields
+from adanat_cli.core.config.base import Bounds, Count, Seed, check_fields
 from adanat_cli.core.config.data import DataConfig
 from adanat_cli.core.config.option import REQUIRED, Asked, option, part
 from adanat_cli.core.config.training import Precision
@@ -116,7 +116,7 @@ class SampleRequest:
         show_default="OUTPUT/grid.png; grid-2.png and so on beside that of another run",
     )
     trace: bool = shared.trace()
-    seed: int = shared.seed(acts_on=MODEL)
+    seed: Seed = shared.seed(acts_on=MODEL)
     batch_size: int = shared.batch_size()
     text_encoder: str = shared.text_encoder(acts_on=frozenset({PROMPTS}), purpose="encodes prompts")
     device: str = shared.device()
@@ -222,7 +222,7 @@ class EvaluateRequest:
     sampling_temperature: float | None = shared.sampling_temperature()
     remask_temperature: float | None = shared.remask_temperature()
     guidance_scale: float | None = shared.guidance_scale()
-    seed: int = shared.seed(acts_on=MODEL)
+    seed: Seed = shared.seed(acts_on=MODEL)
     num_seeds: int = option(
         1,
         "--seeds",
@@ -284,7 +284,7 @@ class StatsRequest:
     num_features: int = option(
         10_000, help="Number of images whose features are stored, for precision, recall and KID.", min=0
     )
-    seed: Natural = shared.seed()
+    seed: Seed = shared.seed()
     workers: int = shared.workers()
     device: str = shared.device()
     part_size: int = PART_SIZE

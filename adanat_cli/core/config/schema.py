@@ -138,6 +138,8 @@ def _is_plain(value: Any, hint: Any) -> bool:
 def _wrong(value: Any, hint: Any, source: str) -> AdaNATError:
     if get_origin(hint) is Literal:
         return AdaNATError(f"{source} is {shown(value)}; expected {in_words(hint)}.")
+    if hint in (int, float) and type(value) in (int, hint) and not abs(value) < _LARGEST:
+        return AdaNATError(f"{source} is {shown(value)}; expected {in_words(hint)} between -2**63 and 2**63.")
     return AdaNATError(f"{source} is of the wrong type: {shown(value)} instead of {in_words(hint)}.")
 
 

@@ -66,7 +66,7 @@ class TableSearch:
 
     def candidates(self) -> Tensor:
         """Draw the candidates of this generation, (P, F) pre-activations."""
-        generator = torch.Generator().manual_seed(self._seed * 100_003 + self.generation)
+        generator = torch.Generator().manual_seed((self._seed * 100_003 + self.generation) % 2**63)
         half = torch.randn(_POPULATION // 2, len(self.mean), generator=generator, dtype=torch.float64)
         # Mirrored pairs reduce the noise of the mean's update.
         return self.mean + self.sigma * self.variance.sqrt() * torch.cat([half, -half])

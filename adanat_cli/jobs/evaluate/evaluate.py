@@ -10,6 +10,7 @@ from typing import Any
 from adanat_cli.core.checkpoints.files import check_writable
 from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import DATA_PRESETS, acting
+from adanat_cli.core.config.base import Seed, check_value
 from adanat_cli.core.config.own_data import usual_evaluation
 from adanat_cli.core.config.requests import EvaluateRequest
 from adanat_cli.core.errors import AdaNATError, require
@@ -214,6 +215,7 @@ def check_request(request: EvaluateRequest) -> None:
         f"--num-samples is {request.num_samples}; a distance needs 2 to {_MOST_SAMPLES:,} images.",
     )
     require(request.num_seeds >= 1, f"--seeds is {request.num_seeds}; expected at least 1.")
+    check_value(request.seed + request.num_seeds - 1, Seed, "The last of --seeds")
     require(request.batch_size >= 1, f"--batch-size is {request.batch_size}; expected at least 1.")
     if request.protocol:
         check_protocol(request.protocol)

@@ -76,5 +76,7 @@ def test_the_terminal_shows_means_and_names_the_seeds(toy: Path, tmp_path: Path)
 def test_seeds_that_cannot_be_are_refused(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(AdaNATError, match="--seeds is 0; expected at least 1"):
         rows(toy, tmp_path, num_seeds=0)
+    with pytest.raises(AdaNATError, match=r"The last of --seeds is 9223372036854775808; expected .* less than 9,223,"):
+        rows(toy, tmp_path, seed=2**63 - 1, num_seeds=2)
     with pytest.raises(AdaNATError, match="--seeds has no meaning with --images"):
         rows(toy, tmp_path, num_seeds=2, images=toy / "images", steps=(), num_samples=None)
