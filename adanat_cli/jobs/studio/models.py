@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from adanat_cli.core.checkpoints.folder import INDEX_FILE
+from adanat_cli.core.checkpoints.staging import WEIGHTS_FILE
 from adanat_cli.core.config import tokenizer_config
 from adanat_cli.jobs.resolve.classes import short_name
 from adanat_cli.jobs.resolve.models import DEFAULT_MODEL, model_names, read_config, resolve_model
@@ -15,15 +19,16 @@ from adanat_cli.jobs.resolve.registry import known_models
 from adanat_cli.jobs.sample.sampler import Sampler
 
 _MOST_LOADED = 2
+Stamps = dict[Path, tuple[int, int, int]]
 
 
 class Models:
-    """The last models that were asked for, so that none is loaded twice."""
+    """The last models that were asked for, so that none is loaded twice, unless its files have changed since."""
 
     def __init__(self, device: torch.device, text_encoder: str = "") -> None:
         """Remember where to load, and what encodes prompts instead of a model's own encoder."""
         self._device, self._text_encoder = device, text_encoder
-        self._loaded: OrderedDict[str, Sampler] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Sampler, Stamps]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Sampler:
@@ -33,12 +38,23 @@ class Models:
             AdaNATError: if there is none, or it is damaged.
         """
         with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = Sampler(resolve_model(name), self._device, text_encoder=self._text_encoder)
-            self._loaded.move_to_end(name)
+            loaded = self._loaded.pop(name, None)
+            if loaded is None or loaded[1] != _stamps(loaded[1]):
+                folder = resolve_model(name)
+                weights = [folder.path / component / WEIGHTS_FILE for component in folder.index.components]
+                # Looked at before it is read: what is written meanwhile is noticed the next time.
+                stamps = _stamps([folder.path / INDEX_FILE, *weights])
+                loaded = Sampler(folder, self._device, text_encoder=self._text_encoder), stamps
+            self._loaded[name] = loaded
             while len(self._loaded) > _MOST_LOADED:
                 self._loaded.popitem(last=False)
-            return self._loaded[name]
+            return loaded[0]
+
+
+def _stamps(files: Iterable[Path]) -> Stamps:
+    """Inode, size and time in ns of each file that is there, which are others once it is written again."""
+    found = ((file, file.stat()) for file in files if file.exists())
+    return {file: (status.st_ino, status.st_size, status.st_mtime_ns) for file, status in found}
 
 
 @dataclass(frozen=True)
