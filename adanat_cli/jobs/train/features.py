@@ -29,7 +29,7 @@ from adanat_cli.core.metrics.features import FeatureNetwork
 from adanat_cli.core.metrics.frechet import Moments
 from adanat_cli.jobs.resolve.models import load_features
 from adanat_cli.jobs.runtime.devices import images_at_once
-from adanat_cli.jobs.runtime.reporter import Reporter
+from adanat_cli.jobs.runtime.reporter import Reporter, Task
 from adanat_cli.jobs.runtime.seeding import FeatureStream, stream_seed
 from adanat_cli.jobs.sample.pictures import Pixels
 
@@ -147,7 +147,8 @@ class SmallNetworks:
         network = train_feature_network(source, config, device=self.device, reporter=reporter, words=words, **training)
         provenance: dict[str, Any] = {"command": command, "data": source.name, "training": training}
         if held_out is not None:
-            accuracy = measure_accuracy(network, held_out, words=words)
+            with reporter.task("Measuring its accuracy", held_out.num_images, "img") as task:
+                accuracy = measure_accuracy(network, held_out, words, task)
             provenance |= {"accuracy": accuracy, "measured_on": measured_on(held_out)}
             reporter.log(f"Its accuracy on {held_out.num_images} {measured_on(held_out)}: {accuracy:.1%}.")
         dtype = torch.float16 if half else None
@@ -230,7 +231,9 @@ def turned(images: Tensor) -> Batch:
     return torch.stack([image.rot90(int(num), (1, 2)) for image, num in zip(images, quarters, strict=True)]), quarters
 
 
-def measure_accuracy(network: FeatureNetwork, source: ImageSource, words: Sequence[str] = ()) -> float:
+def measure_accuracy(
+    network: FeatureNetwork, source: ImageSource, words: Sequence[str] = (), task: Task | None = None
+) -> float:
     """Compute the fraction of readable images whose class, rotation, or one of whose words has the largest logit.
 
     Raises:
@@ -248,6 +251,8 @@ def measure_accuracy(network: FeatureNetwork, source: ImageSource, words: Sequen
         for guess, label, record in zip(guesses, labels, records, strict=True):
             num_right += words[guess] in " ".join(record.captions).lower().split() if words else guess == label
         num += len(records)
+        if task:
+            task.advance(len(records))
     return num_right / num
 
 

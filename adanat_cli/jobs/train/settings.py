@@ -284,7 +284,7 @@ def policy_settings(request: TrainPolicyRequest) -> PolicySettings:
         discriminator=discriminator,
         policy={**shape, **given(request.policy)},
         output=output,
-        note=_policy_note(scale, settled, asked_training, judge),
+        note=_policy_note(kind, scale, settled, asked_training, judge),
         record=file.record(typed_of_policy(typed_request)),
         inputs=inputs_of(typed_request),
     )
@@ -297,13 +297,24 @@ def _usual_recipe(request: TrainPolicyRequest, model: str, data: DataConfig, ask
     return usual.usual_policy(scale, folder.index.image_size, asked), scale
 
 
-def _policy_note(scale: Scale | None, settled: PolicyTrainingConfig, asked: Fields, judge: str) -> str:
+def _policy_note(kind: str, scale: Scale | None, settled: PolicyTrainingConfig, asked: Fields, judge: str) -> str:
     """Say what follows from the data; "" where nothing does. ``judge`` names a discriminator that was not given."""
     if scale is None:
         return ""
-    words = _length(settled, asked, "updates", "trajectories")
-    words += [] if "eval_images" in asked else [f"{settled.eval_images:,} images to measure with"]
+    searches = kind in ("search", "tuned")
+    words = _search_length(kind, settled, asked) if searches else _length(settled, asked, "updates", "trajectories")
+    last = " the best one" if searches else ""
+    words += [] if "eval_images" in asked else [f"{settled.eval_images:,} images to measure{last} with"]
     return _follows(scale, [*words, *([f"discriminator {judge}"] if judge else [])])
+
+
+def _search_length(kind: str, settled: PolicyTrainingConfig, asked: Fields) -> list[str]:
+    """In words, what was not given of the length of a search, which takes no updates."""
+    length = f"{settled.updates:,} {plural('generation', settled.updates)}"
+    words = [length] if kind == "search" and "updates" not in asked else []
+    return words + (
+        [] if "trajectories" in asked else [f"{settled.trajectories:,} images to measure each schedule with"]
+    )
 
 
 def _with_usual_judge(chosen: Recipe, asked: Fields) -> Recipe:

@@ -6,6 +6,7 @@ import itertools
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,22 @@ def test_images_without_classes_are_told_apart_by_quarter_turns(tmp_path: Path) 
         net = networks.measuring(ModelFolder(tmp_path / "model"))
     assert net.config.num_classes == 4
     assert measure_accuracy(net, data) == 1
+
+
+def test_all_that_takes_long_shows_its_progress(tmp_path: Path) -> None:
+    data, seen = source(tmp_path / "images"), dict[tuple[str, int | None], int]()
+
+    class Counts(SilentReporter):
+        def task(self, description: str, total: int | None, unit: str = "it", done: int = 0) -> Any:
+            class Counted(type(SilentReporter().task("", None))):  # type: ignore[misc]
+                def advance(self, amount: int = 1, **shown: Any) -> None:
+                    seen[description, total] = seen.get((description, total), 0) + amount
+
+            return Counted()
+
+    networks = SmallNetworks("own", tmp_path / "run", data, data, torch.device("cpu"), Counts())
+    networks.install(ModelFolder(tmp_path / "model"), updates=3)
+    assert seen == {("Training the feature network", 3): 3, ("Measuring its accuracy", 12): 12}
 
 
 def test_processes_share_the_images_out_and_know_the_moments_of_all(tmp_path: Path) -> None:

@@ -169,6 +169,17 @@ def test_policies_without_pairs_take_another_baseline(own: Path, dataset: str) -
     assert alone.ppo == replace(paired.ppo, baseline="class")
 
 
+@pytest.mark.parametrize(("kind", "length"), [("tuned", ""), ("search", "30 generations, ")])
+def test_a_search_speaks_of_schedules_and_of_no_updates(own: Path, kind: str, length: str) -> None:
+    others = {"kind": kind, "num_steps": 4, "model": str(own / "model"), "device": "cpu"}
+    note = policy_settings(TrainPolicyRequest(str(own / "shapes"), **others)).note
+    words = "256 images to measure each schedule with, 500 images to measure the best one with;"
+    assert f"from 24 images on a CPU: {length}{words}" in note
+    given = {"updates": 3, "trajectories": 8}
+    note = policy_settings(TrainPolicyRequest(str(own / "shapes"), training=given, **others)).note
+    assert "on a CPU: 500 images to measure the best one with;" in note
+
+
 def test_a_dry_run_follows_from_the_same_settings(own: Path) -> None:
     line = ["pretrain-nat", "-d", str(own / "shapes"), "-t", str(own / "tokens"), "-m", str(own / "model")]
     done = CliRunner().invoke(app, [*line, "--device", "cpu", "--dry-run", "--json"], catch_exceptions=False)
