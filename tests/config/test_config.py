@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import adanat_cli.core.config
 from adanat_cli.core.config import (
     DATA_PRESETS,
     NAT_PRESETS,
@@ -25,9 +28,12 @@ from adanat_cli.core.config import (
     nat_preset,
     tokenizer_config,
 )
+from adanat_cli.core.config.base import check_value
 from adanat_cli.core.config.bench import BenchRequest
 from adanat_cli.core.config.edit import EditRequest
+from adanat_cli.core.config.reproduce import ReproduceRequest
 from adanat_cli.core.config.requests import EvaluateRequest, SampleRequest, StatsRequest
+from adanat_cli.core.config.schema import field_types
 from adanat_cli.core.config.share_requests import ImportRequest, PushRequest
 from adanat_cli.core.config.studio import StudioRequest
 from adanat_cli.core.errors import AdaNATError
@@ -130,9 +136,24 @@ def test_a_value_out_of_bounds_names_the_flag_where_that_is_no_field(
         config()
 
 
+def test_a_seed_is_one_that_pytorch_takes_wherever_one_is_asked_for() -> None:
+    package = adanat_cli.core.config
+    names = [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    kinds = {kind for name in names for kind in vars(importlib.import_module(name)).values() if isinstance(kind, type)}
+    seeded = [kind for kind in kinds if "seed" in getattr(kind, "__dataclass_fields__", {})]
+    assert len(seeded) >= 10  # every command with --seed, and what its job settles
+    for kind in seeded:
+        hint = field_types(kind, include_extras=True)["seed"]
+        for seed in (-1, 2**63):
+            with pytest.raises(AdaNATError, match=f"^{kind.__name__} is {seed}; expected at least 0 and less than"):
+                check_value(seed, hint, kind.__name__)
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "words"),
     [
+        (ReproduceRequest, {"name": "imagenet64", "seed": -1}, "^--seed is -1; expected at least 0"),
+        (ReproduceRequest, {"name": "imagenet64", "precision": "fp16"}, "^--precision is 'fp16'; expected 'auto'"),
         (SampleRequest, {"image_format": "jpg"}, r"image_format \(--format\) is 'jpg'; expected 'png' or 'npz'"),
         (SampleRequest, {"precision": "fp16"}, "^--precision is 'fp16'; expected 'auto' or 'fp32' or 'bf16'"),
         (StatsRequest, {"dataset": "a", "output": Path("s.npz"), "seed": -1}, "seed is -1; expected at least 0"),

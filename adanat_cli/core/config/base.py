@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from adanat_cli.core.config.option import options_of
 from adanat_cli.core.config.schema import build, field_types, in_words
@@ -81,6 +82,9 @@ def check_value(value: Any, hint: Any, what: str) -> None:
     Raises:
         AdaNATError: if it is none of the words, or a number out of bounds.
     """
+    if get_origin(hint) in (Union, UnionType):
+        for one in get_args(hint) if value is not None else ():
+            check_value(value, one, what)
     if get_origin(hint) is Literal:
         require(value in get_args(hint), f"{what} is {value!r}; expected {in_words(hint)}.")
     for bounds in getattr(hint, "__metadata__", ()):
