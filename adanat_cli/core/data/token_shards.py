@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adanat_cli.core.config.base import Bounds, check_fields
+from adanat_cli.core.config.data import DATA_PRESETS
 from adanat_cli.core.config.schema import build, conform
-from adanat_cli.core.errors import AdaNATError, require
+from adanat_cli.core.errors import AdaNATError, hide_secrets, printable, require
 from adanat_cli.core.reading import parse_json, read_object, sha256_of
 
 _Size = Annotated[int, Bounds(1, 2**20)]
@@ -71,6 +73,14 @@ class TokenSetInfo:
     def num_tokens(self) -> int:
         """N."""
         return self.grid[0] * self.grid[1]
+
+    def instead_of(self, dataset: str) -> str:
+        """A line where the images were others than those of a data set, as far as the last part of its name tells."""
+        named, ours = hide_secrets(dataset), self.source.rpartition(" (")[0]
+        source = DATA_PRESETS.get(dataset, {}).get("source", named)
+        if not ours or Path(ours).name == printable(Path(os.path.abspath(os.path.expanduser(source))).name):
+            return ""
+        return f"The tokens are those of {self.source}, not of {named}, which is not read here."
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -114,6 +114,8 @@ def pretrain_nat(request: NATSettings, reporter: Reporter) -> dict[str, Any]:
     if request.fsdp and not trainer.is_sharded:
         run.reporter.warn("--fsdp shares the NAT out over processes, but this is the only one, which holds it whole.")
     if run.is_new:
+        if other := tokens.info.instead_of(request.dataset):
+            run.reporter.warn(other)
         if line:
             run.reporter.log(line)
         run.reporter.log(

@@ -147,7 +147,7 @@ def _model(request: PolicySettings) -> tuple[str, NATConfig, str, int]:
     if benchmark and is_absent(request.dataset, request.model):
         return "(the benchmark's)", nat_preset(benchmark.nat_size, **benchmark.nat()), "", benchmark.image_size
     folder, nat = check_request(request)
-    return str(folder.path), nat, folder.fingerprint("nat"), folder.index.image_size
+    return folder.name, nat, folder.fingerprint("nat"), folder.index.image_size
 
 
 def _has_discriminator(request: PolicySettings) -> bool:
@@ -266,6 +266,8 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
     model, shape = _nat_shape(request, start)
     num_parameters, config, processes = count_parameters(shape), request.training, num_processes()
     require_multiple(config.batch_size, processes, "--batch-size", f"{processes} processes")
+    other = [read_header(file).info.instead_of(request.dataset) for file in shard_files(request.tokens)[:1]]
+    note = " ".join(filter(None, [*other, request.note]))
     pieces = pieces_of(request, shape, config.batch_size // processes, config.precision)
     return {
         "dataset": hide_secrets(request.dataset),
@@ -283,7 +285,7 @@ def plan_nat(request: NATSettings) -> dict[str, Any]:
         "accumulate": pieces,
         **_nat_cost(request, shape, -(-config.batch_size // processes // pieces)),
         "megabytes_of_states_on_disk": state_bytes(num_parameters) // 2**20,
-        **({"note": request.note} if request.note else {}),
+        **({"note": note} if note else {}),
         **missing_parts(request.dataset, request.model or request.start, request.tokens),
     }
 
@@ -335,13 +337,13 @@ def _nat_shape(request: NATSettings, start: Start | None) -> tuple[str, NATConfi
             # Only the encoder, which is not loaded here, records it; a benchmark knows its own.
             known = benchmark or BENCHMARKS["mscoco"]
             info = replace(info, text_width=known.text_width, text_length=known.text_length)
-        return str(model.path), nat_shape(request, info, model, start=start)
+        return model.name, nat_shape(request, info, model, start=start)
     if start:
         base, classes = start_shape(start), DATA_PRESETS.get(request.dataset, {}).get("num_classes")
-        return str(model.path), base.replace(num_classes=classes if base.condition == "class" else None)
+        return model.name, base.replace(num_classes=classes if base.condition == "class" else None)
     tokenizer = tokenizer_config(model.config("tokenizer"), str(model.path))
     fields: dict[str, Any] = {"num_classes": DATA_PRESETS.get(request.dataset, {}).get("num_classes", 1000)}
     fields = benchmark.nat() if benchmark else fields
     fields |= {"codebook_size": tokenizer.codebook_size, "grid": tokenizer.grid}
     fields |= {"tokenizer_fingerprint": tokens_fingerprint(model), **request.shape}
-    return str(model.path), nat_preset(request.size, **fields)
+    return model.name, nat_preset(request.size, **fields)

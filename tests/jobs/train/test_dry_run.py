@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
+from adanat_cli.core.data.token_shards import TokenSetInfo
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy
 
@@ -64,3 +66,30 @@ def test_tokens_of_the_classes_and_images_that_are_asked_for_are_counted(toy: Pa
 @pytest.mark.parametrize("command", LINES)
 def test_images_on_other_machines_stay_there(toy: Path, command: str) -> None:
     assert "images" not in dry(command, toy, "user/photos")
+
+
+def test_tokens_of_other_images_than_those_that_are_named_are_told(toy: Path, tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, [*words, "--device", "cpu"], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout + done.stderr
+
+    images, model, tokens = str(toy / "images"), str(toy / "model"), str(tmp_path / "tokens")
+    said("tokenize", "-d", images, "-m", model, "-o", tokens)
+    line = ["pretrain-nat", "-t", tokens, "-m", model, "--size", "nano", "-d"]
+    other = "The tokens are those of images (train), not of nowhere/, which is not read here."
+    assert other not in said(*line, images, "--dry-run", "--json")
+    assert other in said(*line, "nowhere/", "--dry-run", "--json")
+    once = ["--updates", "1", "--warmup-steps", "0", "--batch-size", "2", "-o", str(tmp_path / "run")]
+    assert other in said(*line, "nowhere/", *once)
+
+
+def test_tokens_of_a_preset_are_those_of_its_source() -> None:
+    info = TokenSetInfo(16, (4, 4), 8, "", "class", 10, False, source="sklearn-digits (train)")
+    assert [bool(info.instead_of(name)) for name in ("digits", "imagenet64", "./sklearn-digits/")] == [
+        False,
+        True,
+        False,
+    ]
+    assert not replace(info, source="").instead_of("photos")
+    assert info.instead_of("https://me:word@host/a.tar?key=1").count("word") == 0
