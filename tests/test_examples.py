@@ -293,3 +293,5 @@ def test_candidates_lie_around_the_schedule_and_are_scored_by_two_networks(
     }
     assert all(-20 < value < 0 for value in result["log-probability"].values())
     assert set(result["variance"]) == {"lite0", "lite1"}
+    with pytest.raises(SystemExit, match="--images 39; expected at least 2 and 40, two of each class"):
+        run_example(monkeypatch, "imagenet64/adaptivity.py", "--candidates", 2, "--images", 39, "--steps", 2)

@@ -12,6 +12,7 @@ from adanat_cli.commands.tables import drawn
 from adanat_cli.commands.wording import line_width
 from adanat_cli.core.config.option import option
 from adanat_cli.core.config.reproduce import ReproduceRequest
+from adanat_cli.core.data.described import plural
 from adanat_cli.core.errors import AdaNATError
 
 
@@ -36,11 +37,11 @@ def command(request: ReproduceRequest, printing: Planning) -> None:
     values = job.run(plan if printing.dry_run else reproduce, request, printing, _lines)
     if values.get("by_hand") and not printing.dry_run:
         raise AdaNATError(
-            f"{len(values['by_hand'])} file(s) have to be got by hand ({', '.join(values['by_hand'])}); nothing was "
+            f"To be got by hand: {', '.join(values['by_hand'])}; nothing was "
             "fetched or measured. Get them as said above, then run the same command again."
         )
     if bad := values.get("outside"):
-        raise AdaNATError(f"{len(bad)} figure(s) lie outside their tolerance: {'; '.join(bad)}.")
+        raise AdaNATError(f"{len(bad)} {plural('figure', len(bad))} outside the tolerance: {'; '.join(bad)}.")
 
 
 def _lines(values: dict[str, Any]) -> Iterator[str]:
@@ -78,7 +79,9 @@ def _plan(values: dict[str, Any]) -> Iterator[str]:
         yield from (f"  {line}" for line in (need["place"], ", ".join(filter(None, (size, sha256)))) if line)
         yield f"  {need['advice']}"
     cost = values["cost"]
-    figures = f"{values['figures']} figure(s)" if values["figures"] else "no published figure"
+    figures = (
+        f"{values['figures']} {plural('figure', values['figures'])}" if values["figures"] else "no published figure"
+    )
     yield f"Compared: {figures}"
     yield from (f"Not measured again: {words} ({why})" for words, why in values["left_out"].items())
     if cost.get("fetched_bytes"):

@@ -18,8 +18,9 @@ import sys
 import torch
 from torch import Tensor
 
+from adanat_cli.commands.console import ConsoleReporter
 from adanat_cli.core.efficientnet import EfficientNet, resized
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.generation.actions import action_from_raw, raw_from_values
 from adanat_cli.core.generation.schedules import TableSchedule
 from adanat_cli.core.rewards.recognition import RecognitionReward
@@ -29,6 +30,8 @@ from adanat_cli.jobs.runtime.devices import pick_device
 from adanat_cli.jobs.sample.sampler import Sampler
 
 _AT_ONCE = 64
+_LEAST, _MOST = 160, 240
+"""Sides in pixels between which Lite1 sees images."""
 
 
 def candidates(schedule: TableSchedule, number: int, std: float, seed: int) -> list[TableSchedule]:
@@ -42,18 +45,24 @@ def candidates(schedule: TableSchedule, number: int, std: float, seed: int) -> l
 def scores(sampler: Sampler, tables: list[TableSchedule], num_images: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities (K, n) under Lite0 and Lite1 for K candidates, and the images' classes (n,)."""
     conditions = sampler.conditions((), (), seed)
+    least = 2 * len(conditions.turns.unique())
+    require(
+        len(tables) >= 2 and num_images >= least,
+        f"--candidates is {len(tables)} and --images {num_images}; expected at least 2 and {least}, two of each class.",
+    )
     labels = conditions.numbers(range(num_images))
     chooser, judge = RecognitionReward(sampler.device), EfficientNet("lite1", "the judge", "there is no other")
     judge.to(sampler.device).eval()
     both = torch.empty(2, len(tables), num_images)
-    for number, table in enumerate(tables):
-        for rows in torch.arange(num_images).split(_AT_ONCE):
-            pixels = torch.from_numpy(sampler.images(table, conditions, seed, rows.tolist()))
-            images, classes = pixels.permute(0, 3, 1, 2).float().div(255), labels[rows].to(sampler.device)
-            both[0, number, rows] = chooser.score(images.to(sampler.device), classes).cpu()
-            logits = judge(resized(images.to(sampler.device), 160, 240).clamp(0, 1)).logits.float()
-            both[1, number, rows] = logits.log_softmax(1).gather(1, classes[:, None])[:, 0].cpu()
-        print(f"candidate {number + 1} of {len(tables)}", file=sys.stderr, flush=True)
+    with ConsoleReporter().task("Drawing and judging", len(tables) * num_images, "images") as task:
+        for number, table in enumerate(tables):
+            for rows in torch.arange(num_images).split(_AT_ONCE):
+                pixels = torch.from_numpy(sampler.images(table, conditions, seed, rows.tolist()))
+                images, classes = pixels.permute(0, 3, 1, 2).float().div(255), labels[rows].to(sampler.device)
+                both[0, number, rows] = chooser.score(images.to(sampler.device), classes).cpu()
+                logits = judge(resized(images.to(sampler.device), _LEAST, _MOST).clamp(0, 1)).logits.float()
+                both[1, number, rows] = logits.log_softmax(1).gather(1, classes[:, None])[:, 0].cpu()
+                task.advance(len(rows))
     return both[0], both[1], labels
 
 

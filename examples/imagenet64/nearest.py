@@ -22,9 +22,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from adanat_cli.commands.console import ConsoleReporter
 from adanat_cli.core.config import data_config
 from adanat_cli.core.data.records import SkippedImages
-from adanat_cli.core.errors import AdaNATError
+from adanat_cli.core.errors import AdaNATError, require
 from adanat_cli.core.metrics.extraction import Extractor
 from adanat_cli.jobs.evaluate.image_sets import images_to_read
 from adanat_cli.jobs.evaluate.real_images import Chosen, choose_images, read_batches
@@ -67,11 +68,13 @@ def real_features(chosen: Chosen, extractor: Extractor, processes: Processes) ->
     size = source.config.image_size
     skipped = SkippedImages(0.0, source.num_images)  # numbers would not fit if images were left out
     at_once = min(64, images_to_read(size, size, processes.device))
-    for batch in read_batches(source.pending(), at_once, 2, skipped):
-        assert batch.labels is not None
-        both = torch.cat([batch.images, batch.images.flip(3)])
-        yield features_of(both, extractor), chosen.own_ids(batch.labels), first
-        first += len(batch.images)
+    with ConsoleReporter().task(f"Looking at {source.config.split} images", source.num_images, "images") as task:
+        for batch in read_batches(source.pending(), at_once, 2, skipped):
+            assert batch.labels is not None
+            both = torch.cat([batch.images, batch.images.flip(3)])
+            yield features_of(both, extractor), chosen.own_ids(batch.labels), first
+            first += len(batch.images)
+            task.advance(len(batch.images))
 
 
 def features_of(images: Tensor, extractor: Extractor) -> Tensor:
@@ -101,6 +104,7 @@ def generate(options: argparse.Namespace, processes: Processes) -> tuple[Pixels,
 
 def run(options: argparse.Namespace) -> dict[str, float]:
     """Compare, draw, and return the medians."""
+    require(options.images >= 1, f"--images is {options.images}; expected at least 1.")
     processes, folder = start_processes(options.device), resolve_model(options.model)
     extractor = load_extractor("efficientnet", processes)
     training, validation = (

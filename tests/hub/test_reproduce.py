@@ -112,7 +112,7 @@ def test_a_plan_needs_no_hub(authors: HubServer) -> None:
 def test_a_file_that_must_be_got_by_hand_stops_before_anything_is_fetched(authors: HubServer) -> None:
     done = run()
     assert done.exit_code == 1
-    assert str(done.exception).startswith("1 file(s) have to be got by hand (tokenizer); nothing was fetched")
+    assert str(done.exception).startswith("To be got by hand: tokenizer; nothing was fetched")
     assert PAGE in done.stdout
     assert authors.asked("^GET .*resolve") == []
 
@@ -123,7 +123,7 @@ def test_with_all_files_the_figure_is_measured_and_judged(
     done = run("--tokenizer-file", str(tokenizer), "--json")
     assert done.exit_code == 1
     assert isinstance(done.exception, AdaNATError)
-    assert "1 figure(s) lie outside their tolerance: FID of learned, 4 steps (paper)" in str(done.exception)
+    assert "1 figure outside the tolerance: FID of learned, 4 steps (paper)" in str(done.exception)
     (one,) = json.loads(done.stdout)["comparisons"]
     assert (one["expected"], one["num_expected"], one["num_measured"], one["source"]) == (99.5, 20, 20, "the authors")
     assert ModelFolder("models/toy").index.components == ("tokenizer", "nat", "policies/steps-4")

@@ -37,7 +37,8 @@ def refuse_idle(request: Any, what: str, *kinds: str, protocol: str = "") -> Non
     idle = [option for option in _given(request) if not _acts(option, set(kinds), protocol)]
     names = ", ".join(option.name for option in idle)
     purpose = f" {idle[0].purpose}: it" if len(idle) == 1 and idle[0].purpose else ""
-    require(not idle, f"{names}{purpose} has no meaning with {what}; leave it out.")
+    verb, it = ("has", "it") if len(idle) == 1 else ("have", "them")
+    require(not idle, f"{names}{purpose} {verb} no meaning with {what}; leave {it} out.")
 
 
 def _given(request: Any) -> Iterator[Option]:

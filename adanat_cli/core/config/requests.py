@@ -144,7 +144,7 @@ class EvaluateRequest:
         show_default=False,
     )
     output: Path | None = shared.output(
-        None, help="Folder of evaluation.json and plots/.", show_default="evaluations/<model or folder>"
+        None, help="Folder of evaluation.json, report.html and plots/.", show_default="evaluations/<model or folder>"
     )
     model: str = option(
         "",

@@ -53,7 +53,7 @@ class Archive:
         Raises:
             AdaNATError: if the file is missing or is not such an archive.
         """
-        require(path.is_file(), f"{path} does not exist or is a folder; give an .npz file.")
+        require(path.is_file(), f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give an .npz file.")
         self.path = path
         try:
             with zipfile.ZipFile(path) as archive:

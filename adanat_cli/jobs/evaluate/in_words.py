@@ -25,7 +25,7 @@ def how_measured(rows: Sequence[Row]) -> Iterator[str]:
     if any(row["metrics"].get("top1") is not None for row in rows):
         yield (
             "Recognised as their class: top-1 and top-5 of ImageNet's 1,000; among: of the classes that the images "
-            "are of"
+            "are of; among/real: that share, divided by real images' own"
         )
     yield from _clip_line(first["settings"])
 

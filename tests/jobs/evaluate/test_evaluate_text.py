@@ -251,7 +251,7 @@ def test_a_file_of_no_prompts_gets_one_line(toy: Path, tmp_path: Path, content: 
         ({"prompts": ("red\nring",)}, "has several lines"),
         ({"clip": "no/such-model-folder/here"}, "CLIP model .no/such-model-folder/here. cannot be loaded"),
         ({"text_encoder": "no/such-model-folder/here"}, "cannot be loaded"),
-        ({"images": Path("a"), "steps": ()}, r"--prompt, --clip has no meaning with --images"),
+        ({"images": Path("a"), "steps": ()}, r"--prompt, --clip have no meaning with --images; leave them out"),
         ({"model": "", "clip": ""}, "conditioned on classes; give --class"),
         ({"model": "", "prompts": ()}, "--clip compares images with prompts"),
         ({"num_samples": 1}, "--num-samples is 1"),

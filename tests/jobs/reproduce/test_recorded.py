@@ -90,7 +90,7 @@ def test_a_wrong_figure_lies_outside_and_the_command_fails(changed: Path, tmp_pa
     done = CliRunner().invoke(app, [*line, "--json"])
     assert done.exit_code == 1
     assert isinstance(done.exception, AdaNATError)
-    assert str(done.exception) == "1 figure(s) lie outside their tolerance: FID of cosine, 3 steps (small)."
+    assert str(done.exception) == "1 figure outside the tolerance: FID of cosine, 3 steps (small)."
     assert json.loads(done.stdout)["outside"] == ["FID of cosine, 3 steps (small)"]
     shown = CliRunner().invoke(app, line)
     assert "outside" in shown.stdout
