@@ -63,6 +63,7 @@ class Measured:
         missing_clip: why the store has no similarities to prompts; "" if it has.
         device: for large matrix products.
         num_subsets: subsets of the KID.
+        known_classes: classes of the images, where the store holds only some of them; None for those in the store.
     """
 
     store: Columns
@@ -75,10 +76,13 @@ class Measured:
     missing_clip: str
     device: torch.device
     num_subsets: int = 100
+    known_classes: frozenset[int] | None = None
 
     @cached_property
     def classes(self) -> frozenset[int]:
         """The classes of the images."""
+        if self.known_classes is not None:
+            return self.known_classes
         labels = self.store.column("labels")
         return frozenset() if labels is None else frozenset(labels.unique().tolist())
 

@@ -82,11 +82,13 @@ def spreads(
         return {}
     functions = {keys: function for keys, function in MEASURES.items() if set(keys) & set(names)}
     found: list[dict[str, float | None]] = []
+    # A group may hold all images of a class, without which the others would be recognised among fewer.
+    whole = replace(measured, num_subsets=_NUM_SUBSETS, known_classes=measured.classes)
     with reporter.task(f"Tolerances of {title}", NUM_GROUPS, "groups") as task:
         for group in range(NUM_GROUPS):
             start, stop = group * num // NUM_GROUPS, (group + 1) * num // NUM_GROUPS
             columns = _Without(measured.store, start, stop)
-            without = replace(measured, store=columns, num_images=num - stop + start, num_subsets=_NUM_SUBSETS)
+            without = replace(whole, store=columns, num_images=num - stop + start)
             found.append(measure(without, functions)[0])
             task.advance(1)
     known = {}

@@ -20,6 +20,8 @@ _CURVED = {"inception_score", "recall", "coverage"}
 """Metrics that depend on N in ways that no few images tell; the others do not depend on it."""
 _SHARES = {"precision", "recall", "coverage", "accuracy", "top1", "top5", "among", "among_of_real"}
 """Shares of images, which one image changes by 1 / N."""
+_DRAWN = {"precision", "accuracy", "top1", "top5", "among"}
+"""Of these, the shares of the images that are measured: each image counts or does not, whatever the others are."""
 _SAME = 1e-6
 """Two numbers that differ by less than this share are those of the same images, summed in another order."""
 
@@ -75,7 +77,8 @@ def compare(expected: Expected, row: Mapping[str, Any]) -> dict[str, Any]:
     if num_images != expected.num_images and not _is_straight(name, min(num_images, expected.num_images), row):
         return values | _unjudged("it depends on the number of images")
     if (tolerance := _tolerance(expected, row)) is None:
-        return values | _unjudged(f"fewer than {LEAST_IMAGES} images have no tolerance")
+        few = f"fewer than {LEAST_IMAGES} images have no tolerance"
+        return values | _unjudged(few if num_images < LEAST_IMAGES else "some images alone do not have it")
     correction = _correction(expected, row)
     fits = abs(measured - expected.value - correction) <= tolerance + _SAME * abs(expected.value)
     verdict: Verdict = "within" if fits else "outside"
@@ -106,7 +109,8 @@ def derivation(comparisons: Iterable[Mapping[str, Any]]) -> str:
     arrow = " (after the arrow)" if any(one["correction"] for one in comparisons) else ""
     return (
         f"Tolerance: {ERRORS:g} standard errors of the difference of two sets of images (the jackknife over "
-        f"{NUM_GROUPS} groups of those measured), half a unit in the last published digit, and for shares one image. "
+        f"{NUM_GROUPS} groups of those measured; for shares of them at least the error of as many independent draws "
+        "with the expected share), half a unit in the last published digit, and for shares one image. "
         "Where the numbers of images differ, a Fréchet distance is compared with the one expected of as many images"
         f"{arrow}, by its bias as the jackknife estimates it, and half of that correction is added; Inception Score, "
         "recall, coverage, and distances of fewer images than features are not judged then."
@@ -180,6 +184,10 @@ def _tolerance(expected: Expected, row: Mapping[str, Any]) -> float | None:
     if known is None:
         return None
     num_images = row["settings"]["num_images"]
-    both: float = known["error"] * (1 + num_images / expected.num_images) ** 0.5
+    error: float = known["error"]
+    if expected.metric in _DRAWN:
+        # Groups that all agree, as where every image counts, would leave no room.
+        error = max(error, (expected.value * (1 - expected.value) / num_images) ** 0.5)
+    both = error * (1 + num_images / expected.num_images) ** 0.5
     one_image = 1 / min(num_images, expected.num_images) if expected.metric in _SHARES else 0.0
     return ERRORS * both + expected.rounding + one_image + abs(_correction(expected, row)) / 2

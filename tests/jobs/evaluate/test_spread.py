@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adanat_cli.core.metrics.frechet import Gaussian
+from adanat_cli.core.metrics.recognition import Recognition
 from adanat_cli.core.metrics.references import Reference
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.measures import Measured, measure
@@ -54,6 +56,29 @@ def test_the_error_of_a_share_is_that_of_the_mean_of_ten_groups() -> None:
     assert values["accuracy"] == pytest.approx(mean(groups))
     assert known["accuracy"]["error"] == pytest.approx(stdev(groups) / 10**0.5)
     assert known["accuracy"]["bias"] == pytest.approx(0, abs=1e-12)
+
+
+def test_images_are_recognised_among_the_classes_of_all_of_them() -> None:
+    """20 images of as many classes, the first half recognised: no group takes its classes from the others."""
+    logits, labels = torch.zeros(20, 20), torch.arange(20)
+    logits[range(10), range(10)] = 1.0
+    subject = replace(
+        measured(features=torch.zeros(20, WIDTH), logits=logits, labels=labels),
+        protocol="efficientnet",
+        missing_recognition="",
+    )
+    subject = replace(
+        subject,
+        reference=replace(
+            subject.reference, classes=dict.fromkeys(range(20), 1), recognition=Recognition(0.8, 0.8, 0.8)
+        ),
+    )
+    values, known = spread_of(subject, "among", "among_of_real")
+    groups = [1.0] * 5 + [0.0] * 5
+    assert (values["among"], values["among_of_real"]) == (0.5, 0.625)
+    assert known["among"]["error"] == pytest.approx(stdev(groups) / 10**0.5)
+    assert known["among"]["bias"] == pytest.approx(0, abs=1e-12)
+    assert known["among_of_real"]["error"] == pytest.approx(known["among"]["error"] / 0.8)
 
 
 def test_the_bias_of_a_distance_is_what_more_images_take_away() -> None:
