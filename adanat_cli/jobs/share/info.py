@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def _summary(folder: ModelFolder, name: str) -> str:
         condition = f"{nat.num_classes} classes" if nat.condition == "class" else f"text of width {nat.text_width}"
         condition += f" by {nat.text_encoder}" if nat.text_encoder else ""
         grid = " x ".join(map(str, nat.grid))
-        return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}"
+        length = _so_far(folder.index.provenance.get(name, {}))
+        return f"width {nat.width}, depth {nat.depth}, {nat.num_heads} heads, {grid} grid, {condition}{length}"
     if name == TEXT:
         values = folder.config(name)
         return f"CLIP text tower of width {values.get('hidden_size')}, {values.get('max_position_embeddings')} tokens"
@@ -106,6 +108,15 @@ def _summary(folder: ModelFolder, name: str) -> str:
         base = f"added to the {policy.schedule} schedule" if policy.residual else "without a base schedule"
         return f"{policy.kind}, {policy.num_steps} steps, {base}, smoothing {policy.smoothing:g}"
     return ""
+
+
+def _so_far(origin: Mapping[str, Any]) -> str:
+    """How far a training is that has not ended, or was not taken to its end; "" for others."""
+    update, training = origin.get("update"), origin.get("training")
+    length = training.get("steps") if isinstance(training, Mapping) else None
+    if not (isinstance(update, int) and isinstance(length, int) and update < length):
+        return ""
+    return f", after {update:,} of {length:,} updates"
 
 
 def _matches(folder: ModelFolder) -> dict[str, str]:

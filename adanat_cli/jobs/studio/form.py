@@ -146,22 +146,23 @@ class Form:
             info="one a line, in turn",
         )
         with gr.Row():
-            self.steps = gr.Number(_FIRST_STEPS, label="Steps", precision=0, elem_id="steps", min_width=90)
-            self.count = gr.Number(_FIRST_IMAGES, label="Images", precision=0, elem_id="count", min_width=90)
-            self.seed = gr.Number(0, label="Seed", precision=0, elem_id="seed", min_width=90)
+            self.steps = gr.Number(_FIRST_STEPS, label="Steps", elem_id="steps", min_width=90)
+            self.count = gr.Number(_FIRST_IMAGES, label="Images", elem_id="count", min_width=90)
+            self.seed = gr.Number(0, label="Seed", elem_id="seed", min_width=90)
         self.fields = [self.model, self.classes, self.prompts, self.steps, self.count, self.seed]
         self.model.change(
             self._describe, self.model, [self.facts, self.classes, self.prompts], queue=False, show_progress="hidden"
         )
 
-    def read(self, model: str, classes: Sequence[str], prompts: str, steps: int, count: int, seed: int) -> Asked:
+    def read(self, model: str, classes: Sequence[str], prompts: str, steps: float, count: float, seed: float) -> Asked:
         """What the fields hold.
 
         Raises:
-            AdaNATError: if a number is missing, or the model cannot be had.
+            AdaNATError: if a number is missing or not whole, or the model cannot be had.
         """
         for name, number in (("--steps", steps), ("--num-images", count), ("--seed", seed)):
-            require(number is not None, f"{name} is empty; expected a whole number.")
+            found = "empty" if number is None else f"{number:g}"
+            require(number is not None and float(number).is_integer(), f"{name} is {found}; expected a whole number.")
         name = "" if model == DEFAULT_MODEL else model.strip()
         by_prompt = self._models.get(name).config.condition == "text"
         lines = tuple(line.strip() for line in prompts.splitlines() if line.strip()) if by_prompt else ()

@@ -68,6 +68,13 @@ def test_how_components_were_made_is_shown_last_and_only_if_asked_for(model: Mod
     assert any(values["components"]["nat"]["fingerprint"][:16] in line for line in full)
 
 
+@pytest.mark.parametrize(("update", "words"), [(57, "3 classes, after 57 of 1,400 updates"), (1400, "3 classes")])
+def test_a_training_that_has_not_ended_is_told(model: ModelFolder, update: int, words: str) -> None:
+    config, tensors = model.read("nat")
+    model.write("nat", config, tensors, provenance={"update": update, "training": {"steps": 1400}})
+    assert describe(str(model.path))["components"]["nat"]["summary"].endswith(words)
+
+
 def test_it_tells_when_tokenizer_and_nat_do_not_match(model: ModelFolder) -> None:
     config, tensors = model.read("tokenizer")
     model.write("tokenizer", config, {name: tensor + 1 for name, tensor in tensors.items()})

@@ -32,7 +32,7 @@ def opened(browser: Any, studio: str, width: int = 1280) -> Any:
     return page
 
 
-def ask(page: Any, **fields: int) -> None:
+def ask(page: Any, **fields: float) -> None:
     """Fill in steps, count and seed."""
     for name, value in fields.items():
         page.locator(f"#{name} input").fill(str(value))

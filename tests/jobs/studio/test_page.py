@@ -127,6 +127,9 @@ def test_a_mistake_says_what_the_terminal_says(page: Any) -> None:
     assert page.locator("#draw-command textarea").input_value() == before, "what was drawn before can be downloaded"
     assert page.locator("#gallery").evaluate("shown => getComputedStyle(shown).opacity") == "0.35"
     page.locator("#classes").get_by_title("Clear").click()
+    ask(page, seed=1.5)
+    assert draw(page, ends="error") == "Error: --seed is 1.5; expected a whole number."
+    ask(page, seed=5)
 
 
 def test_work_that_is_cancelled_stops(page: Any) -> None:
