@@ -21,7 +21,7 @@ from adanat_cli.jobs.evaluate.gallery import Gallery, galleries
 from adanat_cli.jobs.evaluate.generated_images import GeneratedImages
 from adanat_cli.jobs.evaluate.image_sets import ImageFolder, SampleFile
 from adanat_cli.jobs.evaluate.page import of_evaluation, write_page
-from adanat_cli.jobs.evaluate.reconstructions import open_reconstructions
+from adanat_cli.jobs.evaluate.reconstructions import Reconstructions, open_reconstructions
 from adanat_cli.jobs.evaluate.report import draw_distances, other_classes, record
 from adanat_cli.jobs.evaluate.rows import Evaluation, Subject
 from adanat_cli.jobs.evaluate.tables import Row, lines_of
@@ -134,6 +134,13 @@ def _warn(subject: Subject, reference: Reference, reporter: Reporter) -> None:
         reporter.warn(
             f"The reference is of images of {reference.image_size} pixels, and these have {subject.images.image_size}: "
             "the distance also measures sharpness. `adanat stats --model` uses the model's own size."
+        )
+    real = reference.source.rpartition(" (")[0]  # as `adanat stats` names the data; "" if unknown
+    if isinstance(subject.images, Reconstructions) and real not in ("", subject.images.source.name):
+        reporter.warn(
+            f"The reference is of {reference.source}, and the reconstructions are of {subject.images.source.name}: "
+            "unless these are the same images, the distance is also that of the two data sets. `adanat stats` of the "
+            "data that is reconstructed makes a reference for --ref."
         )
     if differing := compare_classes(reference.classes, subject.images.classes(subject.num_images)):
         reporter.warn(

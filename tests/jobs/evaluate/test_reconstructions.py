@@ -134,6 +134,15 @@ def test_data_without_the_models_classes_is_measured_without_accuracy(
     assert row["metrics"]["psnr"] > 0
 
 
+def test_a_reference_of_other_data_is_named(toy: Path, tmp_path: Path) -> None:
+    write_class_folder(tmp_path / "photos", 8, ("cars", "ships"), 16)
+    for data, is_other in ((toy / "images", False), (tmp_path / "photos", True)):
+        said = Said()
+        evaluate(asked(toy, tmp_path / "out", reconstruct=str(data), model=str(toy / "model")), said)
+        found = [line for line in said.warned if "and the reconstructions are of photos: unless these are the" in line]
+        assert [line.startswith("The reference is of images (train, 16 pixels") for line in found] == [True] * is_other
+
+
 def test_a_killed_run_and_other_parts_give_the_same_numbers(toy: Path, tmp_path: Path) -> None:
     whole = measured(toy, tmp_path / "whole", levels=2, part_size=24)
     with pytest.raises(RuntimeError, match="killed"):
