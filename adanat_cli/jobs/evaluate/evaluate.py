@@ -165,8 +165,8 @@ def _finish(
         plot = output / "plots" / "distance.png"
         draw_distances(plot, rows, title)
         values["plot"] = str(plot)
-    values["report"] = str(output / "report.html")
-    write_page(output / "report.html", f"Evaluation: {title}", [], [*of_evaluation(rows, shown, plot)])
+    sections = [*of_evaluation(rows, shown, plot)]
+    values["report"] = str(write_page(output / "report.html", f"Evaluation: {title}", [], sections, keeps_others=True))
     if request.record and folder is not None and not record(folder, rows):
         reporter.log(f"{folder.path / 'README.md'} was not written by this toolkit and was left unchanged.")
     return values

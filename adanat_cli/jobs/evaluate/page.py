@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,17 @@ def text(value: object) -> str:
     return html.escape(printable(str(value)))
 
 
-def write_page(path: Path, title: str, lead: Sequence[str], sections: Sequence[str]) -> None:
-    """Write a page, whole or not at all.
+def write_page(
+    path: Path, title: str, lead: Sequence[str], sections: Sequence[str], keeps_others: bool = False
+) -> Path:
+    """Write a page, whole or not at all; returns where it is.
 
     Args:
         path: file.
         title: its heading.
         lead: lines below it.
         sections: HTML, as the functions of this module return it.
+        keeps_others: whether a page of other contents stays, and this one takes the name PATH-2, and so on.
     """
     paragraphs = "".join(f"<p>{text(line)}</p>" for line in lead)
     page = (
@@ -81,8 +85,12 @@ def write_page(path: Path, title: str, lead: Sequence[str], sections: Sequence[s
         f"<h1>{text(title)}</h1>{paragraphs}\n" + "\n".join(sections) + f"\n<footer>adanat {text(__version__)}</footer>"
         "</body></html>\n"
     )
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    while keeps_others and path.exists() and path.read_bytes() != page.encode():
+        path = next(names)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    return path
 
 
 def section(heading: str, *parts: str) -> str:

@@ -63,7 +63,7 @@ class DrawTab(Tab):
         kept = Kept([drawing], [way], press.folder)
         yield {**self.finished(kept, words, press.warnings), self.curves: curves_of(drawing, way)}
 
-    def _show_way(self, model: str, steps: int | None, way: str, curves: Any) -> tuple[Any, Any]:
+    def _show_way(self, model: str, steps: float | None, way: str, curves: Any) -> tuple[Any, Any]:
         """Show the table of a schedule that is chosen; by hand, go on with the table that is shown."""
         try:
             asked = self.form.read(model, (), "", steps or 0, 1, 0)

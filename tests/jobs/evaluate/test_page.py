@@ -115,6 +115,18 @@ def test_an_evaluation_writes_a_report_with_its_figures_and_the_first_images(toy
     assert base64.b64encode(seen[0].pictures[0][1]).decode() in checked.sources[1]
 
 
+def test_another_evaluation_leaves_the_report_that_is_there(toy: Path, tmp_path: Path) -> None:
+    first = evaluate(evaluate_request(toy, tmp_path), SilentReporter())["report"]
+    before = Path(first).read_bytes()
+    second = evaluate(evaluate_request(toy, tmp_path, steps=(3,)), SilentReporter())["report"]
+    assert (Path(first).name, Path(second).name) == ("report.html", "report-2.html")
+    assert Path(first).read_bytes() == before
+    for steps, report in ((2, first), (3, second)):
+        assert f"cosine, {steps} steps" in " ".join(read(Path(report)).texts)
+        again = evaluate(evaluate_request(toy, tmp_path, steps=(steps,)), SilentReporter())
+        assert again["report"] == report, "the same command has the same report"
+
+
 def test_existing_images_are_shown_small_enough_to_mail(tmp_path: Path, toy: Path) -> None:
     folder = tmp_path / "<b>photos"
     folder.mkdir()
