@@ -30,7 +30,7 @@ from adanat_cli.jobs.resolve.models import is_absent, load_tokenizer, missing_pa
 from adanat_cli.jobs.resolve.text_encoders import load_encoder, recorded_name, usual_encoder
 from adanat_cli.jobs.runtime.devices import Processes, images_at_once, start_processes
 from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
-from adanat_cli.jobs.runtime.operations import operations
+from adanat_cli.jobs.runtime.operations import planned_operations, without_memory
 from adanat_cli.jobs.runtime.output_lock import holds_output
 from adanat_cli.jobs.runtime.reporter import Reporter, SilentReporter
 from adanat_cli.jobs.tokenize.preview import save_reconstructions
@@ -107,11 +107,10 @@ def plan(request: TokenizeRequest) -> dict[str, Any]:
     own = look_at_own(data)
     source = _of_classes(own, request.classes) if own else None
     num_images = source.num_images if source else benchmark.num_images if benchmark and data.split == "train" else None
-    with torch.device("meta"):
-        tokenizer = build_tokenizer(config)
-        num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
-        image = torch.zeros(1, 3, data.image_size, data.image_size)
-        encoding = operations(lambda: tokenizer.encode(image)) * (1 + request.options.flips)
+    tokenizer = without_memory(lambda: build_tokenizer(config))
+    num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
+    image = torch.zeros(1, 3, data.image_size, data.image_size)
+    encoding = planned_operations(lambda: tokenizer.encode(image)) * (1 + request.options.flips)
     num_tokens = (data.image_size // config.downsampling) ** 2
     text = {}
     if request.encode_captions and benchmark and benchmark.text_width:

@@ -7,7 +7,7 @@ import torch
 from adanat_cli.core.checkpoints.strict import without_values
 from adanat_cli.core.config import NATConfig
 from adanat_cli.core.nat.uvit import Block, UViT
-from adanat_cli.jobs.runtime.operations import operations
+from adanat_cli.jobs.runtime.operations import planned_operations, without_memory
 
 _FLOAT = 4
 _KEPT_STATES = 3
@@ -64,14 +64,12 @@ def update_memory(
 
 
 def forward_operations(shape: NATConfig) -> int:
-    """Operations of a NAT's forward pass over one image, counted on networks without memory."""
-    with torch.device("meta"):
-        nat = UViT(shape).eval()
-        ids = torch.zeros(1, shape.num_tokens, dtype=torch.int64)
-        condition = torch.zeros(1, dtype=torch.int64)
-        if shape.condition == "text":
-            condition = torch.zeros(1, shape.text_length, shape.text_width)
-        return operations(lambda: nat(ids, condition))
+    """Operations of a NAT's forward pass over one image."""
+    ids, condition = torch.zeros(1, shape.num_tokens, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    if shape.condition == "text":
+        condition = torch.zeros(1, shape.text_length, shape.text_width)
+    nat = without_memory(lambda: UViT(shape)).eval()
+    return planned_operations(lambda: nat(ids, condition))
 
 
 def state_bytes(num_parameters: int) -> int:

@@ -30,6 +30,7 @@ from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
 from adanat_cli.jobs.runtime.devices import pick_device, require_multiple
 from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
 from adanat_cli.jobs.runtime.group import num_processes
+from adanat_cli.jobs.runtime.operations import without_memory
 from adanat_cli.jobs.train.nat import nat_shape, pieces_of, tokenizer_model
 from adanat_cli.jobs.train.nat_cost import count_parameters, forward_operations, state_bytes, update_memory
 from adanat_cli.jobs.train.nat_start import class_rows, start_shape
@@ -64,14 +65,13 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
     request = fit_to_condition(request, nat)
     start = find_start(request.start, policy_component(request.num_steps), request.output)
     shape = policy_shape(request, nat, fingerprint, start)
-    with without_values():
-        agent, network = Agent(shape), UViT(nat)
-        discriminator = None
-        if _has_discriminator(request):
-            classes = nat.num_classes if nat.condition == "class" else 0
-            # CLIP's projection is as wide as the states in both encoders that NATs were published with.
-            width = nat.text_width if nat.condition == "text" else 0
-            discriminator = make_discriminator(request.discriminator, image_size, classes, width, pretrained=False)
+    agent, network = without_memory(lambda: Agent(shape)), without_memory(lambda: UViT(nat))
+    discriminator = None
+    if _has_discriminator(request):
+        classes = nat.num_classes if nat.condition == "class" else 0
+        # CLIP's projection is as wide as the states in both encoders that NATs were published with.
+        width = nat.text_width if nat.condition == "text" else 0
+        discriminator = make_discriminator(request.discriminator, image_size, classes, width, pretrained=False)
     config = request.training
     kept = KEPT[config.rollout]
     row = nat.num_tokens * (4 + (kept.itemsize * nat.width if kept else 0)) + 40

@@ -13,7 +13,7 @@ from adanat_cli.core.config.tokenizer import TokenizerConfig
 from adanat_cli.core.ppo.agent import Agent
 from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
-from adanat_cli.jobs.runtime.operations import operations
+from adanat_cli.jobs.runtime.operations import planned_operations, without_memory
 from adanat_cli.jobs.train.nat_cost import forward_operations
 
 _OF_A_MEASUREMENT = 50_000
@@ -39,12 +39,12 @@ class PolicyCost:
     def of(
         cls, request: PolicySettings, nat: NATConfig, agent: Agent, tokenizer: TokenizerConfig, is_adversarial: bool
     ) -> PolicyCost:
-        """Count on networks of the meta device."""
-        with torch.device("meta"):
-            decoder, ids = build_tokenizer(tokenizer), torch.zeros(1, tokenizer.num_tokens, dtype=torch.int64)
-            features = torch.zeros(1, nat.num_tokens, nat.width)
-            row = operations(lambda: agent(features, torch.zeros(1, dtype=torch.int64)))
-            decode = operations(lambda: decoder.decode(ids))
+        """Count the operations of each network."""
+        features = torch.zeros(1, nat.num_tokens, nat.width)
+        ids = torch.zeros(1, tokenizer.num_tokens, dtype=torch.int64)
+        decoder = without_memory(lambda: build_tokenizer(tokenizer))
+        row = planned_operations(lambda: agent(features, torch.zeros(1, dtype=torch.int64)))
+        decode = planned_operations(lambda: decoder.decode(ids))
         fresh = is_adversarial and not request.discriminator.reuse_rollouts
         return cls(forward_operations(nat), decode, row, fresh)
 
@@ -73,7 +73,7 @@ class PolicyCost:
 
 
 def row_bytes(agent: Agent, nat: NATConfig) -> int:
-    """Bytes that PPO's backward pass keeps of a row, counted on networks of the meta device: of two rows less one."""
+    """Bytes that PPO's backward pass keeps of a row: of two rows less one."""
     one, two = (_kept_bytes(agent, nat, rows) for rows in (1, 2))
     return two - one
 
@@ -86,6 +86,6 @@ def _kept_bytes(agent: Agent, nat: NATConfig, rows: int) -> int:
         kept[id(tensor)] = tensor
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         agent(torch.zeros(rows, nat.num_tokens, nat.width), torch.zeros(rows, dtype=torch.int64))
     return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
