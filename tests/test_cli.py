@@ -71,8 +71,10 @@ def test_a_word_that_is_no_choice_is_named_without_the_type_of_pythons_error() -
         (["train-tokenizer", "--dataset", "digits", "--seed", str(2**63)], "expected a whole number between"),
     ],
 )
-def test_mistakes_are_one_line_on_stderr_and_exit_with_one(arguments: list[str], words: str) -> None:
-    done = adanat(*arguments)
+def test_mistakes_are_one_line_on_stderr_and_exit_with_one(
+    arguments: list[str], words: str, warm: dict[str, str]
+) -> None:
+    done = subprocess.run(["adanat", *arguments], env=warm, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
     assert words in done.stderr

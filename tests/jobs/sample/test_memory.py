@@ -73,7 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def request(model: str, output: Path) -> SampleRequest:
     return SampleRequest(
-        output=output, model=model, num_images=480, batch_size=40, num_steps=2, schedule="cosine", device="cpu"
+        output=output, model=model, num_images=240, batch_size=20, num_steps=2, schedule="cosine", device="cpu"
     )
 
 
