@@ -20,7 +20,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,14 @@ def serve() -> None:
     """Run each command that is asked for in a fork, on the caller's streams, and answer with its exit code."""
     import accelerate  # noqa: F401 — what nearly every command imports
     import datasets  # noqa: F401
-    import matplotlib.figure  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
     import timm  # noqa: F401
 
     import adanat_cli
+
+    with suppress(ImportError):  # what trainings and the digits import where it is installed
+        import sklearn.datasets  # noqa: F401
+        import torch.utils.tensorboard  # noqa: F401
 
     for module in pkgutil.walk_packages(adanat_cli.__path__, "adanat_cli."):
         if not module.name.endswith("__main__"):
