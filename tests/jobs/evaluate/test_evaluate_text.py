@@ -14,21 +14,18 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
-from adanat_cli.core.checkpoints.folder import Component, ModelFolder
-from adanat_cli.core.config import NATConfig
+from adanat_cli.core.checkpoints.folder import ModelFolder
 from adanat_cli.core.errors import AdaNATError
-from adanat_cli.core.nat.uvit import UViT
 from adanat_cli.core.rewards.preference import PreferenceReward
 from adanat_cli.core.text.encoder import TextEncoder
 from adanat_cli.jobs.evaluate import clip_scorer
 from adanat_cli.jobs.evaluate.evaluate import evaluate
 from adanat_cli.jobs.evaluate.image_sets import SampleFile
 from adanat_cli.jobs.evaluate.stats import make_stats
-from adanat_cli.jobs.resolve.text_encoders import encoder_component
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.sample.conditions import read_prompts
 from adanat_cli.jobs.share.benchmarks import write_captions
-from tests.clip_toy import make_clip
+from tests.clip_toy import make_clip, make_text_model
 from tests.evaluation_toy import Patches, Said, Stops, evaluate_request, fail, make_evaluation_toy, parts, stats_request
 from tests.evaluation_toy import rows as rows_of
 
@@ -41,31 +38,8 @@ PROMPTS = ("one red ring", "two blue rings", "one blue cross")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random text NAT in the model of the toy, its encoder, a CLIP to measure with, and a file of captions."""
     folder = make_evaluation_toy(tmp_path_factory.mktemp("text"))
-    encoder = TextEncoder(str(make_clip(folder / "encoder", WORDS, length=6)))
     make_clip(folder / "scorer", WORDS, image_size=24, length=7, hidden_size=8)
-    model = ModelFolder(folder / "model")
-    config = NATConfig(
-        codebook_size=16,
-        grid=(4, 4),
-        width=16,
-        depth=2,
-        num_heads=2,
-        condition="text",
-        text_width=encoder.width,
-        text_length=encoder.length,
-        text_encoder=encoder.model,
-        text_fingerprint=encoder.fingerprint,
-        tokenizer_fingerprint=model.fingerprint("tokenizer"),
-    )
-    torch.manual_seed(1)
-    network = UViT(config)
-    for name, weight in network.named_parameters():  # fresh weights would hardly let the prompt through
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.5 if "embed" in name else 0.3)
-    travelling = encoder_component(encoder, folder)
-    assert travelling is not None
-    model.write_all([Component("nat", config.to_dict(), network.state_dict()), travelling])
-    (model.path / "labels.json").unlink()
+    make_text_model(ModelFolder(folder / "model"), folder / "encoder", WORDS)
     write_captions(folder / "captions.txt", PROMPTS)
     return folder
 
@@ -251,7 +225,10 @@ def test_a_file_of_no_prompts_gets_one_line(toy: Path, tmp_path: Path, content: 
         ({"prompts": ("red\nring",)}, "has several lines"),
         ({"clip": "no/such-model-folder/here"}, "CLIP model .no/such-model-folder/here. cannot be loaded"),
         ({"text_encoder": "no/such-model-folder/here"}, "cannot be loaded"),
-        ({"images": Path("a"), "steps": ()}, r"--prompt, --clip have no meaning with --images; leave them out"),
+        (
+            {"images": Path("a"), "steps": ()},
+            r"--prompt, --clip have no meaning with --images, whose images exist; leave them out",
+        ),
         ({"model": "", "clip": ""}, "conditioned on classes; give --class"),
         ({"model": "", "prompts": ()}, "--clip compares images with prompts"),
         ({"num_samples": 1}, "--num-samples is 1"),

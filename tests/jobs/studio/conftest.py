@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.jobs.studio.browsing import opened
+
 ROOT = Path(__file__).parents[3]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -60,3 +62,13 @@ def browser() -> Iterator[Any]:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, studio: str) -> Iterator[Any]:
+    """The page, which notes its requests, and the errors of its scripts: there must be none."""
+    one = opened(browser, studio)
+    yield one
+    errors = one.errors
+    one.close()
+    assert errors == []

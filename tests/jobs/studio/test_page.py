@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,16 +18,6 @@ from typer.testing import CliRunner
 from adanat_cli.cli import app
 from adanat_cli.core.errors import AdaNATError
 from tests.jobs.studio.browsing import ask, download, draw, opened, run_lines, shown, start
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, studio: str) -> Iterator[Any]:
-    """The page, which also notes its requests, and the errors of its scripts."""
-    one = opened(browser, studio)
-    yield one
-    errors = one.errors
-    one.close()
-    assert errors == []
 
 
 def test_the_page_loads_from_this_machine_alone(page: Any) -> None:

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
-from adanat_cli.core.checkpoints.folder import Component, ModelFolder
-from adanat_cli.core.config import NATConfig
-from adanat_cli.core.nat.uvit import UViT
-from adanat_cli.core.text.encoder import TextEncoder
-from adanat_cli.jobs.resolve.text_encoders import encoder_component
-from tests.clip_toy import make_clip
-from tests.jobs.studio.browsing import ask, download, draw, opened, run_lines, shown
-from tests.nat_toy import CODEBOOK, make_model
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, studio: str) -> Iterator[Any]:
-    """The page, whose scripts make no errors."""
-    one = opened(browser, studio)
-    yield one
-    errors = one.errors
-    one.close()
-    assert errors == []
+from tests.clip_toy import make_text_model
+from tests.jobs.studio.browsing import ask, download, draw, run_lines, shown
+from tests.nat_toy import make_model
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +23,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     place = tmp_path_factory.mktemp("prompts")
     model = make_model(place / "model")
-    encoder = TextEncoder(str(make_clip(place / "clip", ["a", "red", "blue", "bus"], length=6)))
-    config = NATConfig(
-        codebook_size=CODEBOOK,
-        grid=(4, 4),
-        width=16,
-        depth=2,
-        num_heads=2,
-        condition="text",
-        text_width=encoder.width,
-        text_length=encoder.length,
-        text_fingerprint=encoder.fingerprint,
-        tokenizer_fingerprint=model.fingerprint("tokenizer"),
-    )
-    torch.manual_seed(1)
-    network = UViT(config)
-    for name, weight in network.named_parameters():  # fresh weights would hardly let the prompt through
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.5 if "embed" in name else 0.3)
-    own = encoder_component(encoder, place)
-    assert own is not None
-    ModelFolder(model.path).write_all([Component("nat", config.to_dict(), network.state_dict()), own])
+    make_text_model(model, place / "clip", ["a", "red", "blue", "bus"])
     return model.path
 
 
