@@ -27,7 +27,7 @@ from adanat_cli.core.tokenizer.build import build_tokenizer
 from adanat_cli.core.tokenizer.losses import EFFICIENTNET, require_backbones
 from adanat_cli.jobs.resolve.images import describe_own, is_own, look_at_own
 from adanat_cli.jobs.resolve.models import absent, is_absent, missing_parts
-from adanat_cli.jobs.runtime.devices import pick_device, require_multiple
+from adanat_cli.jobs.runtime.devices import device_memory, pick_device, require_multiple
 from adanat_cli.jobs.runtime.gpu_hours import gpu_hours
 from adanat_cli.jobs.runtime.group import num_processes
 from adanat_cli.jobs.runtime.operations import without_memory
@@ -106,8 +106,7 @@ def plan_policy(request: PolicySettings) -> dict[str, Any]:
         **_policy_hours(request, nat, agent),
         **({"text_state_megabytes": round(states / 2**20, 1)} if states else {}),
         "ppo_megabytes": learning // 2**20,
-        "megabytes_on_one_process": _policy_memory(request, nat, image_size, sizes, rollout + 3 * states, learning)
-        // 2**20,
+        **_memory(_policy_memory(request, nat, image_size, sizes, rollout + 3 * states, learning), request.device),
         **({"note": request.note} if request.note else {}),
         **({"missing": missing} if missing else {}),
     }
@@ -203,6 +202,14 @@ def _policy_memory(
     return 16 * trained + 4 * frozen + passes + kept
 
 
+def _memory(num_bytes: int, device_name: str) -> dict[str, Any]:
+    """What a process takes, and how much less there is here; a plan may be for another machine."""
+    device = pick_device(device_name)
+    here, where = device_memory(device), "this machine" if device.type == "cpu" else str(device)
+    less = {"memory": f"more than the {here // 2**20:,} MB of {where}"} if 0 < here < num_bytes else {}
+    return {"megabytes_on_one_process": num_bytes // 2**20, **less}
+
+
 def _count(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
@@ -230,7 +237,7 @@ def plan_tokenizer(request: TokenizerSettings) -> dict[str, Any]:
         "num_parameters": num_parameters,
         "tokens_per_image": request.tokenizer.num_tokens,
         "tokens_per_update": request.tokenizer.num_tokens * request.training.batch_size,
-        "megabytes_on_one_process": _tokenizer_memory(request, num_parameters) // 2**20,
+        **_memory(_tokenizer_memory(request, num_parameters), request.device),
         **({"note": request.note} if request.note else {}),
     }
 
@@ -298,9 +305,9 @@ def _nat_cost(request: NATSettings, shape: NATConfig, rows: int) -> dict[str, An
     """
     config, processes = request.training, num_processes()
 
-    def megabytes(fsdp: bool, again: bool) -> int:
+    def memory(fsdp: bool, again: bool) -> int:
         format_ = "fp32" if config.precision == "fp32" else "bf16"
-        return update_memory(shape, rows, format_, processes if fsdp else 1, again) // 2**20
+        return update_memory(shape, rows, format_, processes if fsdp else 1, again)
 
     ways = {"all in each": (False, False), "--gradient-checkpointing": (False, True)}
     if processes > 1:
@@ -309,8 +316,8 @@ def _nat_cost(request: NATSettings, shape: NATConfig, rows: int) -> dict[str, An
     update = passes * forward_operations(shape) * config.batch_size
     return {
         "images_per_pass": rows,
-        "megabytes_on_one_process": megabytes(request.fsdp, request.gradient_checkpointing),
-        "megabytes_by_way": {name: megabytes(*way) for name, way in ways.items()},
+        **_memory(memory(request.fsdp, request.gradient_checkpointing), request.device),
+        "megabytes_by_way": {name: memory(*way) // 2**20 for name, way in ways.items()},
         "tera_flops_per_update": round(update / 1e12, 3),
         "gpu_hours": gpu_hours(**{"fp32" if config.precision == "fp32" else "bf16": update * config.steps}),
     }

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.data.token_shards import TokenSetInfo
+from adanat_cli.jobs.runtime.devices import device_memory
 from tests.image_files import write_class_folder
 from tests.policy_toy import make_policy_toy
 
@@ -93,3 +95,12 @@ def test_tokens_of_a_preset_are_those_of_its_source() -> None:
     ]
     assert not replace(info, source="").instead_of("photos")
     assert info.instead_of("https://me:word@host/a.tar?key=1").count("word") == 0
+
+
+@pytest.mark.parametrize("command", ["train-tokenizer", "train-policy"])
+def test_what_takes_more_memory_than_there_is_says_so(toy: Path, command: str) -> None:
+    assert "memory" not in dry(command, toy, toy / "images")
+    megabytes = device_memory(torch.device("cpu")) // 2**20
+    plan = dry(command, toy, toy / "images", "--batch-size", "100000000")
+    assert plan["memory"] == f"more than the {megabytes:,} MB of this machine"
+    assert int(plan["megabytes_on_one_process"]) > megabytes
