@@ -47,7 +47,7 @@ def planned_operations(job: Callable[[], object]) -> int:
 
 
 class _Products(TorchFunctionMode):
-    """Count products by their shapes, and give zeros in their place; all else is computed."""
+    """Count products by their shapes, and give zeros in their place; what keeps shapes is left out as well."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +56,8 @@ class _Products(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in _KEEP_SHAPES:
+            return args[0]
         if func not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
         terms, shape = _PRODUCTS[func](*args, **(kwargs or {}))
@@ -100,3 +102,5 @@ _PRODUCTS: dict[Callable[..., Any], Callable[..., tuple[int, tuple[int, ...]]]] 
     Tensor.matmul: _matmul,
 }
 """Function -> multiply-adds and shape of what it gives."""
+
+_KEEP_SHAPES = {F.group_norm, F.layer_norm, F.silu, F.gelu}
