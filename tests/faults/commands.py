@@ -20,7 +20,7 @@ _POLICY = (
     "--precision fp32 --workers 0 --device cpu"
 )
 _LEARNED = f"{_POLICY} --hidden-width 16 --save-every 1 --eval-every 2 --show-every 3"
-_ADVERSARIAL = "--discriminator pyramid --discriminator-batch 6 --discriminator-updates 1"
+_ADVERSARIAL = "--discriminator pyramid --discriminator-batch 6 --discriminator-updates 1 --config short.yaml"
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,14 @@ COMMANDS = {
 
 
 def make_toy(folder: Path, run: Callable[[Command, str], Any]) -> Path:
-    """Everything that the commands read: ``model``, ``images``, ``tokens`` and ``stats.npz``.
+    """Everything that the commands read: ``model``, ``images``, ``tokens``, ``stats.npz`` and ``short.yaml``.
 
     Args:
         folder: where they are made.
         run: runs a command to its end; is told the output.
     """
     make_policy_toy(folder)
+    (folder / "short.yaml").write_text("discriminator:\n  warmup_updates: 2\n")
     make_tokens(folder / "tokens", ModelFolder(folder / "model").fingerprint("tokenizer"))
     run(COMMANDS["stats"], "stats.npz")
     return folder
