@@ -124,7 +124,7 @@ def _protocol(request: StatsRequest) -> tuple[ModelFolder | None, str]:
     folder = resolve_model(request.model)
     require(
         folder.has("features") or request.install,
-        f"Model {folder.path} has no features/ of its own: --install trains a small network for it first, or name "
+        f"Model {folder.name} has no features/ of its own: --install trains a small network for it first, or name "
         "another protocol: --protocol adm, paper, clean, efficientnet or timm/NAME.",
     )
     return folder, "small"
@@ -139,7 +139,7 @@ def _open(request: StatsRequest, folder: ModelFolder | None, protocol: str, repo
             own = read_config(folder, "features", FeatureConfig.from_dict).image_size
             require(
                 asked in (None, own),
-                f"--image-size is {asked}, but the feature network of {folder.path} is for {own}; give --image-size "
+                f"--image-size is {asked}, but the feature network of {folder.name} is for {own}; give --image-size "
                 f"{own}, or another --protocol.",
             )
         fields["image_size"] = asked or own or None

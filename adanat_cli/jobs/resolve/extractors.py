@@ -146,7 +146,7 @@ def _load_small(folder: ModelFolder | None, device: torch.device) -> SmallExtrac
     network = load_features(folder, device)
     if network is None:
         raise AdaNATError(
-            f"Model {folder.path} has no features/ to measure with; choose another model or protocol, or train one "
+            f"Model {folder.name} has no features/ to measure with; choose another model or protocol, or train one "
             "with `adanat stats --install`."
         )
     return SmallExtractor(network, folder.fingerprint("features"))

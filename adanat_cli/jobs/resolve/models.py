@@ -159,12 +159,12 @@ def nat_config(folder: ModelFolder) -> NATConfig:
         codebook_size, grid = tokenizer.codebook_size, tokenizer.grid
         require(
             nat.codebook_size == codebook_size,
-            f"The NAT of {folder.path} has a codebook of {nat.codebook_size} tokens, but its tokenizer has "
+            f"The NAT of {folder.name} has a codebook of {nat.codebook_size} tokens, but its tokenizer has "
             f"{codebook_size}; {_COMPATIBLE}.",
         )
         require(
             nat.grid == grid,
-            f"The NAT of {folder.path} generates {nat.grid[0]} x {nat.grid[1]} tokens, but its tokenizer gives "
+            f"The NAT of {folder.name} generates {nat.grid[0]} x {nat.grid[1]} tokens, but its tokenizer gives "
             f"{grid[0]} x {grid[1]} (image_size {tokenizer.image_size} in tokenizer/config.json); {_COMPATIBLE}.",
         )
     return nat
@@ -272,6 +272,6 @@ def _check_match(folder: ModelFolder, component: str, expected: str, reader: str
     actual = tokens_fingerprint(folder) if component == "tokenizer" else folder.fingerprint(component)
     if actual != expected:
         raise AdaNATError(
-            f"The {reader} of {folder.path} was trained with {component} {expected[:12]}, but the folder holds "
+            f"The {reader} of {folder.name} was trained with {component} {expected[:12]}, but the folder holds "
             f"{component} {actual[:12]}; put two that were trained together into one folder."
         )

@@ -343,7 +343,7 @@ def nat_shape(
     require(
         info.tokenizer_fingerprint == actual,
         f"The tokens in {request.tokens} were made by tokenizer {info.tokenizer_fingerprint[:12] or '(unknown)'}, "
-        f"but the one of {model.path} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
+        f"but the one of {model.name} is {actual[:12]}; give its model as --model, or run `adanat tokenize` again.",
     )
     if start:
         return base.replace(tokenizer_fingerprint=actual)

@@ -27,7 +27,7 @@ from adanat_cli.core.metrics.frechet import FrechetReference
 from adanat_cli.core.metrics.references import Reference, read_reference
 from adanat_cli.core.policy.static import Policy
 from adanat_cli.core.reading import sha256_of
-from adanat_cli.jobs.resolve.classes import numbered_as_imagenet, same_names
+from adanat_cli.jobs.resolve.classes import numbered_as_imagenet, same_names, short_name
 from adanat_cli.jobs.resolve.extractors import extractor_of
 from adanat_cli.jobs.resolve.models import absent, is_absent, model_names, nat_config, read_config, resolve_model
 from adanat_cli.jobs.resolve.registry import PULLED
@@ -135,20 +135,20 @@ def check_request(request: PolicySettings) -> tuple[ModelFolder, NATConfig]:
         require(
             given.protocol != "small" or given.weights_hash in ("", own),
             f"--ref {request.ref} was made with features/ {given.weights_hash[:12]} of another model, and those of "
-            f"{folder.path} are {own[:12] or 'missing'}; make one with `adanat stats --model {folder.path} --install`.",
+            f"{folder.name} are {own[:12] or 'missing'}; make one with `adanat stats --model {folder.name} --install`.",
         )
     elif not (folder.has("features") or (exported.exists() and exported.has("features"))):
         require_trainable(folder.index.image_size, pick_device(request.device))
     nat = nat_config(folder)
     require(
         request.num_steps <= nat.num_tokens,
-        f"--steps is {request.num_steps}, but images of {folder.path} have {nat.num_tokens} tokens; expected 2 to "
+        f"--steps is {request.num_steps}, but images of {folder.name} have {nat.num_tokens} tokens; expected 2 to "
         f"{nat.num_tokens}.",
     )
     require(
         request.training.reward != "recognition"
         or (nat.condition == "class" and numbered_as_imagenet(folder.labels(), nat.num_classes)),
-        f"--reward recognition needs a model whose classes have ImageNet's numbers, and those of {folder.path} have "
+        f"--reward recognition needs a model whose classes have ImageNet's numbers, and those of {folder.name} have "
         "not; use another --reward.",
     )
     return folder, nat
@@ -268,24 +268,25 @@ def _fitting(source: ImageSource, folder: ModelFolder, nat: NATConfig) -> ImageS
     data, seen = source.config, folder.labels()
     require(
         source.has_captions == (nat.condition == "text"),
-        f"{data.source} has {'captions' if source.has_captions else 'class labels'}, but the NAT of {folder.path} is "
+        f"{data.source} has {'captions' if source.has_captions else 'class labels'}, but the NAT of {folder.name} is "
         f"conditioned on {'text' if nat.condition == 'text' else 'classes'}; give the data set that it was trained on.",
     )
     require(
         nat.condition == "text" or not source.class_names or not seen or source.num_classes <= nat.num_classes,
-        f"{data.source} ({data.split}) has {source.num_classes} classes, but the NAT of {folder.path} knows "
+        f"{data.source} ({data.split}) has {source.num_classes} classes, but the NAT of {folder.name} knows "
         f"{nat.num_classes}; give the data set that it was trained on.",
     )
+    theirs, ours = (listed([short_name(name) for name in names.values()]) for names in (source.class_names, seen))
     require(
         nat.condition == "text" or same_names(source.class_names, seen),
-        f"{data.source} ({data.split}) names its classes {listed([*source.class_names.values()])}, but the NAT of "
-        f"{folder.path} knows {listed([*seen.values()])}; give the data set that it was trained on.",
+        f"{data.source} ({data.split}) names its classes {theirs}, but the NAT of {folder.name} knows {ours}; give the "
+        "data set that it was trained on.",
     )
     try:
         return source.keep(tuple(seen))
     except AdaNATError as error:
         raise AdaNATError(
-            f"{data.source} holds no image of the {len(seen)} classes that {folder.path} has seen, such as "
+            f"{data.source} holds no image of the {len(seen)} classes that {folder.name} has seen, such as "
             f"{', '.join(map(str, list(seen)[:3]))}; give the data set that the NAT was trained on."
         ) from error
 

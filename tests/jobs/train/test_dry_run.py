@@ -58,6 +58,10 @@ def test_a_folder_without_images_is_refused(toy: Path, command: str, data: str, 
 def test_images_of_other_classes_than_the_models_are_refused_to_a_policy(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="names its classes cat, dog, but the NAT of"):
         dry("train-policy", toy, write_class_folder(tmp_path, 20))
+    with pytest.raises(
+        Exception, match="but the NAT of imagenet64 knows goldfish, jellyfish, king penguin and 17 more;"
+    ):
+        dry("train-policy", toy, tmp_path, "--model", "imagenet64")
 
 
 def test_tokens_of_the_classes_and_images_that_are_asked_for_are_counted(toy: Path) -> None:
