@@ -37,7 +37,8 @@ class Words(SilentReporter):
         self.said: list[str] = []
 
     def warn(self, text: str) -> None:
-        self.said.append(text)
+        if "images says little" not in text:  # of the toy's data, not of its settings
+            self.said.append(text)
 
 
 @pytest.fixture(scope="module")
