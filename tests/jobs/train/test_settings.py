@@ -235,7 +235,7 @@ def test_batches_are_cut_to_what_the_memory_holds(own: Path, monkeypatch: pytest
         ),
         (
             ["--kind", "search", "--augment", "color", "--discriminator-batch", "8"],
-            "--discriminator-batch, --augment has no meaning with --kind search; leave it out.",
+            "--discriminator-batch, --augment have no meaning with --kind search; leave them out.",
         ),
         (["--kind", "tuned", "--reward", "fid"], "--reward has no meaning with --kind tuned"),
         (["--fid-credit", "batch"], "--fid-credit is for --reward fid: it has no meaning with --reward adversarial"),
