@@ -43,7 +43,7 @@ SHORT = {
 
 SHORTER = {
     "train-policy (?!.*--reward|.*--kind)": "--recipe default --discriminator pyramid --discriminator-updates 1 "
-    "--discriminator-batch 4",
+    "--discriminator-batch 4 --config short.yaml",
     "stats .*--install": "--updates 2",
     "bench --size large": "--size nano",
 }
@@ -130,7 +130,8 @@ def write_shapes(folder: Path, num_images: int, size: int = 64) -> None:
 
 
 def prepare(folder: Path, page: Path, num_images: int = 24) -> None:
-    """Write what a reader of the page has: pictures, masks, and images of another program."""
+    """Write what a reader of the page has: pictures, masks, images of another program; and settings of short forms."""
+    (folder / "short.yaml").write_text("discriminator:\n  warmup_updates: 1\n")
     if page.stem == "quick_start":  # makes its own
         return
     if page.stem == "editing":  # masks have the names of images

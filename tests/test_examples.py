@@ -151,9 +151,8 @@ def test_the_paper_in_miniature_ends_in_samples_a_table_and_a_picture(
 ) -> None:
     """The digits' tokenizer and NAT, hastily trained, then one way of finding a schedule beside two fixed ones."""
     pytest.importorskip("sklearn")
-    folder, ways = tmp_path / "run", ["default (cosine)", "Halton", "static, adversarial"]
-    short = "--train=--updates 1 --trajectories 8 --eval-images 16 --recipe default --discriminator pyramid "
-    short += "--discriminator-updates 1 --discriminator-batch 8"
+    folder, ways = tmp_path / "run", ["default (cosine)", "Halton", "adaptive, FID"]
+    short = "--train=--updates 1 --trajectories 8 --eval-images 16 --recipe default"
     networks = FEATURE_TRAINING["digits"]
     monkeypatch.setitem(networks, "training", {**networks["training"], "steps": 10})
     for name, value in {**warm, "TOKENIZER_UPDATES": "5", "NAT_UPDATES": "5"}.items():
