@@ -37,8 +37,8 @@ def command(request: ReproduceRequest, printing: Planning) -> None:
     values = job.run(plan if printing.dry_run else reproduce, request, printing, _lines)
     if values.get("by_hand") and not printing.dry_run:
         raise AdaNATError(
-            f"To be got by hand: {', '.join(values['by_hand'])}; nothing was "
-            "fetched or measured. Get them as said above, then run the same command again."
+            f"To be got by hand: {', '.join(values['by_hand'])}; nothing was fetched or measured. Get what is missing "
+            "as said above, then run the same command again."
         )
     if bad := values.get("outside"):
         raise AdaNATError(f"{len(bad)} {plural('figure', len(bad))} outside the tolerance: {'; '.join(bad)}.")

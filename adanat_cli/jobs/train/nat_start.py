@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.token_identity import tokens_fingerprint
 from adanat_cli.core.config import NAT_PRESETS, NATConfig
 from adanat_cli.core.config.schema import conform
 from adanat_cli.core.data.token_shards import TokenSetInfo
@@ -62,10 +63,12 @@ def start_shape(start: Start) -> NATConfig:
 
 
 def continues_tokenizer(model: ModelFolder, start: ModelFolder) -> bool:
-    """Whether the tokenizer of ``model`` was trained further from that of ``start``, perhaps with more codes."""
+    """Whether the tokens of ``model`` are new ones, of a tokenizer that was trained further from that of ``start``."""
     origin = model.index.provenance.get("tokenizer", {}).get("from", {})
     origin = conform(origin, Mapping[str, str], f"{model.path}/model_index.json: provenance.tokenizer.from")
-    return start.exists() and start.has("tokenizer") and origin.get("weights") == start.fingerprint("tokenizer")
+    if not start.exists() or not start.has("tokenizer") or origin.get("weights") != start.fingerprint("tokenizer"):
+        return False
+    return tokens_fingerprint(model, check=False) != tokens_fingerprint(start, check=False)
 
 
 def fit_to_tokens(base: NATConfig, size: str, info: TokenSetInfo, encoder: TextEncoder | None, name: str) -> NATConfig:

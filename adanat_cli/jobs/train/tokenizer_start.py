@@ -41,13 +41,12 @@ def start_shape(
     config = was if was and start.is_resumed else read_config(folder, "tokenizer", tokenizer_config)
     if not isinstance(config, VQAEConfig):
         raise AdaNATError(f"--from {start.model} has a tokenizer of kind {config.kind}; only kind vqae can be trained.")
-    if start.is_resumed:
-        check_shape(config, request, start.model)
-        return config
     codes = request.codebook_size or config.codebook_size
-    if not freeze_encoder and codes > config.codebook_size:
+    if codes > config.codebook_size and not (start.is_resumed or freeze_encoder):
         config = config.replace(codebook_size=codes)
     check_shape(config, request, start.model)
+    if start.is_resumed:
+        return config
     if not freeze_encoder:
         return config.replace(tokens_of="", encoder_fingerprint="")
     encoder = encoder_fingerprint(folder.read("tokenizer")[1])

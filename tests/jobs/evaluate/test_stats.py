@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from adanat_cli.cli import app
 from adanat_cli.core.checkpoints.files import write_json
-from adanat_cli.core.checkpoints.folder import ModelFolder
+from adanat_cli.core.checkpoints.folder import REFERENCE_FILES, ModelFolder
 from adanat_cli.core.config import FEATURE_TRAINING, data_config
 from adanat_cli.core.data.sources import open_source
 from adanat_cli.core.errors import AdaNATError
@@ -252,6 +252,9 @@ def test_a_network_of_the_asked_length_is_installed_in_half_with_statistics_in_i
         make_stats(stats_request(folder, install=True, updates=3, half=True), SilentReporter())
         assert model.index.provenance["features"]["training"]["steps"] == 3
     assert {weight.dtype for weight in model.read("features")[1].values()} == {torch.float16}
+    with np.load(model.path / REFERENCE_FILES["small"]) as reference:
+        assert set(reference) == {"features", "metadata"}
+        assert reference["features"].dtype == np.float16
     assert rows(folder, "out", reference=None)[0]["metrics"]["fid"] > 0
 
 

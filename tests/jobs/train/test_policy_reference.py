@@ -22,6 +22,7 @@ from adanat_cli.jobs.train.features import SmallNetworks
 from adanat_cli.jobs.train.plans import plan_policy
 from adanat_cli.jobs.train.policy import train_policy
 from adanat_cli.jobs.train.policy_setup import prepare
+from tests.evaluation_toy import Said
 from tests.policy_toy import make_policy_toy, policy_request
 
 
@@ -111,21 +112,11 @@ def test_statistics_in_the_features_of_the_model_itself_serve_where_few_images_a
     quick = {"updates": 1, "trajectories": 6, "eval_images": 6, "reward": "fid"}
     warned = []
     for output, ref in (("few", None), ("given", path)):
-        reporter = Warnings()
+        reporter = Said()
         request = policy_request(toy, str(tmp_path / output), ref=ref, **quick)
         result = train_policy(request, reporter)
-        warned.append([line for line in reporter.lines if "says little" in line])
+        warned.append([line for line in reporter.warned if "says little" in line])
         assert plan_policy(request)["images"].count("says little") == (ref is None)
     assert [len(lines) for lines in warned] == [1, 0]
     assert warned[0][0].startswith("A distance to 2 images says little; --ref")
     assert result["measured_on"] == "the images of made-up images"
-
-
-class Warnings(SilentReporter):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)

@@ -26,6 +26,7 @@ from adanat_cli.core.tokenizer.vqae import VQAE
 from adanat_cli.jobs.resolve.models import load_nat, load_tokenizer
 from adanat_cli.jobs.runtime.reporter import SilentReporter
 from adanat_cli.jobs.share.info import describe
+from adanat_cli.jobs.train.nat_start import continues_tokenizer
 from adanat_cli.jobs.train.plans import plan_tokenizer
 from adanat_cli.jobs.train.settings import tokenizer_settings
 from adanat_cli.jobs.train.tokenizer import TokenizerTrainer, train_tokenizer
@@ -129,6 +130,7 @@ def test_codes_that_are_added_come_from_the_images_beside_the_old_ones(toy: Path
     assert float((nearest > 0.9999).float().mean()) > 0.5  # others happened to be used, and are means of their latents
     model = ModelFolder(train_tokenizer(request, SilentReporter())["model"])
     assert load_tokenizer(model).config.codebook_size == 40
+    assert continues_tokenizer(model, ModelFolder(toy / "base"))
     assert model.index.provenance["tokenizer"]["from"]["weights"] == ModelFolder(toy / "base").fingerprint("tokenizer")
     train_tokenizer(settled(toy, "more"), SilentReporter())  # a finished run keeps its codes
     assert settled(toy, "more").tokenizer == request.tokenizer
@@ -173,6 +175,7 @@ def test_token_sets_and_nats_of_the_model_before_stay_valid(toy: Path, decoded: 
     original = ModelFolder(toy / "base").fingerprint("tokenizer")
     assert decoded.fingerprint("tokenizer") != original
     assert tokens_fingerprint(decoded) == original
+    assert not continues_tokenizer(decoded, ModelFolder(toy / "base")), "a NAT needs no other rows for the same tokens"
     load_nat(decoded)
     again = train_tokenizer(settled(toy, "again", "decoder/model", freeze_encoder=True), SilentReporter())
     assert tokens_fingerprint(ModelFolder(again["model"])) == original
